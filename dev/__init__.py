@@ -1,0 +1,1 @@
+"""What only a laptop or CI needs: the local stack, the dev CA, the checks."""
