@@ -3,7 +3,6 @@
 import grpc
 import warnings
 
-from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from paymesh.payments.v1 import payments_pb2 as paymesh_dot_payments_dot_v1_dot_payments__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
@@ -93,7 +92,7 @@ class PaymentServiceStub(object):
                 _registered_method=True)
         self.ReceiveStripeWebhook = channel.unary_unary(
                 '/paymesh.payments.v1.PaymentService/ReceiveStripeWebhook',
-                request_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ReceiveStripeWebhookRequest.SerializeToString,
                 response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ReceiveStripeWebhookResponse.FromString,
                 _registered_method=True)
 
@@ -254,7 +253,7 @@ def add_PaymentServiceServicer_to_server(servicer, server):
             ),
             'ReceiveStripeWebhook': grpc.unary_unary_rpc_method_handler(
                     servicer.ReceiveStripeWebhook,
-                    request_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ReceiveStripeWebhookRequest.FromString,
                     response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ReceiveStripeWebhookResponse.SerializeToString,
             ),
     }
@@ -581,7 +580,7 @@ class PaymentService(object):
             request,
             target,
             '/paymesh.payments.v1.PaymentService/ReceiveStripeWebhook',
-            google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.ReceiveStripeWebhookRequest.SerializeToString,
             paymesh_dot_payments_dot_v1_dot_payments__pb2.ReceiveStripeWebhookResponse.FromString,
             options,
             channel_credentials,

@@ -4,7 +4,6 @@ isort:skip_file
 """
 
 from collections import abc as _abc
-from google.api import httpbody_pb2 as _httpbody_pb2
 from grpc import aio as _aio
 from paymesh.payments.v1 import payments_pb2 as _payments_pb2
 import abc as _abc_1
@@ -67,7 +66,7 @@ class PaymentServiceStub:
     """Returns a refund of the caller's merchant, or of a payment of the calling user."""
     ListPaymentRefunds: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ListPaymentRefundsRequest, _payments_pb2.ListPaymentRefundsResponse]
     """Lists the payment's refunds, newest first."""
-    ReceiveStripeWebhook: _grpc.UnaryUnaryMultiCallable[_httpbody_pb2.HttpBody, _payments_pb2.ReceiveStripeWebhookResponse]
+    ReceiveStripeWebhook: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ReceiveStripeWebhookRequest, _payments_pb2.ReceiveStripeWebhookResponse]
     """Takes a webhook of Stripe: checks its signature on the raw bytes, stores it once and answers; a worker applies it. The
     signature is the credential.
     """
@@ -110,7 +109,7 @@ class PaymentServiceAsyncStub(PaymentServiceStub):
     """Returns a refund of the caller's merchant, or of a payment of the calling user."""
     ListPaymentRefunds: _aio.UnaryUnaryMultiCallable[_payments_pb2.ListPaymentRefundsRequest, _payments_pb2.ListPaymentRefundsResponse]  # type: ignore[assignment]
     """Lists the payment's refunds, newest first."""
-    ReceiveStripeWebhook: _aio.UnaryUnaryMultiCallable[_httpbody_pb2.HttpBody, _payments_pb2.ReceiveStripeWebhookResponse]  # type: ignore[assignment]
+    ReceiveStripeWebhook: _aio.UnaryUnaryMultiCallable[_payments_pb2.ReceiveStripeWebhookRequest, _payments_pb2.ReceiveStripeWebhookResponse]  # type: ignore[assignment]
     """Takes a webhook of Stripe: checks its signature on the raw bytes, stores it once and answers; a worker applies it. The
     signature is the credential.
     """
@@ -220,7 +219,7 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def ReceiveStripeWebhook(
         self,
-        request: _httpbody_pb2.HttpBody,
+        request: _payments_pb2.ReceiveStripeWebhookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_payments_pb2.ReceiveStripeWebhookResponse, _abc.Awaitable[_payments_pb2.ReceiveStripeWebhookResponse]]:
         """Takes a webhook of Stripe: checks its signature on the raw bytes, stores it once and answers; a worker applies it. The

@@ -1,0 +1,1 @@
+"""Stand-ins for outside providers. They import nothing of ours."""

@@ -1,0 +1,108 @@
+"""Events and their delivery: signed as Stripe signs, retried until the endpoint answers 2xx."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import time
+from typing import Final
+
+import httpx
+
+from sandbox.stripe.clock import Clock
+from sandbox.stripe.settings import API_VERSION, Settings
+from sandbox.stripe.store import Store, new_id
+from sandbox.stripe.wire import Json
+
+RETRY_SECONDS: Final = (1, 2, 5, 10, 30, 60, 300, 3600)
+PARALLEL: Final = 8
+
+
+class Events:
+    """Writes events and posts them."""
+
+    def __init__(self, store: Store, clock: Clock, settings: Settings) -> None:
+        self._store = store
+        self._clock = clock
+        self._settings = settings
+        self._wake = asyncio.Event()
+        self.paused = False
+        self.copies = 1
+
+    def emit(self, kind: str, subject: Json) -> None:
+        """Write an event with a snapshot of `subject`, in the caller's transaction."""
+        event = self._store.put(
+            {
+                "id": new_id("evt"),
+                "object": "event",
+                "api_version": API_VERSION,
+                "created": self._clock.now(),
+                "data": {"object": subject},
+                "livemode": False,
+                "pending_webhooks": 1,
+                "request": {"id": None, "idempotency_key": None},
+                "type": kind,
+            }
+        )
+        self._store.db.execute("INSERT INTO deliveries VALUES (?, 0, 0, 0)", (event["id"],))
+        self._wake.set()
+
+    def resend(self, event_id: str) -> None:
+        """Deliver an event once more."""
+        self._store.db.execute("UPDATE deliveries SET done = 0, next_at = 0 WHERE event_id = ?", (event_id,))
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Look at the deliveries now."""
+        self._wake.set()
+
+    async def deliver(self) -> None:
+        """Post due events until cancelled. What was not delivered before a restart is delivered after it."""
+        verify: str | bool = str(self._settings.webhook_ca) if self._settings.webhook_ca else True
+        async with httpx.AsyncClient(verify=verify, timeout=10) as client:
+            while True:
+                self._wake.clear()
+                due = [] if self.paused or not self._settings.webhook_url else self._due()
+                if due:
+                    await asyncio.gather(*(self._post(client, event_id, tries) for event_id, tries in due))
+                    continue
+                try:
+                    async with asyncio.timeout(0.5):
+                        await self._wake.wait()
+                except TimeoutError:
+                    continue
+
+    def _due(self) -> list[tuple[str, int]]:
+        rows = self._store.db.execute(
+            "SELECT event_id, tries FROM deliveries WHERE done = 0 AND next_at <= ? ORDER BY next_at LIMIT ?",
+            (time.time(), PARALLEL),
+        )
+        return rows.fetchall()
+
+    async def _post(self, client: httpx.AsyncClient, event_id: str, tries: int) -> None:
+        body = json.dumps(self._store.get("event", event_id), indent=2).encode()
+        delivered = False
+        for _ in range(self.copies):
+            try:
+                answer = await client.post(
+                    self._settings.webhook_url,
+                    content=body,
+                    headers={"stripe-signature": self.sign(body), "content-type": "application/json; charset=utf-8"},
+                )
+                delivered = answer.is_success
+            except httpx.HTTPError:
+                delivered = False
+        pause = RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)]
+        self._store.db.execute(
+            "UPDATE deliveries SET tries = tries + 1, done = ?, next_at = ? WHERE event_id = ?",
+            (delivered, time.time() + pause, event_id),
+        )
+
+    def sign(self, body: bytes) -> str:
+        """Return the `Stripe-Signature` header, scheme v1."""
+        timestamp = int(time.time())
+        secret = self._settings.webhook_secret.get_secret_value().encode()
+        digest = hmac.new(secret, f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
+        return f"t={timestamp},v1={digest}"

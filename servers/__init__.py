@@ -1,0 +1,1 @@
+"""The servers: one domain a folder, plumbing in `runtime`, pure rules in `kernel`."""

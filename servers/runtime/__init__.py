@@ -1,0 +1,1 @@
+"""The plumbing of all servers, once. Knows no domain."""

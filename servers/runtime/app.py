@@ -1,0 +1,204 @@
+"""A server: what every domain's `main.py` declares is run here.
+
+Roles (serve, relay, consume, janitor, domain tasks) are asyncio tasks of one process. On SIGTERM the server turns unhealthy,
+takes no new calls, lets running ones end, and stops its tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Final, Generic, TypeVar
+
+import grpc
+import structlog
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from servers.kernel.clock import Clock, SystemClock
+from servers.runtime import crashpoints, logs, telemetry
+from servers.runtime.channels import Channels
+from servers.runtime.consumer import Consumer
+from servers.runtime.db import Database, DatabaseOptions, engine_for
+from servers.runtime.eventlog import EventLog
+from servers.runtime.eventlog_postgres import PostgresEventLog
+from servers.runtime.interceptor import Interceptor
+from servers.runtime.janitor import Janitor
+from servers.runtime.pagination import Pages
+from servers.runtime.policy import FOREIGN, REFLECTION, policies_of
+from servers.runtime.relay import Relay
+from servers.runtime.sealed import Sealer
+from servers.runtime.settings import ServerSettings
+from servers.runtime.tls import Certificates
+
+DRAIN_SECONDS: Final = 10.0
+MESSAGE_BYTES_MAX: Final = 1 << 20
+KEY_EXPIRY_SECONDS: Final = 600.0
+
+_log = structlog.get_logger("server")
+S = TypeVar("S", bound=ServerSettings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context(Generic[S]):
+    """What a domain builds its parts from."""
+
+    settings: S
+    db: Database
+    log: EventLog
+    clock: Clock
+    channels: Channels
+    pages: Pages
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A servicer with how it is added to a server. `descriptor` is None for a service that is not ours."""
+
+    servicer: Any
+    add: Callable[[Any, Any], None]
+    descriptor: ServiceDescriptor | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a domain consists of."""
+
+    services: Sequence[Service]
+    consumers: Sequence[Consumer] = ()
+    janitor: Janitor | None = None
+    tasks: Sequence[Callable[[], Awaitable[None]]] = ()
+    """Functions that run until cancelled."""
+    closers: Sequence[Callable[[], Awaitable[None]]] = field(default=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server(Generic[S]):
+    """One domain's server."""
+
+    domain: str
+    settings: type[S]
+    build: Callable[[Context[S]], Awaitable[Parts]]
+
+    def main(self) -> None:
+        """Run until SIGTERM or Ctrl-C."""
+        import uvloop
+
+        settings = self.settings.load()
+        logs.configure(service=self.domain, level=settings.log_level)
+        uvloop.run(self._run(settings))
+
+    async def _run(self, settings: S) -> None:
+        crashpoints.arm(settings.crash_dir)
+        telemetry.configure(
+            service=self.domain,
+            otlp_endpoint=settings.otlp_endpoint,
+            metrics_host=settings.grpc_host,
+            metrics_port=settings.metrics_port,
+        )
+        clock = SystemClock()
+        sealer = Sealer(settings.seal_key.get_secret_value())
+        options = DatabaseOptions(application_name=f"paymesh-{self.domain}", pool_size=10)
+        db = Database(
+            engine_for(settings.database_url.get_secret_value(), options),
+            domain=self.domain,
+            clock=clock,
+            sealer=sealer,
+        )
+        log_options = DatabaseOptions(application_name=f"paymesh-{self.domain}-log", pool_size=2)
+        log = PostgresEventLog(engine_for(settings.eventlog_url.get_secret_value(), log_options))
+        certificates = Certificates(settings.tls_dir)
+        channels = Channels(certificates, settings.peers)
+        pages = Pages(Sealer(settings.page_token_key.get_secret_value()), clock)
+        context = Context(settings=settings, db=db, log=log, clock=clock, channels=channels, pages=pages)
+        await db.announce()
+        parts = await self.build(context)
+        try:
+            await self._serve(settings, context, parts, certificates)
+        finally:
+            for close in parts.closers:
+                await close()
+            await channels.close()
+            await log.close()
+            await db.dispose()
+
+    async def _serve(self, settings: S, context: Context[S], parts: Parts, certificates: Certificates) -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, stop.set)
+        server, interceptor, health_servicer = _grpc_server(settings, context.db, parts)
+        server.add_secure_port(f"{settings.grpc_host}:{settings.grpc_port}", certificates.server_credentials())
+        tasks = _tasks(context, parts)
+        running = [asyncio.create_task(task()) for task in tasks]
+        await server.start()
+        for service in (*_names(parts), ""):
+            await health_servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
+        _log.info("server.started", domain=self.domain, port=settings.grpc_port)
+        stopping = asyncio.create_task(stop.wait())
+        done, _ = await asyncio.wait([stopping, *running], return_when=asyncio.FIRST_COMPLETED)
+        await health_servicer.enter_graceful_shutdown()
+        await server.stop(DRAIN_SECONDS)
+        await interceptor.drain()
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        _log.info("server.stopped", domain=self.domain)
+        for task in done - {stopping}:
+            task.result()  # a role that ended by itself has failed: the process fails with it, and is restarted
+
+
+def _grpc_server(settings: ServerSettings, db: Database, parts: Parts) -> tuple[grpc.aio.Server, Interceptor, Any]:
+    policies = {**policies_of(s.descriptor for s in parts.services if s.descriptor is not None), **FOREIGN}
+    reflect = settings.profile != "production"
+    if reflect:
+        policies.update(REFLECTION)
+    interceptor = Interceptor(policies, db)
+    server = grpc.aio.server(
+        interceptors=[interceptor],
+        maximum_concurrent_rpcs=1000,
+        options=[
+            ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+            ("grpc.max_connection_age_ms", int(timedelta(minutes=30).total_seconds() * 1000)),
+            ("grpc.max_connection_age_grace_ms", 60_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+            ("grpc.so_reuseport", 0),
+        ],
+    )
+    for service in parts.services:
+        service.add(service.servicer, server)
+    servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    if reflect:
+        from grpc_reflection.v1alpha import reflection
+
+        reflection.enable_server_reflection((*_names(parts), health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    return server, interceptor, servicer
+
+
+def _names(parts: Parts) -> tuple[str, ...]:
+    return tuple(s.descriptor.full_name for s in parts.services if s.descriptor is not None)
+
+
+def _tasks(context: Context[S], parts: Parts) -> list[Callable[[], Awaitable[None]]]:
+    tasks: list[Callable[[], Awaitable[None]]] = [Relay(context.db, context.log).run]
+    tasks += [consumer.run for consumer in parts.consumers]
+    if parts.janitor is not None:
+        tasks.append(parts.janitor.run)
+    tasks.append(lambda: _expire_keys(context.db))
+    tasks += parts.tasks
+    return tasks
+
+
+async def _expire_keys(db: Database) -> None:
+    """Delete idempotency keys past their time, for ever."""
+    while True:
+        await asyncio.sleep(KEY_EXPIRY_SECONDS)
+        async with db.uow() as uow:
+            expired = await uow.idempotency.expire()
+        if expired:
+            _log.info("idempotency_keys.expired", count=expired)

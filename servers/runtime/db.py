@@ -1,0 +1,151 @@
+"""The database of one domain: engine, unit of work, presence.
+
+SQL is written as SQL (docs/adr/0004): a state change is one visible statement with its expected version. A unit of work is
+one transaction; none spans a network call, which an architecture test checks.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from servers.kernel.clock import Clock
+from servers.kernel.errors import Refusal
+from servers.kernel.invariant import invariant
+from servers.runtime.idempotency import IdempotencyStore, IdempotentRequest
+from servers.runtime.outbound import OutboundStore
+from servers.runtime.outbox import Outbox
+from servers.runtime.sealed import Sealer
+
+PRESENCE_CLASS = 7701  # the advisory-lock class in which every live process holds the lock of its instance number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseOptions:
+    """Bounds of one domain's connections (DESIGN section 7)."""
+
+    application_name: str
+    pool_size: int = 8
+    pool_wait_seconds: float = 5.0
+    lock_timeout_ms: int = 4000
+    statement_timeout_ms: int = 5000
+
+
+def engine_for(url: str, options: DatabaseOptions) -> AsyncEngine:
+    """Return an engine whose every session has lock and statement time-outs and runs in UTC."""
+    session = (
+        f"-c lock_timeout={options.lock_timeout_ms} -c statement_timeout={options.statement_timeout_ms}"
+        " -c idle_in_transaction_session_timeout=30000 -c TimeZone=UTC"
+    )
+    return create_async_engine(
+        url.replace("postgresql://", "postgresql+psycopg://", 1),
+        pool_size=options.pool_size,
+        max_overflow=0,
+        pool_timeout=options.pool_wait_seconds,
+        pool_pre_ping=True,
+        connect_args={"options": session, "application_name": options.application_name, "connect_timeout": 5},
+    )
+
+
+class Database:
+    """One domain's database and what a unit of work on it needs."""
+
+    def __init__(self, engine: AsyncEngine, *, domain: str, clock: Clock, sealer: Sealer) -> None:
+        self.engine = engine
+        self.domain = domain
+        self.clock = clock
+        self.sealer = sealer
+        self.instance = secrets.randbelow(2**31)
+        self.on_outbox: Callable[[], None] = lambda: None
+        self._presence: AsyncConnection | None = None
+
+    def uow(self) -> UnitOfWork:
+        """Return a unit of work: `async with db.uow() as uow`."""
+        return UnitOfWork(self)
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """Yield a connection for reading."""
+        async with self.engine.connect() as conn:
+            yield conn
+
+    async def announce(self) -> None:
+        """Hold this instance's advisory lock for as long as the process lives.
+
+        A same-key call may so tell at once that the process which claimed the key is dead, and resume, instead of waiting
+        for its lease to end: Postgres drops the lock with the connection.
+        """
+        engine = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._presence = await engine.connect()
+        await self._presence.execute(
+            text("SELECT pg_advisory_lock(:class, :instance)"), {"class": PRESENCE_CLASS, "instance": self.instance}
+        )
+
+    async def dispose(self) -> None:
+        """Close every connection."""
+        if self._presence is not None:
+            await self._presence.close()
+        await self.engine.dispose()
+
+
+class UnitOfWork:
+    """One transaction: commits on a clean exit, rolls back on an exception."""
+
+    conn: AsyncConnection
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._kept: Refusal | None = None
+
+    async def __aenter__(self) -> Self:
+        self.conn = await self._db.engine.connect()
+        try:
+            await self.conn.begin()
+        except BaseException:
+            await self.conn.close()
+            raise
+        self.idempotency = IdempotencyStore(
+            self.conn, clock=self._db.clock, sealer=self._db.sealer, owner=self._db.instance
+        )
+        self.outbox = Outbox(self.conn, domain=self._db.domain, clock=self._db.clock)
+        self.outbound = OutboundStore(self.conn, clock=self._db.clock)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None or error is self._kept:
+                await self.conn.commit()
+                if self.outbox.written:
+                    self._db.on_outbox()
+            else:
+                await self.conn.rollback()
+        finally:
+            await self.conn.close()
+
+    @asynccontextmanager
+    async def refusals(self, request: IdempotentRequest) -> AsyncIterator[None]:
+        """Undo the body on a refusal, keep the refusal as the key's answer, commit, and raise it on.
+
+        A refusal that trying again may cure (ABORTED, UNAVAILABLE, RESOURCE_EXHAUSTED) is not kept: the whole transaction,
+        the claim with it, rolls back.
+        """
+        savepoint = await self.conn.begin_nested()
+        try:
+            yield
+        except Refusal as refusal:
+            if refusal.stored:
+                await savepoint.rollback()
+                await self.idempotency.refuse(request, refusal)
+                self._kept = refusal
+            raise
+        invariant(savepoint.is_active, "the savepoint ended inside its block")
+        await savepoint.commit()

@@ -1,0 +1,259 @@
+"""The event log on Postgres: the embedded default (DESIGN section 7).
+
+A partition's head row is locked until the publishing transaction commits, so offsets become visible without gaps and
+"offset > committed" misses nothing. A partition is owned by lease and generation; a commit by an earlier owner is refused.
+"""
+
+from __future__ import annotations
+
+import secrets
+import zlib
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sqlalchemy import Row, text
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from servers.runtime.eventlog import PARTITIONS, Delivered, EventLogUnavailable, EventRecord, OwnershipLost
+
+LEASE_SECONDS: Final = 10
+
+_HEAD = text(
+    """
+    INSERT INTO heads (topic, partition, next_offset) VALUES (:topic, :partition, 0) ON CONFLICT DO NOTHING
+    """
+)
+_LOCK_HEAD = text("SELECT next_offset FROM heads WHERE topic = :topic AND partition = :partition FOR UPDATE")
+_KNOWN = text(
+    "SELECT event_id FROM records WHERE topic = :topic AND partition = :partition AND event_id = ANY(:event_ids)"
+)
+_APPEND = text(
+    """
+    INSERT INTO records (topic, partition, record_offset, key, event_id, type, source, subject, version, occur_time,
+                         traceparent, data)
+    VALUES (:topic, :partition, :record_offset, :key, :event_id, :type, :source, :subject, :version, :occur_time,
+            :traceparent, :data)
+    """
+)
+_MOVE_HEAD = text("UPDATE heads SET next_offset = :next WHERE topic = :topic AND partition = :partition")
+
+_SEEN = text(
+    """
+    INSERT INTO members (group_name, member, seen_until)
+    VALUES (:group, :member, clock_timestamp() + make_interval(secs => :lease))
+    ON CONFLICT (group_name, member) DO UPDATE SET seen_until = excluded.seen_until
+    """
+)
+_FORGET = text("DELETE FROM members WHERE group_name = :group AND seen_until < clock_timestamp()")
+_MEMBERS = text("SELECT count(*) FROM members WHERE group_name = :group")
+_OFFER = text(
+    """
+    INSERT INTO claims (group_name, topic, partition, committed, generation, lease_until)
+    SELECT :group, topic, partition, 0, 0, 'epoch' FROM unnest(CAST(:topics AS text[])) AS topic,
+           generate_series(0, :partitions - 1) AS partition
+    ON CONFLICT DO NOTHING
+    """
+)
+_RENEW = text(
+    """
+    UPDATE claims SET lease_until = clock_timestamp() + make_interval(secs => :lease)
+    WHERE group_name = :group AND owner = :member AND lease_until > clock_timestamp()
+    RETURNING topic, partition, committed, generation
+    """
+)
+_TAKE = text(
+    """
+    UPDATE claims SET owner = :member, generation = generation + 1,
+                      lease_until = clock_timestamp() + make_interval(secs => :lease)
+    WHERE (group_name, topic, partition) IN (
+        SELECT group_name, topic, partition FROM claims
+        WHERE group_name = :group AND lease_until <= clock_timestamp() AND topic = ANY(:topics)
+        ORDER BY topic, partition LIMIT :wanted FOR UPDATE SKIP LOCKED)
+    """
+)
+_YIELD = text(
+    """
+    UPDATE claims SET lease_until = 'epoch', owner = NULL
+    WHERE (group_name, topic, partition) IN (
+        SELECT group_name, topic, partition FROM claims WHERE group_name = :group AND owner = :member
+        ORDER BY topic DESC, partition DESC LIMIT :surplus)
+    """
+)
+_READ = text(
+    """
+    SELECT partition, record_offset, key, event_id, type, source, subject, version, occur_time, traceparent, data
+    FROM records WHERE topic = :topic AND partition = :partition AND record_offset >= :committed
+    ORDER BY record_offset LIMIT :max_records
+    """
+)
+_COMMIT = text(
+    """
+    UPDATE claims SET committed = :next
+    WHERE group_name = :group AND topic = :topic AND partition = :partition
+      AND owner = :member AND generation = :generation AND committed <= :next
+    """
+)
+_LEAVE = text("UPDATE claims SET owner = NULL, lease_until = 'epoch' WHERE group_name = :group AND owner = :member")
+_GONE = text("DELETE FROM members WHERE group_name = :group AND member = :member")
+
+
+def partition_of(key: str) -> int:
+    """Return the partition of a key: the same in every process."""
+    return zlib.crc32(key.encode()) % PARTITIONS
+
+
+class PostgresEventLog:
+    """EventLog on a Postgres database of its own."""
+
+    def __init__(self, engine: AsyncEngine, *, lease_seconds: float = LEASE_SECONDS) -> None:
+        self._engine = engine
+        self._lease_seconds = lease_seconds
+
+    async def publish(self, records: Sequence[EventRecord]) -> None:
+        """Append records; those whose event id the partition has already are left out."""
+        parts: dict[tuple[str, int], list[EventRecord]] = defaultdict(list)
+        for record in records:
+            parts[record.topic, partition_of(record.key)].append(record)
+        try:
+            async with self._engine.begin() as conn:
+                # Sorted, so that two publishers cannot each hold the head the other waits for.
+                for topic, partition in sorted(parts):
+                    await self._append(conn, topic, partition, parts[topic, partition])
+        except (OperationalError, InterfaceError) as error:
+            raise EventLogUnavailable from error
+
+    @staticmethod
+    async def _append(conn: AsyncConnection, topic: str, partition: int, records: list[EventRecord]) -> None:
+        place = {"topic": topic, "partition": partition}
+        await conn.execute(_HEAD, place)
+        offset: int = (await conn.execute(_LOCK_HEAD, place)).scalar_one()
+        known = set((await conn.execute(_KNOWN, {**place, "event_ids": [r.event_id for r in records]})).scalars())
+        rows = []
+        for record in records:
+            if record.event_id in known:
+                continue
+            known.add(record.event_id)
+            rows.append(
+                {
+                    **place,
+                    "record_offset": offset + len(rows),
+                    "key": record.key,
+                    "event_id": record.event_id,
+                    "type": record.type,
+                    "source": record.source,
+                    "subject": record.subject,
+                    "version": record.version,
+                    "occur_time": record.occur_time,
+                    "traceparent": record.traceparent,
+                    "data": record.data,
+                }
+            )
+        if rows:
+            await conn.execute(_APPEND, rows)
+            await conn.execute(_MOVE_HEAD, {**place, "next": offset + len(rows)})
+
+    def consumer(self, *, group: str, topics: Sequence[str]) -> PostgresLogConsumer:
+        """Return a new member of `group`."""
+        return PostgresLogConsumer(self._engine, group, tuple(topics), self._lease_seconds)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._engine.dispose()
+
+
+class PostgresLogConsumer:
+    """One member of a group."""
+
+    def __init__(self, engine: AsyncEngine, group: str, topics: tuple[str, ...], lease_seconds: float) -> None:
+        self._engine = engine
+        self._group = group
+        self._topics = topics
+        self._lease = lease_seconds
+        self._member = secrets.token_hex(8)
+        self._me: dict[str, object] = {"group": group, "member": self._member, "lease": lease_seconds}
+        self._joined = False
+
+    async def poll(self, *, max_records: int) -> list[Delivered]:
+        """Renew the leases, take free partitions up to a fair share, and read."""
+        found: list[Delivered] = []
+        try:
+            async with self._engine.begin() as conn:
+                owned = await self._balance(conn)
+                for claim in owned:
+                    if len(found) < max_records:
+                        found += await self._read(conn, claim, max_records - len(found))
+        except (OperationalError, InterfaceError) as error:
+            raise EventLogUnavailable from error
+        return found
+
+    async def _balance(self, conn: AsyncConnection) -> Sequence[Row[Any]]:
+        if not self._joined:
+            offer = {"group": self._group, "topics": list(self._topics), "partitions": PARTITIONS}
+            await conn.execute(_OFFER, offer)
+            self._joined = True
+        await conn.execute(_FORGET, self._me)
+        await conn.execute(_SEEN, self._me)
+        members: int = (await conn.execute(_MEMBERS, self._me)).scalar_one()
+        fair = -(-PARTITIONS * len(self._topics) // members)
+        owned = (await conn.execute(_RENEW, self._me)).all()
+        if len(owned) > fair:
+            await conn.execute(_YIELD, {**self._me, "surplus": len(owned) - fair})
+        elif len(owned) < fair:
+            await conn.execute(_TAKE, {**self._me, "topics": list(self._topics), "wanted": fair - len(owned)})
+        return (await conn.execute(_RENEW, self._me)).all()
+
+    async def _read(self, conn: AsyncConnection, claim: Row[Any], max_records: int) -> list[Delivered]:
+        topic, partition, committed, generation = claim
+        rows = await conn.execute(
+            _READ, {"topic": topic, "partition": partition, "committed": committed, "max_records": max_records}
+        )
+        return [
+            Delivered(
+                record=EventRecord(
+                    topic=topic,
+                    key=row.key,
+                    event_id=row.event_id,
+                    type=row.type,
+                    source=row.source,
+                    subject=row.subject,
+                    version=row.version,
+                    occur_time=row.occur_time,
+                    traceparent=row.traceparent,
+                    data=bytes(row.data),
+                ),
+                partition=partition,
+                offset=row.record_offset,
+                generation=generation,
+            )
+            for row in rows
+        ]
+
+    async def commit(self, delivered: Delivered) -> None:
+        """Note the next offset, unless the partition went to another member in between."""
+        try:
+            async with self._engine.begin() as conn:
+                done = await conn.execute(
+                    _COMMIT,
+                    {
+                        **self._me,
+                        "topic": delivered.record.topic,
+                        "partition": delivered.partition,
+                        "generation": delivered.generation,
+                        "next": delivered.offset + 1,
+                    },
+                )
+        except (OperationalError, InterfaceError) as error:
+            raise EventLogUnavailable from error
+        if not done.rowcount:
+            raise OwnershipLost(f"{delivered.record.topic}/{delivered.partition}")
+
+    async def close(self) -> None:
+        """Leave the group."""
+        try:
+            async with self._engine.begin() as conn:
+                await conn.execute(_LEAVE, self._me)
+                await conn.execute(_GONE, self._me)
+        except (OperationalError, InterfaceError):
+            return  # the lease ends by itself

@@ -1,0 +1,228 @@
+"""Idempotency once, for all servers (SEMANTICS section 8).
+
+    ABSENT -> IN_PROGRESS (lease, recovery point) -> COMPLETED (answer stored)
+
+The claim, the result and the effect share the domain's database and its transactions. The claim is one INSERT: of 64
+duplicates one wins, the others wait for its commit and then see the row. A claim whose lease ended, or whose process is
+dead, is taken over by the next same-key call, which resumes from the recovery point.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Final
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from servers.kernel.clock import Clock
+from servers.kernel.errors import Kind, Refusal
+from servers.runtime.grpc_errors import status_bytes
+from servers.runtime.sealed import Sealer
+
+LEASE_SECONDS: Final = 90  # longer than any call's deadline, so that a live call never loses its key
+KEEP: Final = timedelta(hours=24)
+KEEP_MONEY: Final = timedelta(days=30)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdempotentRequest:
+    """Who asks for what under which key, and how the result becomes the stored answer."""
+
+    tenant: str
+    method: str
+    key: str | None
+    fingerprint: bytes
+    render: Callable[[Any], bytes]
+    secret: bool = False
+    money: bool = False
+    token: str = field(default_factory=lambda: secrets.token_hex(8))
+    """Tells this very call from another holder of the same key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What a call that won its key starts from."""
+
+    fresh: bool
+    recovery_point: str | None = None
+    resource_id: str | None = None
+
+
+class Replayed(Exception):
+    """The key is completed: `answer` is the response's bytes, or a refusal's google.rpc.Status."""
+
+    def __init__(self, answer: bytes, *, refused: bool) -> None:
+        super().__init__("replayed")
+        self.answer = answer
+        self.refused = refused
+
+
+class IdempotencyInProgress(Refusal):
+    """The first call with this key is still running."""
+
+    kind = Kind.ABORTED
+    reason = "IDEMPOTENCY_IN_PROGRESS"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            "A call with this idempotency key is still running; ask again with the same key.",
+            metadata={"key": key},
+            retry_after_seconds=1.0,
+        )
+
+
+class IdempotencyKeyReused(Refusal):
+    """The key belongs to another request."""
+
+    kind = Kind.INVALID
+    reason = "IDEMPOTENCY_KEY_REUSED"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            "This idempotency key was used with another request; make a new key for a new request.",
+            metadata={"key": key},
+        )
+
+
+_CLAIM = text(
+    """
+    INSERT INTO idempotency_keys (tenant, method, key, fingerprint, owner, token, lease_until, expire_time)
+    VALUES (:tenant, :method, :key, :fingerprint, :owner, :token,
+            clock_timestamp() + make_interval(secs => :lease), :expire_time)
+    ON CONFLICT (tenant, method, key) DO NOTHING
+    """
+)
+_LOOK = text(
+    """
+    SELECT fingerprint, completed, refused, answer, recovery_point, resource_id,
+           lease_until > clock_timestamp() AND NOT pg_try_advisory_xact_lock(7701, owner) AS alive
+    FROM idempotency_keys WHERE tenant = :tenant AND method = :method AND key = :key FOR UPDATE
+    """
+)
+_TAKE_OVER = text(
+    """
+    UPDATE idempotency_keys
+    SET owner = :owner, token = :token, lease_until = clock_timestamp() + make_interval(secs => :lease)
+    WHERE tenant = :tenant AND method = :method AND key = :key
+    """
+)
+_ADVANCE = text(
+    """
+    UPDATE idempotency_keys
+    SET recovery_point = :recovery_point, resource_id = :resource_id,
+        lease_until = clock_timestamp() + make_interval(secs => :lease)
+    WHERE tenant = :tenant AND method = :method AND key = :key AND token = :token AND NOT completed
+    """
+)
+_COMPLETE = text(
+    """
+    UPDATE idempotency_keys SET completed = true, refused = :refused, answer = :answer
+    WHERE tenant = :tenant AND method = :method AND key = :key AND NOT completed
+    """
+)
+_RELEASE = text(
+    """
+    UPDATE idempotency_keys SET lease_until = clock_timestamp()
+    WHERE tenant = :tenant AND method = :method AND key = :key AND token = :token AND NOT completed
+    """
+)
+
+
+class IdempotencyStore:
+    """The keys of one domain, inside one transaction."""
+
+    def __init__(self, conn: AsyncConnection, *, clock: Clock, sealer: Sealer, owner: int) -> None:
+        self._conn = conn
+        self._clock = clock
+        self._sealer = sealer
+        self._owner = owner
+
+    async def claim(self, request: IdempotentRequest) -> Claim:
+        """Win the key. Raises Replayed, IdempotencyInProgress or IdempotencyKeyReused."""
+        if request.key is None:
+            return Claim(fresh=True)
+        keep = KEEP_MONEY if request.money else KEEP
+        parameters = {
+            **_scope(request),
+            "fingerprint": request.fingerprint,
+            "owner": self._owner,
+            "token": request.token,
+            "lease": LEASE_SECONDS,
+            "expire_time": self._clock.now() + keep,
+        }
+        won = await self._conn.execute(_CLAIM, parameters)
+        if won.rowcount:
+            return Claim(fresh=True)
+        row = (await self._conn.execute(_LOOK, _scope(request))).one()
+        if bytes(row.fingerprint) != request.fingerprint:
+            raise IdempotencyKeyReused(request.key)
+        if row.completed:
+            answer = bytes(row.answer)
+            if request.secret and not row.refused:
+                answer = self._sealer.open(answer, place=_place(request))
+            raise Replayed(answer, refused=row.refused)
+        if row.alive:
+            raise IdempotencyInProgress(request.key)
+        await self._conn.execute(
+            _TAKE_OVER, {**_scope(request), "owner": self._owner, "token": request.token, "lease": LEASE_SECONDS}
+        )
+        return Claim(fresh=False, recovery_point=row.recovery_point, resource_id=row.resource_id)
+
+    async def advance(self, request: IdempotentRequest, recovery_point: str, resource_id: str) -> None:
+        """Note how far the call is, so that a same-key call after a crash goes on from there."""
+        if request.key is not None:
+            await self._conn.execute(
+                _ADVANCE,
+                {
+                    **_scope(request),
+                    "token": request.token,
+                    "recovery_point": recovery_point,
+                    "resource_id": resource_id,
+                    "lease": LEASE_SECONDS,
+                },
+            )
+
+    async def complete(self, request: IdempotentRequest, value: object) -> None:
+        """Store the answer to `request`."""
+        answer = request.render(value)
+        if request.secret:
+            answer = self._sealer.seal(answer, place=_place(request))
+        await self._store(request, answer, refused=False)
+
+    async def refuse(self, request: IdempotentRequest, refusal: Refusal) -> None:
+        """Store a refusal as the answer to `request`."""
+        await self._store(request, status_bytes(refusal), refused=True)
+
+    async def _store(self, request: IdempotentRequest, answer: bytes, *, refused: bool) -> None:
+        if request.key is not None:
+            await self._conn.execute(_COMPLETE, {**_scope(request), "answer": answer, "refused": refused})
+
+    async def release(self, request: IdempotentRequest) -> None:
+        """End the lease at once: the call failed in a way that trying again may cure."""
+        if request.key is not None:
+            await self._conn.execute(_RELEASE, {**_scope(request), "token": request.token})
+
+    async def expire(self) -> int:
+        """Delete keys past their time, at most 1,000. Returns how many."""
+        gone = await self._conn.execute(
+            text(
+                """
+                DELETE FROM idempotency_keys WHERE ctid IN (
+                    SELECT ctid FROM idempotency_keys WHERE expire_time < :now AND lease_until < clock_timestamp() LIMIT 1000)
+                """
+            ),
+            {"now": self._clock.now()},
+        )
+        return gone.rowcount
+
+
+def _scope(request: IdempotentRequest) -> dict[str, str | None]:
+    return {"tenant": request.tenant, "method": request.method, "key": request.key}
+
+
+def _place(request: IdempotentRequest) -> str:
+    return f"idempotency_keys.answer|{request.tenant}|{request.method}|{request.key}"

@@ -1,0 +1,92 @@
+"""The janitor: drives every call without a certain outcome to one, by resolvers that read (SEMANTICS section 1)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+from typing import Final
+
+import structlog
+from prometheus_client import Counter
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from servers.runtime.db import Database
+from servers.runtime.outbound import POLLS, OutboundCall, call_of
+
+Resolver = Callable[[OutboundCall], Awaitable[None]]
+"""Reads the provider, applies what it finds and settles the call. Leaves the call as it is where nothing can be learnt."""
+
+ROUND_SECONDS: Final = 1.0
+BATCH: Final = 20
+LEASE: Final = timedelta(minutes=1)
+
+_log = structlog.get_logger("janitor")
+_polled = Counter("paymesh_janitor_polls_total", "Uncertain calls looked into", ["verb", "outcome"])
+
+_DUE = text(
+    """
+    UPDATE outbound_calls SET polls = polls + 1, next_poll_time = :lease
+    WHERE id IN (SELECT id FROM outbound_calls
+                 WHERE state IN ('CREATED', 'UNKNOWN', 'PENDING') AND next_poll_time <= :now
+                 ORDER BY next_poll_time LIMIT :batch FOR UPDATE SKIP LOCKED)
+    RETURNING *
+    """
+)
+_AGAIN = text(
+    """
+    UPDATE outbound_calls SET next_poll_time = :next, change_time = :now,
+           state = CASE WHEN CAST(:next AS timestamptz) IS NULL THEN 'NEEDS_OPERATOR'
+                        WHEN state = 'CREATED' THEN 'UNKNOWN' ELSE state END
+    WHERE id = :id AND state IN ('CREATED', 'UNKNOWN', 'PENDING')
+    """
+)
+
+
+class Janitor:
+    """Looks into one domain's uncertain calls."""
+
+    def __init__(self, db: Database, resolvers: Mapping[str, Resolver]) -> None:
+        self._db = db
+        self._resolvers = resolvers
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            try:
+                if not await self.round():
+                    await asyncio.sleep(ROUND_SECONDS)
+            except SQLAlchemyError as error:
+                _log.warning("janitor.interrupted", error=type(error).__name__)
+                await asyncio.sleep(ROUND_SECONDS)
+
+    async def round(self) -> int:
+        """Look into the calls that are due. Returns how many.
+
+        The due rows are leased by moving their next look, so that two processes never look into the same call and a crash
+        only delays it by the lease.
+        """
+        now = self._db.clock.now()
+        async with self._db.uow() as uow:
+            rows = (await uow.conn.execute(_DUE, {"now": now, "lease": now + LEASE, "batch": BATCH})).all()
+        for row in rows:
+            await self._look(call_of(row))
+        return len(rows)
+
+    async def _look(self, call: OutboundCall) -> None:
+        try:
+            await self._resolvers[call.verb](call)
+        except Exception as error:
+            # The loop is the last line: a resolver that fails leaves its call to the next look.
+            _log.warning(
+                "janitor.look_failed", call_id=call.id, verb=call.verb, error=type(error).__name__, exc_info=True
+            )
+        plan = POLLS["PENDING" if call.state == "PENDING" else "UNKNOWN"]
+        now = self._db.clock.now()
+        next_look = now + plan[call.polls] if call.polls < len(plan) else None
+        async with self._db.uow() as uow:
+            still_open = await uow.conn.execute(_AGAIN, {"id": call.id, "next": next_look, "now": now})
+        _polled.labels(call.verb, "open" if still_open.rowcount else "resolved").inc()
+        if still_open.rowcount and next_look is None:
+            _log.error("outbound.needs_operator", call_id=call.id, verb=call.verb, target=call.target)

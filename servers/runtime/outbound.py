@@ -1,0 +1,257 @@
+"""Calls to the outside, once for all providers: record, classify, resolve (SEMANTICS section 1). Knows nothing of payments.
+
+The record is written with the intent. Whatever happens to the call afterwards, the record says that there was one, under
+which key, and when it is to be looked into: a call without a certain outcome is resolved by reading, never by guessing.
+
+    CREATED -> DONE | NOT_SENT | UNKNOWN | PENDING;  UNKNOWN, PENDING -> DONE | NEEDS_OPERATOR
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Final, Generic, TypeVar
+
+import structlog
+from prometheus_client import Counter
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from servers.kernel.clock import Clock
+from servers.kernel.ids import new_id
+
+T = TypeVar("T")
+
+_log = structlog.get_logger("outbound")
+_calls = Counter("paymesh_outbound_calls_total", "Calls to the outside", ["target", "verb", "outcome"])
+
+GRACE: Final = timedelta(seconds=30)
+"""How long a call may stay CREATED before the janitor takes it for crashed: longer than any call's own time-out."""
+POLLS: Final = {
+    "UNKNOWN": (timedelta(minutes=5), timedelta(hours=1), *(timedelta(days=1),) * 5),
+    "PENDING": (timedelta(hours=1), timedelta(days=1), *(timedelta(days=1),) * 5),
+}
+"""When to look again, after the first look (Kill Bill's values)."""
+READ_AFTER: Final = timedelta(seconds=60)
+"""A read of the resource looks into a call that has been uncertain for longer than this."""
+RESEND_WITHIN: Final = timedelta(hours=23)
+"""Providers may drop idempotency keys after 24 hours: later, a call is only read, never sent again."""
+
+
+class Failure(Enum):
+    """What an exception of a provider's client says about the call."""
+
+    NOT_SENT = "not_sent"
+    """The provider provably never saw it."""
+    RATE_LIMITED = "rate_limited"
+    """The provider saw it and provably did nothing."""
+    UNKNOWN = "unknown"
+    """It may have taken effect."""
+    ANSWERED_5XX = "answered_5xx"
+    """It may have taken effect, and the same key would replay the same answer."""
+
+
+Classify = Callable[[Exception], "tuple[Failure, float | None] | None"]
+"""Exception -> (failure, seconds to wait if told), or None where it is not the provider's doing and shall be raised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered(Generic[T]):
+    """The provider's answer."""
+
+    value: T
+
+
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """Nothing happened outside; the same key may be sent again."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """It may have happened outside."""
+
+    reason: str
+
+
+Outcome = Answered[T] | NotSent | Unknown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboundCall:
+    """The record of one call."""
+
+    id: str
+    verb: str
+    target: str
+    key: str
+    state: str
+    polls: int
+    create_time: datetime
+    change_time: datetime
+
+
+class CircuitBreaker:
+    """Stops calling a provider that keeps failing, and lets one probe through after a pause."""
+
+    def __init__(self, *, clock: Clock, failures: int = 5, pause_seconds: float = 5.0) -> None:
+        self._clock = clock
+        self._limit = failures
+        self._pause = pause_seconds
+        self._failed = 0
+        self._open_until = 0.0
+
+    def admits(self) -> bool:
+        """Tell whether a call may go out now; where the pause is over, only the caller that is told so may probe."""
+        if self._failed < self._limit:
+            return True
+        if self._clock.monotonic() < self._open_until:
+            return False
+        self._open_until = self._clock.monotonic() + self._pause
+        return True
+
+    def succeeded(self) -> None:
+        """Note an answer, whatever it says."""
+        self._failed = 0
+
+    def failed(self) -> None:
+        """Note a call without an answer."""
+        self._failed += 1
+        self._open_until = self._clock.monotonic() + self._pause
+
+
+class Outbound:
+    """Sends calls to one provider."""
+
+    def __init__(
+        self, *, target: str, classify: Classify, clock: Clock, tries: int = 3, wait_seconds: float = 0.2
+    ) -> None:
+        self._target = target
+        self._classify = classify
+        self._breaker = CircuitBreaker(clock=clock)
+        self._tries = tries
+        self._wait = wait_seconds
+
+    async def execute(self, verb: str, send: Callable[[], Awaitable[T]]) -> Outcome[T]:
+        """Send, again with the same key where that is safe, and say what is known.
+
+        A rate limit is waited out and never counted as a failure. Once a try may have reached the provider, the outcome is
+        UNKNOWN unless a later try is answered: a refused connection after a time-out proves nothing about the first.
+        """
+        maybe_sent = False
+        reason = "circuit open"
+        for attempt in range(self._tries):
+            if not self._breaker.admits():
+                break
+            try:
+                value = await send()
+            except Exception as error:
+                verdict = self._classify(error)
+                if verdict is None:
+                    raise
+                failure, wait = verdict
+                reason = f"{failure.value}: {type(error).__name__}"
+                self._breaker.succeeded() if failure is Failure.RATE_LIMITED else self._breaker.failed()
+                maybe_sent = maybe_sent or failure in (Failure.UNKNOWN, Failure.ANSWERED_5XX)
+                if failure is Failure.ANSWERED_5XX:
+                    break
+                if attempt + 1 < self._tries:
+                    pause = wait if wait is not None else self._wait * 2**attempt
+                    await asyncio.sleep(min(pause, 5.0) * random.uniform(0.8, 1.2))
+            else:
+                self._breaker.succeeded()
+                _calls.labels(self._target, verb, "answered").inc()
+                return Answered(value)
+        _calls.labels(self._target, verb, "unknown" if maybe_sent else "not_sent").inc()
+        _log.warning("outbound.uncertain" if maybe_sent else "outbound.not_sent", verb=verb, reason=reason)
+        return Unknown(reason) if maybe_sent else NotSent(reason)
+
+
+class OutboundStore:
+    """The records of one domain, inside one transaction."""
+
+    def __init__(self, conn: AsyncConnection, *, clock: Clock) -> None:
+        self._conn = conn
+        self._clock = clock
+
+    async def record(self, *, verb: str, target: str, key: str, request_digest: str) -> OutboundCall:
+        """Write down that a call is about to be made for `target`, one of our ids, under the provider key `key`."""
+        now = self._clock.now()
+        row = (
+            await self._conn.execute(
+                text(
+                    """
+                    INSERT INTO outbound_calls (id, verb, target, key, request_digest, state, polls, next_poll_time,
+                                                create_time, change_time)
+                    VALUES (:id, :verb, :target, :key, :request_digest, 'CREATED', 0, :next, :now, :now)
+                    ON CONFLICT (verb, key) DO UPDATE SET next_poll_time = excluded.next_poll_time
+                    RETURNING *
+                    """
+                ),
+                {
+                    "id": new_id("out", clock=self._clock),
+                    "verb": verb,
+                    "target": target,
+                    "key": key,
+                    "request_digest": request_digest,
+                    "next": now + GRACE,
+                    "now": now,
+                },
+            )
+        ).one()
+        return call_of(row)
+
+    async def open_for(self, target: str) -> OutboundCall | None:
+        """Return the call for `target` whose outcome is open, if any."""
+        row = (
+            await self._conn.execute(
+                text(
+                    """
+                    SELECT * FROM outbound_calls WHERE target = :target AND state IN ('CREATED', 'UNKNOWN', 'PENDING')
+                    ORDER BY create_time DESC LIMIT 1
+                    """
+                ),
+                {"target": target},
+            )
+        ).one_or_none()
+        return call_of(row) if row is not None else None
+
+    async def settle(self, call_id: str, outcome: Outcome[T], *, pending: bool = False) -> None:
+        """Note what became of the call. `pending`: answered, but the provider itself is not done yet."""
+        match outcome:
+            case Answered():
+                state = "PENDING" if pending else "DONE"
+            case NotSent():
+                state = "NOT_SENT"
+            case Unknown():
+                state = "UNKNOWN"
+        now = self._clock.now()
+        next_poll = now + POLLS[state][0] if state in POLLS else None
+        await self._conn.execute(
+            text(
+                """
+                UPDATE outbound_calls SET state = :state, next_poll_time = :next, change_time = :now
+                WHERE id = :id AND state <> 'DONE'
+                """
+            ),
+            {"id": call_id, "state": state, "next": next_poll, "now": now},
+        )
+
+
+def call_of(row: Row[tuple[object, ...]]) -> OutboundCall:
+    return OutboundCall(
+        id=row.id,
+        verb=row.verb,
+        target=row.target,
+        key=row.key,
+        state=row.state,
+        polls=row.polls,
+        create_time=row.create_time,
+        change_time=row.change_time,
+    )
