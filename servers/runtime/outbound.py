@@ -190,7 +190,7 @@ class OutboundStore:
                     INSERT INTO outbound_calls (id, verb, target, key, request_digest, state, polls, next_poll_time,
                                                 create_time, change_time)
                     VALUES (:id, :verb, :target, :key, :request_digest, 'CREATED', 0, :next, :now, :now)
-                    ON CONFLICT (verb, key) DO UPDATE SET next_poll_time = excluded.next_poll_time
+                    ON CONFLICT (verb, key) DO UPDATE SET state = 'CREATED', next_poll_time = excluded.next_poll_time
                     RETURNING *
                     """
                 ),

@@ -1,0 +1,46 @@
+"""What the payments domain tells: one event per change, with the resource as it was right after it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from paymesh.payments.v1 import payments_events_pb2
+from servers.payments.domain import Payment, PaymentMethod, Refund
+from servers.payments.render import Renderer, refund_message, stamp
+from servers.runtime.outbox import OutboxEvent
+
+
+class Events:
+    """Renders the domain's events."""
+
+    def __init__(self, renderer: Renderer) -> None:
+        self._renderer = renderer
+
+    def payment(self, kind: str, payment: Payment) -> OutboxEvent:
+        """Return the event of a payment's change."""
+        message = payments_events_pb2.PaymentEvent(payment=self._renderer.payment(payment))
+        return _event(kind, payment.id, payment.id, payment.version, message)
+
+    def refund(self, kind: str, refund: Refund) -> OutboxEvent:
+        """Return the event of a refund's change; its key is the payment's."""
+        message = payments_events_pb2.PaymentEvent(refund=refund_message(refund))
+        return _event(kind, refund.payment_id, refund.id, refund.version, message)
+
+    def method(self, kind: str, method: PaymentMethod) -> OutboxEvent:
+        """Return the event of a payment method's change."""
+        message = payments_events_pb2.PaymentEvent(payment_method=self._renderer.method(method))
+        return _event(kind, method.id, method.id, method.version, message)
+
+
+def _event(
+    kind: str, root_id: str, subject: str, version: int, message: payments_events_pb2.PaymentEvent
+) -> OutboxEvent:
+    def render(event_id: str, occur_time: datetime) -> bytes:
+        message.event_id = event_id
+        message.type = kind
+        message.subject = subject
+        message.version = version
+        message.occur_time.CopyFrom(stamp(occur_time))
+        return message.SerializeToString(deterministic=True)
+
+    return OutboxEvent(type=kind, root_id=root_id, subject=subject, version=version, render=render)

@@ -1,0 +1,1 @@
+"""The double-entry ledger and the balances that are read from it."""

@@ -1,0 +1,47 @@
+"""What the ledger does with the payments domain's events: book captures and refunds that failed, once more or for the first time."""
+
+from __future__ import annotations
+
+from datetime import UTC
+
+from paymesh.payments.v1 import payments_events_pb2, payments_pb2
+from servers.kernel.money import Money
+from servers.runtime.consumer import Handler
+from servers.runtime.db import UnitOfWork
+from servers.runtime.eventlog import Delivered
+from servers.wallets.facts import CaptureFact, RefundFailedFact
+from servers.wallets.writer import Writer
+
+GROUP = "wallets"
+TOPICS = ("paymesh.payments.v1",)
+
+
+def handlers(writer: Writer) -> dict[str, Handler]:
+    """Return what is done with each type. The facts' ids make a repeat harmless even where the inbox row was lost."""
+
+    async def captured(_: UnitOfWork, delivered: Delivered) -> None:
+        payment = payments_events_pb2.PaymentEvent.FromString(delivered.record.data).payment
+        for capture in payment.captures:
+            await writer.post_fact(_capture(payment, capture))
+
+    async def refund_ended(_: UnitOfWork, delivered: Delivered) -> None:
+        event = payments_events_pb2.PaymentEvent.FromString(delivered.record.data)
+        fact = RefundFailedFact(
+            refund_id=event.refund.id,
+            merchant_id=event.refund.merchant_id,
+            fail_time=event.occur_time.ToDatetime(tzinfo=UTC),
+        )
+        await writer.post_fact(fact)
+
+    return {"payment.succeeded": captured, "refund.failed": refund_ended}
+
+
+def _capture(payment: payments_pb2.Payment, capture: payments_pb2.Capture) -> CaptureFact:
+    return CaptureFact(
+        capture_id=capture.id,
+        payment_id=payment.id,
+        merchant_id=payment.merchant_id,
+        amount=Money(amount_minor=capture.amount.amount_minor, currency=capture.amount.currency),
+        fee=Money(amount_minor=capture.fee.amount_minor, currency=capture.fee.currency),
+        capture_time=capture.capture_time.ToDatetime(tzinfo=UTC),
+    )

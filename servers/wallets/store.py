@@ -1,0 +1,380 @@
+"""The ledger's SQL: a few set-based statements per batch, none per row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from servers.kernel.ids import bucket_of, derive_id
+from servers.wallets.domain import (
+    PLATFORM,
+    PLATFORM_BUCKET,
+    Account,
+    AccountKind,
+    Entry,
+    Lot,
+    Pending,
+    Sheet,
+    Transfer,
+    TransferKind,
+    account_id,
+)
+
+_ACCOUNT_COLUMNS = """a.id, a.owner_id, a.kind, a.currency, a.debits_posted, a.credits_posted, a.debits_pending,
+    a.credits_pending, a.version"""
+_TRANSFER_COLUMNS = """t.id, t.debit_account_id, t.credit_account_id, t.amount_minor, t.currency, t.code, t.kind, t.pending_id,
+    t.fact_id, t.forced, t.expire_time, t.effective_time"""
+_KEYS = "unnest(CAST(:buckets AS smallint[]), CAST(:ids AS text[])) AS k(bucket, id)"
+
+
+async def open_accounts(
+    conn: AsyncConnection, wanted: Iterable[tuple[str, AccountKind, str]], now: datetime
+) -> set[str]:
+    """Open accounts that do not exist yet. Returns the ids of those that are new."""
+    rows = sorted(
+        {(account_id(owner, kind, currency), owner, kind.value, currency) for owner, kind, currency in wanted}
+    )
+    if not rows:
+        return set()
+    done = await conn.execute(
+        text(
+            """
+            INSERT INTO accounts (bucket, id, owner_id, kind, currency, create_time)
+            SELECT bucket, id, owner_id, kind, currency, :now
+            FROM unnest(CAST(:buckets AS smallint[]), CAST(:ids AS text[]), CAST(:owners AS text[]), CAST(:kinds AS text[]),
+                        CAST(:currencies AS text[])) AS n(bucket, id, owner_id, kind, currency)
+            ON CONFLICT DO NOTHING RETURNING id
+            """
+        ),
+        {
+            "buckets": [bucket_of(row[0]) for row in rows],
+            "ids": [row[0] for row in rows],
+            "owners": [row[1] for row in rows],
+            "kinds": [row[2] for row in rows],
+            "currencies": [row[3] for row in rows],
+            "now": now,
+        },
+    )
+    return set(done.scalars())
+
+
+async def lock_accounts(conn: AsyncConnection, ids: Iterable[str]) -> dict[str, Account]:
+    """Lock accounts in the order of their ids, so that two writers never wait for each other in a circle."""
+    rows = await conn.execute(
+        text(
+            f"""
+            SELECT {_ACCOUNT_COLUMNS} FROM {_KEYS} JOIN accounts a ON a.bucket = k.bucket AND a.id = k.id
+            ORDER BY a.bucket, a.id FOR NO KEY UPDATE OF a
+            """
+        ),
+        _keys(ids),
+    )
+    return {row.id: _account(row) for row in rows}
+
+
+async def accounts(conn: AsyncConnection, ids: Iterable[str]) -> list[Account]:
+    """Return accounts without locking them."""
+    rows = await conn.execute(
+        text(
+            f"SELECT {_ACCOUNT_COLUMNS} FROM {_KEYS} JOIN accounts a ON a.bucket = k.bucket AND a.id = k.id ORDER BY a.id"
+        ),
+        _keys(ids),
+    )
+    return [_account(row) for row in rows]
+
+
+async def accounts_of_owner(conn: AsyncConnection, owner_id: str) -> list[Account]:
+    """Return all accounts of one owner."""
+    bucket = PLATFORM_BUCKET if owner_id == PLATFORM else bucket_of(owner_id)
+    rows = await conn.execute(
+        text(
+            f"SELECT {_ACCOUNT_COLUMNS} FROM accounts a WHERE a.bucket = :bucket AND a.owner_id = :owner ORDER BY a.id"
+        ),
+        {"bucket": bucket, "owner": owner_id},
+    )
+    return [_account(row) for row in rows]
+
+
+async def transfers(conn: AsyncConnection, ids: Iterable[str]) -> dict[str, Transfer]:
+    """Return transfers by their ids."""
+    rows = await conn.execute(
+        text(f"SELECT {_TRANSFER_COLUMNS} FROM {_KEYS} JOIN transfers t ON t.bucket = k.bucket AND t.id = k.id"),
+        _keys(ids),
+    )
+    return {row.id: _transfer(row) for row in rows}
+
+
+async def transfers_of_facts(conn: AsyncConnection, facts: Iterable[tuple[str, str]]) -> list[Transfer]:
+    """Return the transfers of (fact id, owner id) pairs; a fact's transfers stand in its owner's bucket."""
+    pairs = sorted(set(facts))
+    if not pairs:
+        return []
+    rows = await conn.execute(
+        text(
+            f"""
+            SELECT {_TRANSFER_COLUMNS} FROM {_KEYS}
+            JOIN transfers t ON t.bucket = k.bucket AND t.fact_id = k.id ORDER BY t.id
+            """
+        ),
+        {"buckets": [bucket_of(owner) for _, owner in pairs], "ids": [fact for fact, _ in pairs]},
+    )
+    return [_transfer(row) for row in rows]
+
+
+async def burnt(conn: AsyncConnection, ids: Iterable[str]) -> set[str]:
+    """Return those of `ids` that are burnt."""
+    rows = await conn.execute(
+        text(f"SELECT b.id FROM {_KEYS} JOIN burnt b ON b.bucket = k.bucket AND b.id = k.id"), _keys(ids)
+    )
+    return set(rows.scalars())
+
+
+async def lock_pendings(conn: AsyncConnection, ids: Iterable[str]) -> dict[str, Pending]:
+    """Lock pending transfers by their ids."""
+    rows = await conn.execute(
+        text(
+            f"""
+            SELECT {_TRANSFER_COLUMNS}, p.remaining_minor, p.closed FROM {_KEYS}
+            JOIN transfers t ON t.bucket = k.bucket AND t.id = k.id
+            JOIN pendings p ON p.bucket = k.bucket AND p.id = k.id
+            ORDER BY p.bucket, p.id FOR NO KEY UPDATE OF p
+            """
+        ),
+        _keys(ids),
+    )
+    return {
+        row.id: Pending(transfer=_transfer(row), remaining_minor=row.remaining_minor, closed=row.closed) for row in rows
+    }
+
+
+async def lock_lots(conn: AsyncConnection, lots: Iterable[tuple[str, str]]) -> dict[str, Lot]:
+    """Lock the lots of (capture id, merchant id) pairs."""
+    pairs = sorted(set(lots))
+    if not pairs:
+        return {}
+    rows = await conn.execute(
+        text(
+            f"""
+            SELECT l.* FROM {_KEYS} JOIN lots l ON l.bucket = k.bucket AND l.capture_id = k.id
+            ORDER BY l.bucket, l.capture_id FOR NO KEY UPDATE OF l
+            """
+        ),
+        {"buckets": [bucket_of(merchant) for _, merchant in pairs], "ids": [capture for capture, _ in pairs]},
+    )
+    return {
+        row.capture_id: Lot(
+            capture_id=row.capture_id,
+            payment_id=row.payment_id,
+            merchant_id=row.merchant_id,
+            currency=row.currency,
+            net_minor=row.net_minor,
+            taken_minor=row.taken_minor,
+            capture_time=row.capture_time,
+        )
+        for row in rows
+    }
+
+
+async def save(conn: AsyncConnection, sheet: Sheet, touched: set[str], batch_id: str) -> None:
+    """Write all that a sheet holds."""
+    await _save_transfers(conn, sheet, batch_id)
+    await _save_entries(conn, sheet)
+    await _save_accounts(conn, [sheet.accounts[identifier] for identifier in sorted(touched)])
+    if sheet.touched_pendings:
+        await conn.execute(
+            text(
+                """
+                INSERT INTO pendings (bucket, id, remaining_minor, closed, expire_time)
+                VALUES (:bucket, :id, :remaining, :closed, :expire_time)
+                ON CONFLICT (bucket, id) DO UPDATE SET remaining_minor = excluded.remaining_minor, closed = excluded.closed
+                """
+            ),
+            [
+                {
+                    "bucket": bucket_of(identifier),
+                    "id": identifier,
+                    "remaining": sheet.pendings[identifier].remaining_minor,
+                    "closed": sheet.pendings[identifier].closed,
+                    "expire_time": sheet.pendings[identifier].transfer.expire_time,
+                }
+                for identifier in sorted(sheet.touched_pendings)
+            ],
+        )
+    if sheet.touched_lots:
+        await _save_lots(conn, [sheet.lots[capture_id] for capture_id in sorted(sheet.touched_lots)])
+    if sheet.burns:
+        await conn.execute(
+            text("INSERT INTO burnt (bucket, id, record_time) VALUES (:bucket, :id, :now) ON CONFLICT DO NOTHING"),
+            [{"bucket": bucket_of(identifier), "id": identifier, "now": sheet.now} for identifier in sheet.burns],
+        )
+
+
+async def _save_transfers(conn: AsyncConnection, sheet: Sheet, batch_id: str) -> None:
+    written = sheet.written
+    if not written:
+        return
+    await conn.execute(
+        text(
+            """
+            INSERT INTO transfers (bucket, id, debit_account_id, credit_account_id, amount_minor, currency, code, kind,
+                                   pending_id, fact_id, forced, expire_time, effective_time, record_time, batch_id)
+            SELECT *, CAST(:now AS timestamptz), :batch_id
+            FROM unnest(CAST(:buckets AS smallint[]), CAST(:ids AS text[]), CAST(:debits AS text[]), CAST(:credits AS text[]),
+                        CAST(:amounts AS bigint[]), CAST(:currencies AS text[]), CAST(:codes AS text[]), CAST(:kinds AS text[]),
+                        CAST(:pendings AS text[]), CAST(:facts AS text[]), CAST(:forced AS boolean[]),
+                        CAST(:expires AS timestamptz[]), CAST(:effective AS timestamptz[]))
+            """
+        ),
+        {
+            "buckets": [bucket_of(t.id) for t in written],
+            "ids": [t.id for t in written],
+            "debits": [t.debit_account_id for t in written],
+            "credits": [t.credit_account_id for t in written],
+            "amounts": [t.amount_minor for t in written],
+            "currencies": [t.currency for t in written],
+            "codes": [t.code for t in written],
+            "kinds": [t.kind.value for t in written],
+            "pendings": [t.pending_id for t in written],
+            "facts": [t.fact_id for t in written],
+            "forced": [t.forced for t in written],
+            "expires": [t.expire_time for t in written],
+            "effective": [t.effective_time for t in written],
+            "now": sheet.now,
+            "batch_id": batch_id,
+        },
+    )
+
+
+async def _save_entries(conn: AsyncConnection, sheet: Sheet) -> None:
+    entries: Sequence[Entry] = sheet.entries
+    if not entries:
+        return
+    await conn.execute(
+        text(
+            """
+            INSERT INTO entries (bucket, account_id, account_version, transfer_bucket, transfer_id, amount_minor,
+                                 balance_after, available_after, forced, record_time)
+            SELECT *, CAST(:now AS timestamptz)
+            FROM unnest(CAST(:buckets AS smallint[]), CAST(:accounts AS text[]), CAST(:versions AS bigint[]),
+                        CAST(:transfer_buckets AS smallint[]), CAST(:transfers AS text[]), CAST(:amounts AS bigint[]),
+                        CAST(:balances AS bigint[]), CAST(:availables AS bigint[]), CAST(:forced AS boolean[]))
+            """
+        ),
+        {
+            "buckets": [bucket_of(e.account_id) for e in entries],
+            "accounts": [e.account_id for e in entries],
+            "versions": [e.version for e in entries],
+            "transfer_buckets": [bucket_of(e.transfer_id) for e in entries],
+            "transfers": [e.transfer_id for e in entries],
+            "amounts": [e.amount_minor for e in entries],
+            "balances": [e.balance_after for e in entries],
+            "availables": [e.available_after for e in entries],
+            "forced": [e.forced for e in entries],
+            "now": sheet.now,
+        },
+    )
+
+
+async def _save_accounts(conn: AsyncConnection, changed: Sequence[Account]) -> None:
+    if not changed:
+        return
+    await conn.execute(
+        text(
+            """
+            UPDATE accounts a SET debits_posted = n.dp, credits_posted = n.cp, debits_pending = n.dh, credits_pending = n.ch,
+                                  version = n.version
+            FROM unnest(CAST(:buckets AS smallint[]), CAST(:ids AS text[]), CAST(:dp AS bigint[]), CAST(:cp AS bigint[]),
+                        CAST(:dh AS bigint[]), CAST(:ch AS bigint[]), CAST(:versions AS bigint[]))
+                 AS n(bucket, id, dp, cp, dh, ch, version)
+            WHERE a.bucket = n.bucket AND a.id = n.id
+            """
+        ),
+        {
+            "buckets": [bucket_of(a.id) for a in changed],
+            "ids": [a.id for a in changed],
+            "dp": [a.debits_posted for a in changed],
+            "cp": [a.credits_posted for a in changed],
+            "dh": [a.debits_pending for a in changed],
+            "ch": [a.credits_pending for a in changed],
+            "versions": [a.version for a in changed],
+        },
+    )
+
+
+async def _save_lots(conn: AsyncConnection, lots: Sequence[Lot]) -> None:
+    await conn.execute(
+        text(
+            """
+            INSERT INTO lots (bucket, capture_id, payment_id, merchant_id, currency, net_minor, taken_minor, capture_time)
+            VALUES (:bucket, :capture_id, :payment_id, :merchant_id, :currency, :net, :taken, :capture_time)
+            ON CONFLICT (bucket, capture_id) DO UPDATE SET taken_minor = excluded.taken_minor
+            """
+        ),
+        [
+            {
+                "bucket": bucket_of(lot.merchant_id),
+                "capture_id": lot.capture_id,
+                "payment_id": lot.payment_id,
+                "merchant_id": lot.merchant_id,
+                "currency": lot.currency,
+                "net": lot.net_minor,
+                "taken": lot.taken_minor,
+                "capture_time": lot.capture_time,
+            }
+            for lot in lots
+        ],
+    )
+
+
+async def expired_pendings(conn: AsyncConnection, now: datetime, limit: int) -> list[str]:
+    """Return pending transfers whose time is over and which still hold money."""
+    rows = await conn.execute(
+        text("SELECT id FROM pendings WHERE NOT closed AND expire_time <= :now ORDER BY expire_time LIMIT :limit"),
+        {"now": now, "limit": limit},
+    )
+    return list(rows.scalars())
+
+
+def derive_void_id(pending_id: str) -> str:
+    """Return the id of the transfer that voids an expired hold: the same for every sweep."""
+    return derive_id("trf", pending_id, "hold.expired", bucket=bucket_of(pending_id))
+
+
+def _keys(ids: Iterable[str]) -> dict[str, list[Any]]:
+    unique = sorted(set(ids))
+    return {"buckets": [bucket_of(identifier) for identifier in unique], "ids": unique}
+
+
+def _account(row: Row[Any]) -> Account:
+    return Account(
+        id=row.id,
+        owner_id=row.owner_id,
+        kind=AccountKind(row.kind),
+        currency=row.currency,
+        debits_posted=row.debits_posted,
+        credits_posted=row.credits_posted,
+        debits_pending=row.debits_pending,
+        credits_pending=row.credits_pending,
+        version=row.version,
+    )
+
+
+def _transfer(row: Row[Any]) -> Transfer:
+    return Transfer(
+        id=row.id,
+        debit_account_id=row.debit_account_id,
+        credit_account_id=row.credit_account_id,
+        amount_minor=row.amount_minor,
+        currency=row.currency,
+        code=row.code,
+        kind=TransferKind(row.kind),
+        fact_id=row.fact_id,
+        effective_time=row.effective_time,
+        pending_id=row.pending_id,
+        forced=row.forced,
+        expire_time=row.expire_time,
+    )

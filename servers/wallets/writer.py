@@ -1,0 +1,228 @@
+"""The micro-batched writer (DESIGN section 6).
+
+One task drains a bounded queue: a batch grows only while the previous commit is in flight, so a single transfer waits for
+nobody. Inside: lock the accounts once, in id order; apply in memory; write with a few set-based statements; one commit. The
+row locks and unique keys keep two writer processes correct: the queue is only for speed. A batch that fails is tried job by
+job, so that the culprit stands alone and its neighbours go through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+from prometheus_client import Histogram
+from sqlalchemy.exc import DBAPIError
+
+from servers.kernel.errors import Kind, Refusal
+from servers.kernel.ids import new_id
+from servers.kernel.invariant import InvariantBroken
+from servers.runtime.db import Database, UnitOfWork
+from servers.wallets import events, store
+from servers.wallets.domain import Sheet, Transfer, TransferKind, Verdict, account_id
+from servers.wallets.facts import Fact, RefundCreatedFact, accounts_of, book, merchant_of, related_keys
+
+_log = structlog.get_logger("writer")
+_batch_size = Histogram(
+    "paymesh_ledger_batch_transfers", "Transfers per commit", buckets=(1, 2, 5, 10, 50, 100, 250, 500)
+)
+
+SHARD = "shard-0"
+
+
+class LedgerOverloaded(Refusal):
+    """The writer's queue is full: shed before latency grows."""
+
+    kind = Kind.EXHAUSTED
+    reason = "OVERLOADED"
+
+    def __init__(self) -> None:
+        super().__init__("The ledger is busy; send the same ids again a little later.", retry_after_seconds=0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """What became of a job: a verdict per transfer, and for a fact the transfers that it has now."""
+
+    verdicts: list[tuple[Verdict, str]]
+    transfers: list[Transfer]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Transfers or a fact, waiting for the writer."""
+
+    transfers: Sequence[Transfer]
+    fact: Fact | None
+    done: asyncio.Future[Posted]
+
+    @property
+    def weight(self) -> int:
+        """About how many transfers the job writes."""
+        return len(self.transfers) or 4
+
+
+class Writer:
+    """The one way into the ledger."""
+
+    def __init__(self, db: Database, *, queue_max: int, batch_max: int) -> None:
+        self._db = db
+        self._queue: asyncio.Queue[Job] = asyncio.Queue()
+        self._waiting = 0
+        self._queue_max = queue_max
+        self._batch_max = batch_max
+
+    async def post(self, transfers: Sequence[Transfer]) -> list[tuple[Verdict, str]]:
+        """Write transfers; one verdict each. Raises LedgerOverloaded."""
+        return (await self._submit(transfers, None)).verdicts
+
+    async def post_fact(self, fact: Fact) -> Posted:
+        """Book a fact. The verdict is CREATED or EXISTS. Raises LedgerOverloaded."""
+        return await self._submit((), fact)
+
+    async def _submit(self, transfers: Sequence[Transfer], fact: Fact | None) -> Posted:
+        job = Job(transfers=transfers, fact=fact, done=asyncio.get_running_loop().create_future())
+        if self._waiting + job.weight > self._queue_max:
+            raise LedgerOverloaded
+        self._waiting += job.weight
+        self._queue.put_nowait(job)
+        return await job.done
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            batch = [await self._queue.get()]
+            weight = batch[0].weight
+            while not self._queue.empty() and weight < self._batch_max:
+                batch.append(self._queue.get_nowait())
+                weight += batch[-1].weight
+            self._waiting -= sum(job.weight for job in batch)
+            await self._write(batch)
+
+    async def _write(self, batch: list[Job]) -> None:
+        try:
+            results = await self._commit(batch)
+        except (DBAPIError, InvariantBroken) as error:
+            if len(batch) == 1:
+                _log.warning("batch.failed", error=type(error).__name__)
+                _resolve(batch[0], error=error)
+                return
+            _log.warning("batch.split", jobs=len(batch), error=type(error).__name__)
+            for job in batch:
+                await self._write([job])
+            return
+        for job, result in zip(batch, results, strict=True):
+            _resolve(job, result=result)
+
+    async def _commit(self, batch: list[Job]) -> list[Posted]:
+        async with self._db.uow() as uow:
+            now = self._db.clock.now()
+            sheet, stored = await self._load(uow, batch)
+            before = dict(sheet.accounts)
+            results = [_apply(sheet, job, stored) for job in batch]
+            touched = {
+                identifier for identifier, account in sheet.accounts.items() if account is not before[identifier]
+            }
+            batch_id = new_id("jnl", clock=self._db.clock)
+            await store.save(uow.conn, sheet, touched, batch_id)
+            if sheet.written:
+                await uow.outbox.append(events.batch_posted(batch_id, SHARD, sheet, now))
+                _batch_size.observe(len(sheet.written))
+        return results
+
+    async def _load(self, uow: UnitOfWork, batch: list[Job]) -> tuple[Sheet, list[Transfer]]:
+        """Read what the batch touches. Accounts are locked before anything else is read, so nothing read here can be stale."""
+        conn, now = uow.conn, self._db.clock.now()
+        facts = [job.fact for job in batch if job.fact is not None]
+        asked = [transfer for job in batch for transfer in job.transfers]
+        wanted = [row for fact in facts for row in accounts_of(merchant_of(fact), _currency(fact))] if facts else []
+        failed = [fact for fact in facts if not _currency(fact)]
+        keys = [(key, merchant_of(fact)) for fact in facts for key in related_keys(fact)]
+        stored = await store.transfers_of_facts(conn, keys) if failed else []
+        for transfer in stored:
+            wanted += [row for fact in failed for row in accounts_of(merchant_of(fact), transfer.currency)]
+        wanted = [row for row in wanted if row[2]]
+        await store.open_accounts(conn, wanted, now)
+        pending_ids = {t.pending_id for t in asked if t.pending_id}
+        origins = await store.transfers(conn, pending_ids) if pending_ids else {}
+        ids = {t.debit_account_id for t in (*asked, *origins.values())} | {
+            t.credit_account_id for t in (*asked, *origins.values())
+        }
+        ids |= {account_id(*row) for row in wanted}
+        locked = await store.lock_accounts(conn, ids - {""})
+        # Read again under the locks: a fact or an id may have been written while this batch waited for them.
+        stored = await store.transfers_of_facts(conn, keys) if keys else []
+        known = await store.transfers(conn, [t.id for t in asked]) if asked else {}
+        captures = [(t.fact_id, merchant_of(f)) for f in facts for t in stored if t.fact_id.startswith("cap_")]
+        captures += [
+            (c.capture_id, c.merchant_id) for f in facts if isinstance(f, RefundCreatedFact) for c in f.captures
+        ]
+        captures += [(key, owner) for key, owner in keys if key.startswith("cap_")]
+        captures += [
+            (t.code.removeprefix("refund.pending."), merchant_of(f))
+            for f in facts
+            for t in stored
+            if t.code.startswith("refund.pending.")
+        ]
+        sheet = Sheet(
+            now=now,
+            accounts=locked,
+            known=known | {t.id: t for t in stored},
+            burnt=await store.burnt(conn, [t.id for t in asked]) if asked else set(),
+            pendings=await store.lock_pendings(conn, pending_ids) if pending_ids else {},
+            lots=await store.lock_lots(conn, captures),
+        )
+        return sheet, stored
+
+    async def void_expired(self) -> int:
+        """Give back what expired holds still hold. Returns how many."""
+        now = self._db.clock.now()
+        async with self._db.read() as conn:
+            ids = await store.expired_pendings(conn, now, self._batch_max)
+            origins = await store.transfers(conn, ids) if ids else {}
+        if not ids:
+            return 0
+        voids = [
+            Transfer(
+                id=store.derive_void_id(identifier),
+                debit_account_id="",
+                credit_account_id="",
+                amount_minor=0,
+                currency=origins[identifier].currency,
+                code="hold.expired",
+                kind=TransferKind.VOID_PENDING,
+                fact_id=origins[identifier].fact_id,
+                effective_time=origins[identifier].expire_time or now,
+                pending_id=identifier,
+            )
+            for identifier in ids
+        ]
+        verdicts = await self.post(voids)
+        return sum(verdict is Verdict.CREATED for verdict, _ in verdicts)
+
+
+def _apply(sheet: Sheet, job: Job, stored: list[Transfer]) -> Posted:
+    if job.fact is None:
+        return Posted(sheet.post(job.transfers), [])
+    written = book(sheet, job.fact, [*stored, *sheet.written])
+    if written:
+        return Posted([(Verdict.CREATED, "")], written)
+    key = related_keys(job.fact)[0]
+    return Posted([(Verdict.EXISTS, "")], [t for t in sheet.known.values() if t.fact_id == key])
+
+
+def _currency(fact: Fact) -> str:
+    """Return a fact's currency, or "" where only its stored transfers know it."""
+    amount = getattr(fact, "amount", None)
+    return amount.currency if amount is not None else ""
+
+
+def _resolve(job: Job, *, result: Posted | None = None, error: Exception | None = None) -> None:
+    if job.done.done():
+        return  # its caller has left
+    if error is not None:
+        job.done.set_exception(error)
+    elif result is not None:
+        job.done.set_result(result)
