@@ -1,0 +1,41 @@
+"""The identity server: what it consists of."""
+
+from __future__ import annotations
+
+from envoy.service.auth.v3 import external_auth_pb2_grpc
+
+from paymesh.identity.v1 import identity_pb2, identity_pb2_grpc
+from servers.identity.authorization import AuthorizationService
+from servers.identity.passwords import Passwords
+from servers.identity.service import IdentityService
+from servers.identity.settings import IdentitySettings
+from servers.identity.tokens import Secrets, Signer
+from servers.identity.usecases import Deps
+from servers.runtime.app import Context, Parts, Server, Service
+
+
+async def build(context: Context[IdentitySettings]) -> Parts:
+    """Put the parts together."""
+    settings = context.settings
+    secrets = Secrets(settings.api_key_pepper.get_secret_value())
+    deps = Deps(
+        db=context.db,
+        clock=context.clock,
+        passwords=Passwords(settings.password_pepper.get_secret_value(), cost=settings.bcrypt_cost),
+        signer=Signer(
+            settings.jwt_keys_dir, issuer=settings.jwt_issuer, audience=settings.jwt_audience, clock=context.clock
+        ),
+        secrets=secrets,
+        key_prefix="pm_sk_live_" if settings.livemode else "pm_sk_test_",
+    )
+    service = Service(
+        servicer=IdentityService(deps, context.pages),
+        add=identity_pb2_grpc.add_IdentityServiceServicer_to_server,
+        descriptor=identity_pb2.DESCRIPTOR.services_by_name["IdentityService"],
+    )
+    checker = AuthorizationService(context.db, secrets)
+    edge = Service(servicer=checker, add=external_auth_pb2_grpc.add_AuthorizationServicer_to_server, descriptor=None)
+    return Parts(services=[service, edge], tasks=[checker.flush])
+
+
+SERVER = Server(domain="identity", settings=IdentitySettings, build=build)
