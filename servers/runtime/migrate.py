@@ -7,7 +7,6 @@ two of these processes wait for each other. Safe to repeat.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -47,8 +46,9 @@ def migrate(plan: Plan) -> None:
             _database(conn, database)
             for name in _who_connects(database.removeprefix(plan.prefix)):
                 conn.execute(text(f'GRANT CONNECT ON DATABASE "{database}" TO {plan.prefix}paymesh_{name}'))
-        with ThreadPoolExecutor(max_workers=2) as pool:
-            list(pool.map(lambda name: _schema(plan, name), (*DOMAINS, EVENTLOG)))
+        # One after the other: Alembic's environment is global to the process.
+        for name in (*DOMAINS, EVENTLOG):
+            _schema(plan, name)
     _log.info("databases.migrated", databases=names)
 
 
