@@ -52,6 +52,7 @@ def write_state(stack: Stack, supervisor: Supervisor, **more: Any) -> None:
         "parts": supervisor.seconds,
         "pids": supervisor.pids,
         "secrets_dir": str(stack.secrets.path),
+        "database_address": stack.admin_url().rsplit("@", 1)[1].split("/", 1)[0],
         **more,
     }
     fresh = stack.folder / ".up.json.new"

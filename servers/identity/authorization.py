@@ -49,7 +49,8 @@ class AuthorizationService(external_auth_pb2_grpc.AuthorizationServicer):  # typ
             append_action=base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
         )
         return external_auth_pb2.CheckResponse(
-            status=status_pb2.Status(code=code_pb2.OK), ok_response=external_auth_pb2.OkHttpResponse(headers=[header], headers_to_remove=["authorization"])
+            status=status_pb2.Status(code=code_pb2.OK),
+            ok_response=external_auth_pb2.OkHttpResponse(headers=[header], headers_to_remove=["authorization"]),
         )
 
     async def _find(self, secret: str) -> ApiKey | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -177,7 +178,7 @@ class StripeGateway:
         """Return Stripe's refund that carries our id, or None where Stripe has none."""
         page = await self._client.v1.refunds.list_async({"payment_intent": intent_id, "limit": 100})
         async for found in page.auto_paging_iter():
-            if (found.metadata or {}).get("paymesh_refund_id") == refund.id:
+            if found.metadata is not None and found.metadata.to_dict().get("paymesh_refund_id") == refund.id:
                 return _refund_result(found)
         return None
 
@@ -185,18 +186,19 @@ class StripeGateway:
         """Check the signature on the raw bytes, with each live secret. Raises SignatureInvalid."""
         for secret in self._webhook_secrets:
             try:
-                event = self._client.construct_event(body, signature, secret)
+                self._client.construct_event(body.decode(), signature, secret)
             except (stripe.SignatureVerificationError, ValueError):
                 continue
-            subject = event.data.object
+            # Read from the verified bytes: the SDK's objects hide which keys an event's object has.
+            event: dict[str, Any] = json.loads(body)
+            subject: dict[str, Any] = event["data"]["object"]
+            is_intent = subject.get("object") == "payment_intent"
             return WebhookEvent(
-                id=event.id,
-                type=event.type,
-                object_id=str(subject.get("id", "")),
-                payment_intent_id=str(
-                    subject["id"] if subject.get("object") == "payment_intent" else subject.get("payment_intent") or ""
-                ),
-                metadata={str(k): str(v) for k, v in dict(subject.get("metadata") or {}).items()},
+                id=event["id"],
+                type=event["type"],
+                object_id=subject.get("id", ""),
+                payment_intent_id=(subject["id"] if is_intent else subject.get("payment_intent")) or "",
+                metadata=dict(subject.get("metadata") or {}),
             )
         raise SignatureInvalid
 

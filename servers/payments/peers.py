@@ -40,7 +40,7 @@ class LedgerPeer:
         )
 
     async def _post(self, request: ledger_pb2.PostFactRequest) -> None:
-        stub = self._channels.stub("wallets", ledger_pb2_grpc.LedgerServiceAsyncStub)
+        stub = self._channels.stub("wallets", ledger_pb2_grpc.LedgerServiceStub)
         try:
             await stub.PostFact(request, metadata=outgoing_metadata())
         except grpc.aio.AioRpcError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from servers.kernel.clock import Clock
@@ -484,7 +485,7 @@ async def drive_refund(deps: Deps, refund_id: str, request: IdempotentRequest | 
         return await _record_refund(deps, refund_id, None, request)
     await deps.ledger.reserve_refund(payment, refund)
     crash_point("payments.refund.after_reserve")
-    outcome = await deps.outbound.execute(REFUND_CALL, lambda: _send_refund(deps, payment, refund))
+    outcome = await deps.outbound.execute(REFUND_CALL, partial(_send_refund, deps, payment, refund))
     crash_point("payments.refund.after_send")
     refund = await _record_refund(deps, refund_id, outcome, request)
     if isinstance(outcome, NotSent):

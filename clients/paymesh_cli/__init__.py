@@ -1,0 +1,1 @@
+"""`paymesh`, the command line of whoever runs the platform."""

@@ -1,0 +1,208 @@
+"""The invariants as data: a statement that counts what was looked at, and one that returns every row in which it does not hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One statement about one database. `broken` returns (key, detail) rows; none means that it holds."""
+
+    invariant: str
+    title: str
+    database: str
+    count: str
+    broken: str
+
+
+_ENTRY_KINDS: Final = "t.kind IN ('POSTED', 'POST_PENDING')"
+
+WALLETS: Final = (
+    Check(
+        invariant="I1",
+        title="each posted transfer has one debit and one credit of its amount",
+        database="wallets",
+        count=f"SELECT count(*) FROM transfers t WHERE {_ENTRY_KINDS}",
+        broken=f"""
+            SELECT t.id, format('amount %s, debits %s, credits %s', t.amount_minor, d.n, c.n)
+            FROM transfers t
+            LEFT JOIN LATERAL (SELECT count(*) AS n FROM entries e WHERE e.transfer_id = t.id
+                AND e.account_id = t.debit_account_id AND e.amount_minor = -t.amount_minor) d ON true
+            LEFT JOIN LATERAL (SELECT count(*) AS n FROM entries e WHERE e.transfer_id = t.id
+                AND e.account_id = t.credit_account_id AND e.amount_minor = t.amount_minor) c ON true
+            LEFT JOIN LATERAL (SELECT count(*) AS n FROM entries e WHERE e.transfer_id = t.id) a ON true
+            WHERE a.n <> CASE WHEN {_ENTRY_KINDS} THEN 2 ELSE 0 END OR ({_ENTRY_KINDS} AND (d.n <> 1 OR c.n <> 1))""",
+    ),
+    Check(
+        invariant="I1",
+        title="the entries of each currency sum to zero",
+        database="wallets",
+        count="SELECT count(*) FROM entries",
+        broken="""
+            SELECT a.currency, format('sum %s', sum(e.amount_minor)) FROM entries e
+            JOIN accounts a ON a.bucket = e.bucket AND a.id = e.account_id
+            GROUP BY a.currency HAVING sum(e.amount_minor) <> 0""",
+    ),
+    Check(
+        invariant="I1",
+        title="every entry belongs to a transfer",
+        database="wallets",
+        count="SELECT count(*) FROM entries",
+        broken="""
+            SELECT e.account_id, format('version %s names %s', e.account_version, e.transfer_id) FROM entries e
+            LEFT JOIN transfers t ON t.bucket = e.transfer_bucket AND t.id = e.transfer_id WHERE t.id IS NULL""",
+    ),
+    Check(
+        invariant="I2",
+        title="each account's posted sums equal its entries and its last balance",
+        database="wallets",
+        count="SELECT count(*) FROM accounts",
+        broken="""
+            SELECT a.id, format('credits %s debits %s version %s; entries say %s, %s, %s; last balance %s',
+                a.credits_posted, a.debits_posted, a.version, coalesce(s.credits, 0), coalesce(s.debits, 0),
+                coalesce(s.versions, 0), l.balance_after)
+            FROM accounts a
+            LEFT JOIN (SELECT bucket, account_id, count(*) AS versions,
+                    coalesce(sum(amount_minor) FILTER (WHERE amount_minor > 0), 0) AS credits,
+                    coalesce(-sum(amount_minor) FILTER (WHERE amount_minor < 0), 0) AS debits
+                FROM entries GROUP BY bucket, account_id) s ON s.bucket = a.bucket AND s.account_id = a.id
+            LEFT JOIN entries l ON l.bucket = a.bucket AND l.account_id = a.id AND l.account_version = a.version
+            WHERE a.credits_posted <> coalesce(s.credits, 0) OR a.debits_posted <> coalesce(s.debits, 0)
+               OR a.version <> coalesce(s.versions, 0)
+               OR (a.version > 0 AND l.balance_after IS DISTINCT FROM a.credits_posted - a.debits_posted)""",
+    ),
+    Check(
+        invariant="I2",
+        title="each account's pending sums equal its open holds",
+        database="wallets",
+        count="SELECT count(*) FROM accounts",
+        broken="""
+            WITH held AS (
+                SELECT t.debit_account_id AS account_id, p.remaining_minor AS debit, 0 AS credit
+                FROM pendings p JOIN transfers t ON t.bucket = p.bucket AND t.id = p.id
+                UNION ALL
+                SELECT t.credit_account_id, 0, p.remaining_minor
+                FROM pendings p JOIN transfers t ON t.bucket = p.bucket AND t.id = p.id)
+            SELECT a.id, format('pending debits %s credits %s; holds say %s, %s', a.debits_pending, a.credits_pending,
+                coalesce(sum(h.debit), 0), coalesce(sum(h.credit), 0))
+            FROM accounts a LEFT JOIN held h ON h.account_id = a.id GROUP BY a.bucket, a.id
+            HAVING a.debits_pending <> coalesce(sum(h.debit), 0) OR a.credits_pending <> coalesce(sum(h.credit), 0)""",
+    ),
+    Check(
+        invariant="I3",
+        title="versions run 1, 2, 3… and each balance follows from the one before",
+        database="wallets",
+        count="SELECT count(*) FROM entries",
+        broken="""
+            SELECT account_id, format('version %s after %s, balance %s after %s plus %s', account_version, before_version,
+                balance_after, before_balance, amount_minor)
+            FROM (SELECT account_id, account_version, balance_after, amount_minor,
+                    coalesce(lag(account_version) OVER w, 0) AS before_version,
+                    coalesce(lag(balance_after) OVER w, 0) AS before_balance
+                FROM entries WINDOW w AS (PARTITION BY bucket, account_id ORDER BY account_version)) e
+            WHERE account_version <> before_version + 1 OR balance_after <> before_balance + amount_minor""",
+    ),
+    Check(
+        invariant="I4",
+        title="no unforced debit leaves a limited account below zero",
+        database="wallets",
+        count="SELECT count(*) FROM entries WHERE amount_minor < 0 AND NOT forced",
+        broken="""
+            SELECT e.account_id, format('version %s leaves %s', e.account_version, e.available_after) FROM entries e
+            JOIN accounts a ON a.bucket = e.bucket AND a.id = e.account_id
+            WHERE e.amount_minor < 0 AND NOT e.forced AND e.available_after < 0
+              AND (a.kind LIKE 'MERCHANT_%' OR a.kind LIKE 'CUSTOMER_%')""",
+    ),
+    Check(
+        invariant="I12",
+        title="no open hold is older than its expiry and two sweeps",
+        database="wallets",
+        count="SELECT count(*) FROM pendings WHERE NOT closed",
+        broken="""
+            SELECT id, format('expired %s, holds %s', expire_time, remaining_minor) FROM pendings
+            WHERE NOT closed AND expire_time < clock_timestamp() - interval '15 seconds'""",
+    ),
+)
+PAYMENTS: Final = (
+    Check(
+        invariant="I5",
+        title="a payment has one successful attempt if it succeeded, else none",
+        database="payments",
+        count="SELECT count(*) FROM payments",
+        broken="""
+            SELECT p.id, format('%s with %s successful attempts and %s captures', p.state, a.n, c.n) FROM payments p
+            LEFT JOIN LATERAL (SELECT count(*) AS n FROM attempts a WHERE a.merchant_id = p.merchant_id
+                AND a.payment_id = p.id AND a.state = 'SUCCEEDED') a ON true
+            LEFT JOIN LATERAL (SELECT count(*) AS n FROM captures c WHERE c.merchant_id = p.merchant_id
+                AND c.payment_id = p.id) c ON true
+            WHERE a.n <> CASE WHEN p.state = 'SUCCEEDED' THEN 1 ELSE 0 END OR a.n <> c.n""",
+    ),
+    Check(
+        invariant="I5",
+        title="each key of an outside call has one record, each charge one attempt",
+        database="payments",
+        count="SELECT count(*) FROM outbound_calls",
+        broken="""
+            SELECT key, format('%s records of %s', count(*), verb) FROM outbound_calls GROUP BY verb, key HAVING count(*) > 1
+            UNION ALL
+            SELECT charge_id, format('%s attempts', count(*)) FROM attempts WHERE charge_id <> ''
+            GROUP BY charge_id HAVING count(*) > 1""",
+    ),
+    Check(
+        invariant="I7",
+        title="captured ≤ amount; refunded + pending ≤ captured; counters are the sums of captures and refunds",
+        database="payments",
+        count="SELECT count(*) FROM payments",
+        broken="""
+            SELECT p.id, format('captured %s (%s), refunded %s (%s), pending %s (%s)', p.captured_minor, c.captured,
+                p.refunded_minor, r.refunded, p.refund_pending_minor, r.pending)
+            FROM payments p
+            LEFT JOIN LATERAL (SELECT coalesce(sum(amount_minor), 0) AS captured FROM captures c
+                WHERE c.merchant_id = p.merchant_id AND c.payment_id = p.id) c ON true
+            LEFT JOIN LATERAL (SELECT coalesce(sum(amount_minor) FILTER (WHERE state = 'SUCCEEDED'), 0) AS refunded,
+                    coalesce(sum(amount_minor) FILTER (WHERE state = 'PENDING'), 0) AS pending FROM refunds r
+                WHERE r.merchant_id = p.merchant_id AND r.payment_id = p.id) r ON true
+            WHERE p.captured_minor > p.amount_minor OR p.refunded_minor + p.refund_pending_minor > p.captured_minor
+               OR p.captured_minor <> c.captured OR p.refunded_minor <> r.refunded
+               OR p.refund_pending_minor <> r.pending""",
+    ),
+    Check(
+        invariant="I8",
+        title="every version of every payment is told by one outbox row",
+        database="payments",
+        count="SELECT coalesce(sum(version), 0) FROM payments",
+        broken="""
+            SELECT p.id, format('version %s, %s events', p.version, count(o.event_id)) FROM payments p
+            LEFT JOIN (SELECT subject, event_id FROM outbox UNION ALL SELECT subject, event_id FROM outbox_archive) o
+                ON o.subject = p.id
+            GROUP BY p.merchant_id, p.id, p.version HAVING count(o.event_id) <> p.version""",
+    ),
+    Check(
+        invariant="I8",
+        title="every version of every refund is told by one outbox row",
+        database="payments",
+        count="SELECT coalesce(sum(version), 0) FROM refunds",
+        broken="""
+            SELECT r.id, format('version %s, %s events', r.version, count(o.event_id)) FROM refunds r
+            LEFT JOIN (SELECT subject, event_id FROM outbox UNION ALL SELECT subject, event_id FROM outbox_archive) o
+                ON o.subject = r.id
+            GROUP BY r.merchant_id, r.id, r.version HAVING count(o.event_id) <> r.version""",
+    ),
+)
+IDENTITY: Final = tuple(
+    Check(
+        invariant="I8",
+        title=f"every version of every one of {table} is told by one outbox row",
+        database="identity",
+        count=f"SELECT coalesce(sum(version), 0) FROM {table}",
+        broken=f"""
+            SELECT r.id, format('version %s, %s events', r.version, count(o.event_id)) FROM {table} r
+            LEFT JOIN (SELECT subject, event_id FROM outbox UNION ALL SELECT subject, event_id FROM outbox_archive) o
+                ON o.subject = r.id
+            GROUP BY r.id, r.version HAVING count(o.event_id) <> r.version""",
+    )
+    for table in ("users", "sessions", "merchants", "api_keys")
+)
+CHECKS: Final = (*WALLETS, *PAYMENTS, *IDENTITY)

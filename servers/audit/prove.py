@@ -1,0 +1,177 @@
+"""Runs the invariants: those of one database as statements, those between databases by comparing what each says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.pool import NullPool
+
+from servers.audit.invariants import CHECKS
+
+SHOWN: Final = 5
+QUIET_SECONDS: Final = 20.0
+DOMAINS: Final = ("identity", "payments", "wallets")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What became of one check."""
+
+    invariant: str
+    title: str
+    looked_at: int
+    broken: tuple[tuple[str, str], ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing was found."""
+        return not self.broken
+
+
+def prove(urls: Mapping[str, str]) -> list[Verdict]:
+    """Run every check on the databases at `urls` (identity, payments, wallets, eventlog)."""
+    engines = {name: _engine(url) for name, url in urls.items()}
+    try:
+        quiet = _wait_until_drained(engines)
+        verdicts = [_run(engines[check.database], check) for check in CHECKS]
+        verdicts += [_relayed(engines, domain) for domain in DOMAINS]
+        verdicts.append(quiet)
+        if quiet.holds:
+            verdicts += [
+                _captures_booked(engines),
+                _refunds_booked(engines),
+                _nothing_unasked(engines),
+                _consumed_once(engines),
+            ]
+        return sorted(verdicts, key=lambda verdict: (len(verdict.invariant), verdict.invariant))
+    finally:
+        for engine in engines.values():
+            engine.dispose()
+
+
+def _engine(url: str) -> Engine:
+    return create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1), poolclass=NullPool)
+
+
+def _run(engine: Engine, check: Any) -> Verdict:
+    # One snapshot for both statements: the books may move meanwhile.
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as conn:
+        looked_at = int(conn.scalar(text(check.count)) or 0)
+        broken = _rows(conn, check.broken)
+    return Verdict(invariant=check.invariant, title=check.title, looked_at=looked_at, broken=broken)
+
+
+def _rows(conn: Connection, statement: str) -> tuple[tuple[str, str], ...]:
+    return tuple((str(row[0]), str(row[1])) for row in conn.execute(text(statement)).all())
+
+
+def _wait_until_drained(engines: Mapping[str, Engine]) -> Verdict:
+    """Wait, bounded, until the outboxes are empty and the consumers have read everything."""
+    deadline = time.monotonic() + QUIET_SECONDS
+    while True:
+        left: list[tuple[str, str]] = []
+        for domain in DOMAINS:
+            with engines[domain].connect() as conn:
+                waiting = conn.scalar(text("SELECT count(*) FROM outbox"))
+                dead = conn.scalar(text("SELECT count(*) FROM dead_letters"))
+            if waiting:
+                left.append((domain, f"{waiting} outbox rows wait for the relay"))
+            if dead:
+                left.append((domain, f"{dead} dead letters"))
+        with engines["eventlog"].connect() as conn:
+            left += [
+                (f"{row.group_name} {row.topic}/{row.partition}", f"{row.lag} records behind")
+                for row in conn.execute(
+                    text(
+                        """
+                        SELECT c.group_name, c.topic, c.partition, h.next_offset - c.committed AS lag FROM claims c
+                        JOIN heads h USING (topic, partition) WHERE h.next_offset > c.committed
+                        """
+                    )
+                )
+            ]
+        if not left or time.monotonic() > deadline:
+            title = "outboxes, event log and consumers are drained, no dead letters"
+            return Verdict(invariant="I8", title=title, looked_at=len(DOMAINS) + 1, broken=tuple(left))
+        time.sleep(0.2)
+
+
+def _relayed(engines: Mapping[str, Engine], domain: str) -> Verdict:
+    with engines[domain].connect() as conn:
+        archived = {row[0] for row in conn.execute(text("SELECT event_id FROM outbox_archive"))}
+    with engines["eventlog"].connect() as conn:
+        topic = f"paymesh.{domain}.v1"
+        rows = conn.execute(text("SELECT event_id FROM records WHERE topic = :topic"), {"topic": topic}).all()
+    logged = [row[0] for row in rows]
+    broken = [(event_id, "archived, but not in the event log") for event_id in sorted(archived - set(logged))]
+    repeats = len(logged) - len(set(logged))
+    if repeats:
+        broken.append((topic, f"{repeats} events are in the log twice"))
+    title = f"every archived event of {domain} is in the event log, once"
+    return Verdict(invariant="I8", title=title, looked_at=len(archived), broken=tuple(broken))
+
+
+def _fact_sums(engines: Mapping[str, Engine]) -> dict[str, int]:
+    with engines["wallets"].connect() as conn:
+        rows = conn.execute(
+            text("SELECT fact_id, sum(amount_minor) FROM transfers WHERE kind = 'POSTED' GROUP BY fact_id")
+        )
+        return {row[0]: int(row[1]) for row in rows}
+
+
+def _captures_booked(engines: Mapping[str, Engine]) -> Verdict:
+    booked = _fact_sums(engines)
+    with engines["payments"].connect() as conn:
+        captures = conn.execute(text("SELECT id, amount_minor FROM captures")).all()
+    broken = [
+        (row.id, f"captured {row.amount_minor}, the ledger says {booked.get(row.id, 0)}")
+        for row in captures
+        if booked.get(row.id, 0) != row.amount_minor
+    ]
+    title = "every capture is in the ledger with its amount"
+    return Verdict(invariant="I6", title=title, looked_at=len(captures), broken=tuple(broken))
+
+
+def _refunds_booked(engines: Mapping[str, Engine]) -> Verdict:
+    booked = _fact_sums(engines)
+    with engines["payments"].connect() as conn:
+        # A refund that was just created may still be on its way to the ledger: only those that Stripe answered count.
+        refunds = conn.execute(text("SELECT id, amount_minor, state FROM refunds WHERE state <> 'PENDING'")).all()
+    broken = []
+    for row in refunds:
+        taken, returned = booked.get(row.id, 0), booked.get(f"{row.id}:failed", 0)
+        expected = row.amount_minor if row.state in ("FAILED", "CANCELED") else 0
+        if taken != row.amount_minor or returned != expected:
+            broken.append((row.id, f"{row.state} {row.amount_minor}; the ledger took {taken} and gave back {returned}"))
+    title = "every settled refund is in the ledger with its amount"
+    return Verdict(invariant="I6", title=title, looked_at=len(refunds), broken=tuple(broken))
+
+
+def _nothing_unasked(engines: Mapping[str, Engine]) -> Verdict:
+    facts = [name for name in _fact_sums(engines) if name.startswith(("cap_", "ref_"))]
+    with engines["payments"].connect() as conn:
+        known = {row[0] for row in conn.execute(text("SELECT id FROM captures UNION ALL SELECT id FROM refunds"))}
+    broken = tuple(
+        (name, "is in the ledger, but payments has no such fact") for name in facts if name.split(":")[0] not in known
+    )
+    title = "the ledger holds no capture or refund that payments does not have"
+    return Verdict(invariant="I6", title=title, looked_at=len(facts), broken=broken)
+
+
+def _consumed_once(engines: Mapping[str, Engine]) -> Verdict:
+    with engines["eventlog"].connect() as conn:
+        rows = conn.execute(
+            text(
+                "SELECT event_id FROM records WHERE topic = 'paymesh.payments.v1' AND type IN ('payment.succeeded', 'refund.failed')"
+            )
+        )
+        told = {row[0] for row in rows}
+    with engines["wallets"].connect() as conn:
+        seen = {row[0] for row in conn.execute(text("SELECT event_id FROM inbox WHERE consumer = 'wallets'"))}
+    broken = tuple((event_id, "told, but not consumed") for event_id in sorted(told - seen))
+    title = "every event that moves money was consumed by the ledger, once"
+    return Verdict(invariant="I8", title=title, looked_at=len(told), broken=broken)
