@@ -1,0 +1,93 @@
+"""A real Postgres for the session, migrated templates, and a database of its own for each test that asks."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
+
+from dev.postgres import EmbeddedPostgres
+from servers.kernel.clock import SystemClock
+from servers.runtime.db import Database, DatabaseOptions, engine_for
+from servers.runtime.migrate import Plan, migrate
+from servers.runtime.sealed import Sealer
+from tests.support.ports import free_port
+
+PASSWORD: Final = "test-only"
+ROLES: Final = ("identity", "payments", "wallets", "audit")
+_numbers = itertools.count()
+
+
+class TestPostgres:
+    """The session's server."""
+
+    __test__ = False
+
+    def __init__(self, server: EmbeddedPostgres) -> None:
+        self._server = server
+
+    def admin(self, database: str = "postgres") -> str:
+        """Return the superuser's address."""
+        return self._server.url(database)
+
+    def url(self, database: str, role: str) -> str:
+        """Return a role's address."""
+        return self._server.url(database, user=f"paymesh_{role}", password=PASSWORD)
+
+    def execute(self, statement: str, database: str = "postgres") -> None:
+        """Run a statement as superuser."""
+        engine = create_engine(_psycopg(self.admin(database)), isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        with engine.connect() as conn:
+            conn.execute(text(statement))
+        engine.dispose()
+
+    def copy(self, template: str) -> str:
+        """Return a new database that is a copy of a migrated one."""
+        name = f"t{next(_numbers)}_{template}"
+        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        return name
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestPostgres]:
+    """Start Postgres, without durability: what these tests check does not survive the machine anyway."""
+    folder: Path = tmp_path_factory.mktemp("postgres")
+    server = EmbeddedPostgres(folder, port=free_port(), password=PASSWORD, durable=False)
+    server.start()
+    try:
+        migrate(Plan(admin_url=server.url(), passwords=dict.fromkeys(ROLES, PASSWORD)))
+        yield TestPostgres(server)
+    finally:
+        server.stop()
+
+
+MakeDatabase = Callable[[str], Awaitable[Database]]
+
+
+@pytest.fixture
+async def make_database(postgres: TestPostgres) -> AsyncIterator[MakeDatabase]:
+    """Return a function that makes a domain's database, of its own, with its server's own rights."""
+    made: list[Database] = []
+
+    async def make(domain: str) -> Database:
+        url = postgres.url(postgres.copy(domain), domain)
+        engine = engine_for(url, DatabaseOptions(application_name="test", pool_size=20))
+        sealer = Sealer(base64.b64encode(bytes(32)).decode())
+        db = Database(engine, domain=domain, clock=SystemClock(), sealer=sealer)
+        await db.announce()
+        made.append(db)
+        return db
+
+    yield make
+    for db in made:
+        await db.dispose()
+
+
+def _psycopg(url: str) -> str:
+    return url.replace("postgresql://", "postgresql+psycopg://", 1)

@@ -1,0 +1,202 @@
+"""The whole platform in processes of its own, as `make up` starts it, and a client of its edge."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import pytest
+
+from dev.paths import ROOT, Ports
+from tests.support.ports import free_port
+
+READY_SECONDS: Final = 60.0
+PATIENCE_SECONDS: Final = 40.0
+
+
+class Platform:
+    """A running stack."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        ports = {f"PAYMESH_PORT_{field.name.upper()}": str(free_port()) for field in fields(Ports)}
+        self._env = {"PATH": os.environ["PATH"], "PAYMESH_DATA_DIR": str(folder), **ports}
+        self._log = (folder / "up.log").open("wb")
+        command = [sys.executable, "-m", "dev.up", "--no-tour"]
+        self.process = subprocess.Popen(command, cwd=ROOT, env=self._env, stdout=self._log, stderr=self._log)
+        deadline = time.monotonic() + READY_SECONDS
+        while not (folder / "up.json").exists():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise TimeoutError((folder / "up.log").read_text())
+            time.sleep(0.05)
+        self.state: dict[str, Any] = json.loads((folder / "up.json").read_text())
+        self.edge: str = self.state["edge_url"]
+        self.context = ssl.create_default_context(cafile=self.state["ca_file"])
+
+    def audit(self) -> subprocess.CompletedProcess[str]:
+        """Run `paymesh audit`."""
+        command = [Path(sys.executable).parent / "paymesh", "audit"]
+        return subprocess.run(command, cwd=ROOT, env=self._env, capture_output=True, text=True, check=False)
+
+    def arm(self, point: str) -> Path:
+        """Have the next process that passes a crash point die there."""
+        file = self.folder / "crash" / point
+        file.touch()
+        return file
+
+    def sandbox(self, path: str, **body: Any) -> Any:
+        """Use a switch of the Stripe sandbox."""
+        url = f"http://127.0.0.1:{self.state['ports']['stripe_sandbox']}/_sandbox/{path}"
+        return httpx.post(url, json=body).raise_for_status().json()
+
+    def paid_charges(self) -> dict[str, int]:
+        """Return how often each PaymentIntent was charged at the sandbox."""
+        url = f"http://127.0.0.1:{self.state['ports']['stripe_sandbox']}/_sandbox/stats"
+        paid: dict[str, int] = httpx.get(url).raise_for_status().json()["paid_charges"]
+        return paid
+
+    def sql(self, database: str, statement: str) -> list[Any]:
+        """Run a statement as superuser: what no server may do."""
+        from sqlalchemy import create_engine, text
+        from sqlalchemy.pool import NullPool
+
+        password = Path(self.state["secrets_dir"], "postgres").read_text()
+        url = f"postgresql+psycopg://paymesh:{password}@{self.state['database_address']}/{database}"
+        engine = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        with engine.connect() as conn:
+            result = conn.execute(text(statement))
+            rows: list[Any] = list(result.all()) if result.returns_rows else []
+        engine.dispose()
+        return rows
+
+    def stop(self) -> None:
+        """Stop as Ctrl-C does."""
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(40)
+        finally:
+            self.process.kill()
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A merchant with a customer who has a card, and clients for both."""
+
+    platform: Platform
+    client: httpx.Client
+    customer_token: str
+    seller_token: str
+    user_id: str
+    merchant_id: str
+    method_id: str
+
+    def call(
+        self, method: str, path: str, body: Any = None, *, token: str | None = None, key: str | None = None
+    ) -> httpx.Response:
+        """Call the edge; a POST carries an idempotency key."""
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        if method == "POST":
+            headers["idempotency-key"] = key or str(uuid.uuid4())
+        return self.client.request(method, path, json=body, headers=headers)
+
+    def payment(self, amount: int = 2500, currency: str = "USD") -> dict[str, Any]:
+        """Create a payment."""
+        body = {"amount": {"amount_minor": str(amount), "currency": currency}, "customer_id": self.user_id}
+        return self.ok(self.call("POST", "/v1/payments", body, token=self.seller_token))
+
+    def confirm(self, payment_id: str, *, key: str | None = None, method_id: str | None = None) -> httpx.Response:
+        """Confirm a payment as the customer."""
+        body = {"payment_method_id": method_id or self.method_id}
+        return self.call("POST", f"/v1/payments/{payment_id}:confirm", body, token=self.customer_token, key=key)
+
+    def refund(self, payment_id: str, amount: int | None = None, *, key: str | None = None) -> httpx.Response:
+        """Refund as the merchant."""
+        body = {"amount": {"amount_minor": str(amount), "currency": "USD"}} if amount is not None else {}
+        return self.call("POST", f"/v1/payments/{payment_id}/refunds", body, token=self.seller_token, key=key)
+
+    def read(self, payment_id: str) -> dict[str, Any]:
+        """Read a payment as the merchant."""
+        return self.ok(self.call("GET", f"/v1/payments/{payment_id}", token=self.seller_token))
+
+    def card(self, test_id: str) -> dict[str, Any]:
+        """Save a test card."""
+        body = {"stripe_payment_method_id": test_id}
+        return self.ok(self.call("POST", "/v1/payment_methods", body, token=self.customer_token))
+
+    def pending(self) -> int:
+        """Return the merchant's pending balance in USD, minor units."""
+        document = self.ok(self.call("GET", "/v1/balances", token=self.seller_token))
+        return sum(int(b["pending"]["amount_minor"]) for b in document["balances"] if b["currency"] == "USD")
+
+    @staticmethod
+    def ok(response: httpx.Response) -> dict[str, Any]:
+        """Return the body of a good answer."""
+        assert response.status_code == 200, response.text
+        document: dict[str, Any] = response.json()
+        return document
+
+
+def insist(call: Callable[[], httpx.Response]) -> httpx.Response:
+    """Repeat a call until it is answered with something else than "not now": what a careful client does."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            response = call()
+        except httpx.TransportError:
+            response = None
+        if response is not None and response.status_code not in (409, 429, 500, 503, 504):
+            return response
+        if time.monotonic() > deadline:
+            raise TimeoutError(response.text if response is not None else "no answer")
+        time.sleep(0.2)
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    """Wait until a condition holds, within a bound."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(what)
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="session")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """Start the platform; at the end its books must be right, whatever the tests did to it."""
+    running = Platform(tmp_path_factory.mktemp("platform"))
+    try:
+        yield running
+        proof = running.audit()
+        print(f"\n{proof.stdout}")
+        assert proof.returncode == 0, proof.stdout
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="session")
+def shop(platform: Platform) -> Iterator[Shop]:
+    """Register a customer with a card and a merchant, through the edge."""
+    with httpx.Client(base_url=platform.edge, verify=platform.context, timeout=20) as client:
+        person = {"email": f"{uuid.uuid4().hex}@example.com", "password": "correct horse battery"}
+        start = Shop(platform, client, "", "", "", "", "")
+        start.ok(start.call("POST", "/v1/users:register", {**person, "display_name": "Ada"}))
+        login = start.ok(start.call("POST", "/v1/sessions", person))
+        token = login["access_token"]
+        body = {"display_name": "Books", "country": "US", "default_currency": "USD"}
+        merchant = start.ok(start.call("POST", "/v1/merchants", body, token=token))
+        switch = {"merchant_id": merchant["id"]}
+        seller = start.ok(start.call("POST", "/v1/sessions:switch_merchant", switch, token=token))["access_token"]
+        made = Shop(platform, client, token, seller, login["user"]["id"], merchant["id"], "")
+        method = made.card("pm_card_visa")
+        yield Shop(platform, client, token, seller, login["user"]["id"], merchant["id"], method["id"])

@@ -1,0 +1,69 @@
+"""The contract: every method says who may call it, every rule compiles, nothing about it can be forgotten."""
+
+from __future__ import annotations
+
+import protovalidate
+import pytest
+from google.protobuf import message_factory
+from google.protobuf.descriptor import ServiceDescriptor
+
+from paymesh.errors.v1 import error_reason_pb2
+from paymesh.identity.v1 import identity_pb2
+from paymesh.payments.v1 import payments_pb2
+from paymesh.wallets.v1 import ledger_pb2, wallets_pb2
+from servers.kernel.errors import Refusal
+from servers.runtime.call import PrincipalKind
+from servers.runtime.logs import redacted
+from servers.runtime.policy import EDGE, PolicyMissing, policies_of, policy_of
+
+FILES = (identity_pb2, payments_pb2, wallets_pb2, ledger_pb2)
+SERVICES: list[ServiceDescriptor] = [s for file in FILES for s in file.DESCRIPTOR.services_by_name.values()]
+METHODS = [method for service in SERVICES for method in service.methods]
+
+
+def test_every_method_declares_its_policy() -> None:
+    assert len(policies_of(SERVICES)) == len(METHODS)
+
+
+def test_a_method_without_a_policy_stops_the_server() -> None:
+    from grpc_health.v1 import health_pb2
+
+    with pytest.raises(PolicyMissing):
+        policy_of(health_pb2.DESCRIPTOR.services_by_name["Health"].methods_by_name["Check"])
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_every_rule_of_a_request_compiles(method: object) -> None:
+    message = message_factory.GetMessageClass(method.input_type)()  # type: ignore[attr-defined]  # a MethodDescriptor
+    protovalidate.collect_violations(message)
+
+
+def test_what_moves_money_demands_a_key() -> None:
+    demanding = {name.rsplit("/", 1)[1] for name, policy in policies_of(SERVICES).items() if policy.key_required}
+    assert demanding == {"CreatePayment", "ConfirmPayment", "CreateRefund"}
+
+
+def test_the_ledger_is_out_of_the_edges_reach() -> None:
+    ledger = policies_of([ledger_pb2.DESCRIPTOR.services_by_name["LedgerService"]])
+    assert all(EDGE not in policy.callers and policy.audience == {PrincipalKind.SERVICE} for policy in ledger.values())
+
+
+def test_every_refusal_has_a_reason_of_the_catalogue() -> None:
+    import servers.identity.main
+    import servers.payments.main
+    import servers.wallets.main  # noqa: F401  # imported so that all refusals are known
+
+    def below(kind: type[Refusal]) -> list[type[Refusal]]:
+        return [kind, *(child for direct in kind.__subclasses__() for child in below(direct))]
+
+    reasons = {kind.reason for kind in below(Refusal) if hasattr(kind, "reason")}
+    assert len(reasons) > 10
+    assert reasons <= set(error_reason_pb2.ErrorReason.keys())
+
+
+def test_what_is_sensitive_does_not_reach_a_log() -> None:
+    request = identity_pb2.RegisterUserRequest(email="a@b.example", password="hunter22", display_name="Ada")
+    assert str(redacted(request)) == ""
+    tokens = identity_pb2.SessionTokens(access_token="t", user=identity_pb2.User(id="usr_1", email="a@b.example"))
+    assert "usr_1" in str(redacted(tokens))
+    assert "a@b.example" not in str(redacted(tokens))
