@@ -21,8 +21,8 @@ check: $(VENV)/.dev ## The fast half: format, lint, types, layers, contract, dri
 format: $(VENV)/.dev ## Format code and contract in place
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix . && $(BIN)/buf format -w proto
 
-proto: $(VENV)/.dev ## Make generated/ anew from proto/
-	@$(BIN)/python -m dev.proto
+proto: $(VENV)/.dev ## Make generated/ and the state diagrams anew
+	@$(BIN)/python -m dev.proto && $(BIN)/python -m dev.diagrams
 
 bench: $(VENV)/.dev ## Measure the hot paths of the ledger; the audit closes it
 	@exec $(BIN)/python -m dev.bench

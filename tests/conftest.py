@@ -1,3 +1,5 @@
 """Fixtures that every kind of test may ask for; the heavy ones start only when asked."""
 
+import hypothesis  # noqa: F401  # at the start: CPython 3.11 cannot compile modules after a deep recursion was cut short
+
 pytest_plugins = ["tests.support.postgres", "tests.support.sandbox", "tests.support.stack"]

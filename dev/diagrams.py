@@ -1,0 +1,37 @@
+"""Writes docs/state-machines.md from the transition tables; a unit test notices when the page is behind them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from dev.paths import ROOT
+from servers.identity.domain import MACHINES as IDENTITY
+from servers.kernel.transitions import Machine
+from servers.payments.domain import MACHINES as PAYMENTS
+
+PAGE: Final = ROOT / "docs" / "state-machines.md"
+HEAD: Final = """# State machines
+
+Made by `make proto` from the tables in each domain's `domain.py`, which also give the server's guard, the SQL trigger, the
+exhaustive tests and `available_actions`. Do not edit this page.
+"""
+
+
+def section(domain: str, machine: Machine[Any]) -> str:
+    """Return one machine as a diagram and a list of its events."""
+    events = sorted({arrow.event for arrow in machine.arrows if arrow.event})
+    told = f"Events: {', '.join(f'`{event}`' for event in events)}." if events else "Told by its payment's events."
+    return f"\n## {machine.name} ({domain})\n\n```mermaid\n{machine.mermaid()}\n```\n\n{told}\n"
+
+
+def main() -> None:
+    """Write the page."""
+    sections = [section("identity", machine) for machine in IDENTITY] + [
+        section("payments", machine) for machine in PAYMENTS
+    ]
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(HEAD + "".join(sections))
+
+
+if __name__ == "__main__":
+    main()

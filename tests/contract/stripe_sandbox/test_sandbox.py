@@ -1,0 +1,201 @@
+"""The sandbox through the unmodified SDK: flows, declines, idempotency, and objects that fit Stripe's own description."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import httpx
+import jsonschema
+import pytest
+import stripe
+
+from dev.paths import ROOT
+from sandbox.stripe.cards import CARDS
+from tests.support.sandbox import KEY, SandboxProcess
+
+KINDS = ("customer", "payment_method", "payment_intent", "charge", "refund", "balance_transaction", "event")
+
+
+@pytest.fixture(scope="session")
+def schemas() -> dict[str, Any]:
+    """Return Stripe's schemas, with OpenAPI's `nullable` as JSON Schema has it."""
+    document = json.loads(gzip.decompress((ROOT / "sandbox/stripe/schema/spec3.reduced.json.gz").read_bytes()))
+
+    def converted(node: Any) -> Any:
+        if isinstance(node, list):
+            return [converted(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        plain = {key: converted(value) for key, value in node.items() if key != "nullable"}
+        return {"anyOf": [plain, {"type": "null"}]} if node.get("nullable") is True else plain
+
+    return {"components": {"schemas": converted(document["components"]["schemas"])}}
+
+
+def fetch(sandbox: SandboxProcess, path: str) -> Any:
+    """Return the plain JSON of an answer."""
+    return httpx.get(f"{sandbox.url}{path}", headers={"authorization": f"Bearer {KEY}"}).raise_for_status().json()
+
+
+async def customer_with(client: stripe.StripeClient, card: str) -> tuple[str, str]:
+    """Return a customer and its attached card."""
+    customer = await client.v1.customers.create_async({"email": "a@b.example"})
+    method = await client.v1.payment_methods.attach_async(card, {"customer": customer.id})
+    return customer.id, method.id
+
+
+async def paid_intent(client: stripe.StripeClient, amount: int = 2500) -> stripe.PaymentIntent:
+    """Return a payment that succeeded."""
+    customer, method = await customer_with(client, "pm_card_visa")
+    intent = await client.v1.payment_intents.create_async({"amount": amount, "currency": "usd", "customer": customer})
+    return await client.v1.payment_intents.confirm_async(intent.id, {"payment_method": method})
+
+
+async def test_a_payment_and_its_refunds_add_up(sandbox: SandboxProcess) -> None:
+    client = sandbox.client()
+    before = fetch(sandbox, "/v1/balance")
+    intent = await paid_intent(client)
+    assert intent.status == "succeeded"
+    await client.v1.refunds.create_async({"payment_intent": intent.id, "amount": 500})
+    with pytest.raises(stripe.InvalidRequestError, match="greater than unrefunded"):
+        await client.v1.refunds.create_async({"payment_intent": intent.id, "amount": 2001})
+    await client.v1.refunds.create_async({"payment_intent": intent.id})
+    with pytest.raises(stripe.InvalidRequestError) as again:
+        await client.v1.refunds.create_async({"payment_intent": intent.id})
+    assert again.value.code == "charge_already_refunded"
+    after = fetch(sandbox, "/v1/balance")
+    total = [sum(side["amount"] for kind in ("available", "pending") for side in b[kind]) for b in (before, after)]
+    assert total[1] - total[0] == -103  # Stripe keeps its fee
+
+
+@pytest.mark.parametrize("card", [c for c in CARDS if c.error_code], ids=lambda card: card.token)
+async def test_each_declining_card_declines_as_documented(sandbox: SandboxProcess, card: Any) -> None:
+    client = sandbox.client()
+    customer = await client.v1.customers.create_async({})
+    with pytest.raises(stripe.CardError) as declined:
+        if card.attach_declines:
+            await client.v1.payment_methods.attach_async(f"pm_card_{card.token}", {"customer": customer.id})
+        intent = await client.v1.payment_intents.create_async({"amount": 100, "currency": "usd"})
+        await client.v1.payment_intents.confirm_async(intent.id, {"payment_method": f"pm_card_{card.token}"})
+    assert declined.value.code == card.error_code
+
+
+async def test_a_decline_leaves_the_intent_ready_for_another_card(sandbox: SandboxProcess) -> None:
+    client = sandbox.client()
+    customer, bad = await customer_with(client, "pm_card_chargeCustomerFail")
+    intent = await client.v1.payment_intents.create_async({"amount": 100, "currency": "usd", "customer": customer})
+    with pytest.raises(stripe.CardError):
+        await client.v1.payment_intents.confirm_async(intent.id, {"payment_method": bad})
+    read = await client.v1.payment_intents.retrieve_async(intent.id)
+    assert (read.status, read.last_payment_error is not None) == ("requires_payment_method", True)
+    good = await client.v1.payment_methods.attach_async("pm_card_visa", {"customer": customer})
+    assert (await client.v1.payment_intents.confirm_async(intent.id, {"payment_method": good.id})).status == "succeeded"
+
+
+async def test_three_d_secure_goes_to_the_cardholder_and_back(sandbox: SandboxProcess) -> None:
+    client = sandbox.client()
+    for succeed, status in ((True, "succeeded"), (False, "requires_payment_method")):
+        customer, method = await customer_with(client, "pm_card_authenticationRequired")
+        intent = await client.v1.payment_intents.create_async({"amount": 100, "currency": "usd", "customer": customer})
+        intent = await client.v1.payment_intents.confirm_async(intent.id, {"payment_method": method})
+        assert intent.status == "requires_action"
+        sandbox.switch(f"payment_intents/{intent.id}/authenticate", succeed=succeed)
+        assert (await client.v1.payment_intents.retrieve_async(intent.id)).status == status
+
+
+async def test_manual_capture_in_part(sandbox: SandboxProcess) -> None:
+    client = sandbox.client()
+    customer, method = await customer_with(client, "pm_card_visa")
+    params: Any = {"amount": 100, "currency": "usd", "customer": customer, "capture_method": "manual"}
+    intent = await client.v1.payment_intents.create_async(params)
+    await client.v1.payment_intents.confirm_async(intent.id, {"payment_method": method})
+    captured = await client.v1.payment_intents.capture_async(intent.id, {"amount_to_capture": 60})
+    assert (captured.status, captured.amount_received) == ("succeeded", 60)
+
+
+async def test_the_same_key_charges_once(sandbox: SandboxProcess) -> None:
+    client = sandbox.client()
+    customer, method = await customer_with(client, "pm_card_visa")
+    intent = await client.v1.payment_intents.create_async({"amount": 100, "currency": "usd", "customer": customer})
+    options: Any = {"idempotency_key": f"k-{intent.id}"}
+    await asyncio.gather(
+        *(client.v1.payment_intents.confirm_async(intent.id, {"payment_method": method}, options) for _ in range(16))
+    )
+    assert sandbox.stats()["paid_charges"][intent.id] == 1
+    with pytest.raises(stripe.IdempotencyError):
+        await client.v1.payment_intents.confirm_async(intent.id, {"payment_method": "pm_card_visa"}, options)
+
+
+async def test_what_stripe_refuses_is_refused(sandbox: SandboxProcess) -> None:
+    client = sandbox.client()
+    params: Any = {"amount": 100, "currency": "usd", "colour": "red"}
+    with pytest.raises(stripe.InvalidRequestError) as unknown:
+        await client.v1.payment_intents.create_async(params)
+    assert (unknown.value.code, unknown.value.param) == ("parameter_unknown", "colour")
+    with pytest.raises(stripe.InvalidRequestError) as missing:
+        await client.v1.payment_intents.create_async({"currency": "usd"})  # type: ignore[typeddict-item]
+    assert missing.value.code == "parameter_missing"
+    with pytest.raises(stripe.InvalidRequestError) as absent:
+        await client.v1.payment_intents.retrieve_async("pi_none")
+    assert absent.value.http_status == 404
+    with pytest.raises(stripe.APIError, match="does not serve GET /v1/invoices"):
+        await client.v1.invoices.list_async()
+    assert httpx.get(f"{sandbox.url}/v1/balance", headers={"authorization": "Bearer sk_test_wrong"}).status_code == 401
+
+
+async def test_a_lost_answer_is_lost_but_the_work_is_done(sandbox: SandboxProcess) -> None:
+    client = sandbox.client()
+    customer, method = await customer_with(client, "pm_card_visa")
+    intent = await client.v1.payment_intents.create_async({"amount": 100, "currency": "usd", "customer": customer})
+    sandbox.switch("faults", method="post", path=f"{intent.id}/confirm", kind="lose_response")
+    with pytest.raises(stripe.APIConnectionError):
+        await client.v1.payment_intents.confirm_async(intent.id, {"payment_method": method})
+    assert (await client.v1.payment_intents.retrieve_async(intent.id)).status == "succeeded"
+
+
+async def test_what_was_answered_survives_a_kill(sandbox: SandboxProcess) -> None:
+    intent = await paid_intent(sandbox.client())
+    sandbox.kill()
+    sandbox.start()
+    assert (await sandbox.client().v1.payment_intents.retrieve_async(intent.id)).status == "succeeded"
+
+
+async def test_lists_have_pages(sandbox: SandboxProcess) -> None:
+    client = sandbox.client()
+    intent = await paid_intent(client)
+    for _ in range(3):
+        await client.v1.refunds.create_async({"payment_intent": intent.id, "amount": 1})
+    page = await client.v1.refunds.list_async({"payment_intent": intent.id, "limit": 2})
+    assert (len(page.data), page.has_more) == (2, True)
+    assert len([refund async for refund in page.auto_paging_iter()]) == 3
+
+
+async def test_every_object_fits_stripes_own_description(sandbox: SandboxProcess, schemas: dict[str, Any]) -> None:
+    client = sandbox.client()
+    intent = await paid_intent(client)
+    refund = await client.v1.refunds.create_async({"payment_intent": intent.id, "amount": 1})
+    sandbox.switch(f"refunds/{refund.id}/fail")
+    seen = set()
+    paths = ["customers", "payment_intents", "charges", "refunds", "balance_transactions", "events"]
+    objects = [item for path in paths for item in fetch(sandbox, f"/v1/{path}?limit=100")["data"]]
+    objects += [event["data"]["object"] for event in objects if event["object"] == "event"]
+    for body in objects:
+        seen.add(body["object"])
+        reference = {"$ref": f"#/components/schemas/{body['object']}"}
+        jsonschema.Draft202012Validator(schemas | reference).validate(body)
+    assert seen == set(KINDS)
+
+
+def test_it_does_not_run_in_production() -> None:
+    env = {"PATH": os.environ["PATH"], "PAYMESH_PROFILE": "production"}
+    done = subprocess.run(
+        [sys.executable, "-m", "sandbox.stripe"], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "production" in done.stderr

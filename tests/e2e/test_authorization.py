@@ -1,0 +1,100 @@
+"""The authorization matrix, made from the descriptors: every method by every kind of caller."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import message_factory
+
+from paymesh.identity.v1 import identity_pb2
+from paymesh.payments.v1 import payments_pb2
+from paymesh.wallets.v1 import ledger_pb2, wallets_pb2
+from servers.identity.domain import API_KEY_SCOPES, CUSTOMER_SCOPES, ROLE_SCOPES
+from servers.runtime.call import PrincipalKind
+from servers.runtime.policy import EDGE, policy_of
+from tests.support.stack import Shop
+
+FILES = (identity_pb2, payments_pb2, wallets_pb2, ledger_pb2)
+METHODS = [m for file in FILES for service in file.DESCRIPTOR.services_by_name.values() for m in service.methods]
+REFUSED = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A kind of caller with its credential."""
+
+    kind: PrincipalKind
+    token: str
+    scopes: frozenset[str]
+
+
+@pytest.fixture(scope="module")
+def callers(shop: Shop) -> dict[str, Caller]:
+    """Return a caller of each kind, each with all scopes that its kind can have."""
+    scopes = sorted(API_KEY_SCOPES)
+    key = shop.ok(shop.call("POST", "/v1/api_keys", {"display_name": "all", "scopes": scopes}, token=shop.seller_token))
+    return {
+        "nobody": Caller(PrincipalKind.PUBLIC, "", frozenset()),
+        "customer": Caller(PrincipalKind.CUSTOMER, shop.customer_token, CUSTOMER_SCOPES),
+        "member": Caller(PrincipalKind.MEMBER, shop.seller_token, ROLE_SCOPES["owner"]),
+        "api_key": Caller(PrincipalKind.API_KEY, key["secret"], API_KEY_SCOPES),
+    }
+
+
+def call(address: str, credentials: Any, method: Any, metadata: Any = (), options: Any = ()) -> grpc.StatusCode:
+    """Call a method with an empty request, and return the code of the answer."""
+    name = f"/{method.containing_service.full_name}/{method.name}"
+    request = message_factory.GetMessageClass(method.input_type)()
+    with grpc.secure_channel(address, credentials, options=options) as channel:
+        stub = channel.unary_unary(
+            name, request_serializer=lambda m: m.SerializeToString(), response_deserializer=bytes
+        )
+        try:
+            stub(request, metadata=metadata, timeout=15)
+        except grpc.RpcError as error:
+            code: grpc.StatusCode = error.code()
+            return code
+    return grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize("who", ["nobody", "customer", "member", "api_key"])
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_from_outside(shop: Shop, callers: dict[str, Caller], method: Any, who: str) -> None:
+    caller, policy = callers[who], policy_of(method)
+    if method.name == "RevokeSession" and who in ("customer", "member"):
+        pytest.xfail("would end the session that the other tests use")
+    with open(shop.platform.state["ca_file"], "rb") as file:
+        credentials = grpc.ssl_channel_credentials(file.read())
+    metadata = (("authorization", f"Bearer {caller.token}"),) if caller.token else ()
+    code = call(f"localhost:{shop.platform.state['ports']['edge']}", credentials, method, metadata)
+    public = PrincipalKind.PUBLIC in policy.audience
+    signed = method.name == "ReceiveStripeWebhook"  # the signature is the credential, and there is none
+    allowed = (public or (caller.kind in policy.audience and policy.scope in caller.scopes)) and not signed
+    if EDGE not in policy.callers:
+        assert code in {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND, *REFUSED}
+    else:
+        assert (code not in REFUSED) == allowed, code
+
+
+@pytest.mark.parametrize("peer", ["identity", "payments", "wallets", "dev"])
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_from_inside_the_mesh(shop: Shop, method: Any, peer: str) -> None:
+    policy, domain = policy_of(method), method.containing_service.full_name.split(".")[1]
+    folder = shop.platform.folder / "tls" / peer
+    files = [(folder / name).read_bytes() for name in ("ca.crt", "tls.key", "tls.crt")]
+    options = (("grpc.ssl_target_name_override", f"{domain}.paymesh.internal"),)
+    forged = (("x-paymesh-principal", "e30"),)
+    address = f"127.0.0.1:{shop.platform.state['ports'][domain]}"
+    code = call(address, grpc.ssl_channel_credentials(*files), method, forged, options)
+    assert (code is not grpc.StatusCode.PERMISSION_DENIED) == (peer in policy.callers), code
+
+
+def test_without_a_mesh_certificate_nobody_gets_in(shop: Shop) -> None:
+    with open(shop.platform.state["ca_file"], "rb") as file:
+        foreign = grpc.ssl_channel_credentials(file.read())
+    options = (("grpc.ssl_target_name_override", "wallets.paymesh.internal"),)
+    address = f"127.0.0.1:{shop.platform.state['ports']['wallets']}"
+    assert call(address, foreign, METHODS[0], (), options) is grpc.StatusCode.UNAVAILABLE

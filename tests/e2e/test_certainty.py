@@ -1,0 +1,170 @@
+"""Duplicates, lost answers, kills: one charge, and books that add up."""
+
+from __future__ import annotations
+
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+import servers.payments.main  # noqa: F401  # imported so that its crash points are declared
+from servers.runtime import crashpoints
+from tests.support.stack import Platform, Shop, insist, wait_for
+
+
+def intent_of(platform: Platform, payment_id: str) -> str:
+    """Return the payment's PaymentIntent."""
+    rows = platform.sql("payments", f"SELECT stripe_payment_intent_id FROM payments WHERE id = '{payment_id}'")
+    intent: str = rows[0][0]
+    return intent
+
+
+def charged(shop: Shop, payment_id: str) -> int:
+    """Return how often Stripe charged for a payment."""
+    return shop.platform.paid_charges().get(intent_of(shop.platform, payment_id), 0)
+
+
+def test_64_duplicates_of_one_confirm_charge_once(shop: Shop) -> None:
+    payment = shop.payment()
+    key = str(uuid.uuid4())
+
+    def confirm(_: int) -> httpx.Response:
+        with httpx.Client(base_url=shop.platform.edge, verify=shop.platform.context, timeout=20) as client:
+            headers = {"authorization": f"Bearer {shop.customer_token}", "idempotency-key": key}
+            body = {"payment_method_id": shop.method_id}
+            return client.post(f"/v1/payments/{payment['id']}:confirm", json=body, headers=headers)
+
+    with ThreadPoolExecutor(64) as pool:
+        answers = list(pool.map(confirm, range(64)))
+    assert {answer.status_code for answer in answers} <= {200, 409}
+    bodies = {answer.content for answer in answers if answer.status_code == 200}
+    assert len(bodies) == 1
+    assert insist(lambda: shop.confirm(payment["id"], key=key)).content in bodies
+    assert charged(shop, payment["id"]) == 1
+
+
+def test_confirms_with_other_keys_do_not_charge_twice(shop: Shop) -> None:
+    payment = shop.payment()
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: shop.confirm(payment["id"]), range(8)))
+    assert sum(answer.status_code == 200 for answer in answers) == 1
+    assert {answer.status_code for answer in answers} <= {200, 400, 409}
+    assert charged(shop, payment["id"]) == 1
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_lost_answer_is_unknown_never_a_guess_and_never_a_second_charge(shop: Shop, times: int) -> None:
+    shop.platform.sandbox("webhooks", paused=True)
+    shop.platform.sandbox("faults", method="post", path="/confirm$", kind="lose_response", times=times)
+    payment = shop.payment()
+    key = str(uuid.uuid4())
+    answer = shop.ok(shop.confirm(payment["id"], key=key))
+    if times == 3:  # every try was lost: nobody guesses
+        assert (answer["state"], answer["certainty"]) == ("PROCESSING", "UNKNOWN")
+        assert shop.confirm(payment["id"]).status_code == 409
+    shop.platform.sandbox("webhooks", paused=False)
+    wait_for(lambda: shop.read(payment["id"])["state"] == "SUCCEEDED", "the webhook")
+    assert charged(shop, payment["id"]) == 1
+    assert shop.ok(shop.confirm(payment["id"], key=key)) == answer
+
+
+def test_an_unreached_stripe_is_told_as_such_and_the_same_key_goes_on(shop: Shop) -> None:
+    payment = shop.payment()
+    key = str(uuid.uuid4())
+    shop.platform.sandbox("faults", method="post", path="/v1/payment_intents$", kind="error", status=429, times=3)
+    answer = shop.confirm(payment["id"], key=key)
+    assert (answer.status_code, answer.json()["details"][0]["reason"]) == (503, "PROVIDER_UNAVAILABLE")
+    assert shop.read(payment["id"])["state"] == "REQUIRES_CONFIRMATION"
+    assert shop.ok(insist(lambda: shop.confirm(payment["id"], key=key)))["state"] == "SUCCEEDED"
+    assert charged(shop, payment["id"]) == 1
+
+
+def test_webhooks_that_come_twice_change_nothing(shop: Shop) -> None:
+    shop.platform.sandbox("webhooks", copies=3)
+    payment = shop.payment()
+    shop.ok(shop.confirm(payment["id"]))
+    shop.ok(shop.refund(payment["id"], 100))
+    shop.platform.sandbox("webhooks", copies=1)
+    version = shop.read(payment["id"])["resource_version"]
+    statement = "SELECT count(*) FROM stripe_events WHERE state = 'STORED'"
+    wait_for(lambda: shop.platform.sql("payments", statement)[0][0] == 0, "the worker")
+    assert shop.read(payment["id"])["resource_version"] == version
+
+
+CONFIRM = [name for name in crashpoints.declared() if name.startswith("payments.confirm.")]
+REFUND = [name for name in crashpoints.declared() if name.startswith("payments.refund.")]
+EVENTS = [name for name in crashpoints.declared() if name.split(".")[0] in ("relay", "consumer") or ".webhook." in name]
+
+
+def test_every_crash_point_is_tried() -> None:
+    assert sorted(CONFIRM + REFUND + EVENTS) == sorted(crashpoints.declared())
+    assert len(CONFIRM) >= 4
+    assert len(EVENTS) >= 5
+
+
+@pytest.mark.parametrize("point", CONFIRM)
+def test_a_kill_during_a_confirm_charges_once(shop: Shop, point: str) -> None:
+    payment = shop.payment()
+    key = str(uuid.uuid4())
+    armed = shop.platform.arm(point)
+    answer = insist(lambda: shop.confirm(payment["id"], key=key))
+    assert not armed.exists()
+    assert shop.ok(answer)["id"] == payment["id"]
+    wait_for(lambda: shop.read(payment["id"])["state"] == "SUCCEEDED", "the payment")
+    assert charged(shop, payment["id"]) == 1
+
+
+@pytest.mark.parametrize("point", REFUND)
+def test_a_kill_during_a_refund_refunds_once(shop: Shop, point: str) -> None:
+    payment = shop.payment()
+    shop.ok(shop.confirm(payment["id"]))
+    key = str(uuid.uuid4())
+    armed = shop.platform.arm(point)
+    answer = insist(lambda: shop.refund(payment["id"], 900, key=key))
+    assert not armed.exists()
+    assert shop.ok(answer)["amount"]["amount_minor"] == "900"
+    path = f"/v1/refunds/{answer.json()['id']}"
+    wait_for(lambda: shop.ok(shop.call("GET", path, token=shop.seller_token))["state"] == "SUCCEEDED", "the refund")
+    assert shop.read(payment["id"])["amount_refunded"]["amount_minor"] == "900"
+
+
+@pytest.mark.parametrize("point", EVENTS)
+def test_a_kill_on_the_way_of_an_event_loses_and_doubles_nothing(shop: Shop, point: str) -> None:
+    before = shop.pending()
+    armed = shop.platform.arm(point)
+    key = str(uuid.uuid4())
+    payment = insist(
+        lambda: shop.call(
+            "POST",
+            "/v1/payments",
+            {"amount": {"amount_minor": "1000", "currency": "USD"}, "customer_id": shop.user_id},
+            token=shop.seller_token,
+            key=key,
+        )
+    ).json()
+    again = str(uuid.uuid4())
+    shop.ok(insist(lambda: shop.confirm(payment["id"], key=again)))
+    wait_for(lambda: not armed.exists(), f"{point} was never passed")
+    wait_for(lambda: insist_pending(shop) == before + 960, "the capture in the ledger")
+    assert charged(shop, payment["id"]) == 1
+
+
+def insist_pending(shop: Shop) -> int:
+    """Return the pending balance, also while a server restarts."""
+    document = insist(lambda: shop.call("GET", "/v1/balances", token=shop.seller_token)).json()
+    return sum(int(b["pending"]["amount_minor"]) for b in document["balances"] if b["currency"] == "USD")
+
+
+def test_the_audit_names_a_row_that_was_changed_by_hand(shop: Shop) -> None:
+    payment = shop.payment()
+    shop.ok(shop.confirm(payment["id"]))
+    assert shop.platform.audit().returncode == 0
+    account = shop.platform.sql("wallets", "SELECT id FROM accounts WHERE kind = 'MERCHANT_PENDING' LIMIT 1")[0][0]
+    shop.platform.sql("wallets", f"UPDATE accounts SET credits_posted = credits_posted + 1 WHERE id = '{account}'")
+    proof = shop.platform.audit()
+    shop.platform.sql("wallets", f"UPDATE accounts SET credits_posted = credits_posted - 1 WHERE id = '{account}'")
+    assert proof.returncode == 1
+    broken = [line for line in proof.stdout.splitlines() if "BROKEN" in line and line.startswith("I2")]
+    assert broken
+    assert account in proof.stdout

@@ -1,0 +1,111 @@
+"""One purchase through the edge, whole: what a customer and a merchant do and see."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from tests.support.stack import Shop, wait_for
+
+
+def test_a_purchase_and_a_refund_move_the_balances(shop: Shop) -> None:
+    before = shop.pending()
+    payment = shop.payment(2500)
+    assert (payment["state"], payment["available_actions"]) == ("REQUIRES_PAYMENT_METHOD", ["confirm"])
+    paid = shop.ok(shop.confirm(payment["id"]))
+    assert (paid["state"], paid["certainty"], paid["latest_attempt"]["state"]) == ("SUCCEEDED", "CERTAIN", "SUCCEEDED")
+    assert paid["captures"][0]["fee"] == {"amount_minor": "63", "currency": "USD"}
+    wait_for(lambda: shop.pending() == before + 2437, "the capture in the ledger")
+    refund = shop.ok(shop.refund(payment["id"], 500))
+    assert refund["state"] == "SUCCEEDED"
+    assert shop.pending() == before + 1937
+    read = shop.read(payment["id"])
+    assert (read["amount_refunded"]["amount_minor"], read["amount_refund_pending"]["amount_minor"]) == ("500", "0")
+    listed = shop.ok(shop.call("GET", f"/v1/payments/{payment['id']}/refunds", token=shop.seller_token))
+    assert [item["id"] for item in listed["refunds"]] == [refund["id"]]
+
+
+def test_a_decline_is_an_answer_and_another_card_goes_through(shop: Shop) -> None:
+    bad = shop.card("pm_card_chargeCustomerFail")
+    payment = shop.payment()
+    declined = shop.ok(shop.confirm(payment["id"], method_id=bad["id"]))
+    assert declined["state"] == "REQUIRES_PAYMENT_METHOD"
+    assert declined["latest_attempt"]["decline"] == {
+        "code": "declined",
+        "recommended_action": "USE_ANOTHER_CARD",
+        "message": "The card was declined. Please use another card.",
+    }
+    assert shop.ok(shop.confirm(payment["id"]))["state"] == "SUCCEEDED"
+    attempts = shop.ok(shop.call("GET", f"/v1/payments/{payment['id']}/attempts", token=shop.customer_token))
+    assert [attempt["state"] for attempt in attempts["attempts"]] == ["SUCCEEDED", "DECLINED"]
+
+
+def test_a_cardholder_authenticates_and_the_webhook_tells(shop: Shop) -> None:
+    method = shop.card("pm_card_authenticationRequired")
+    payment = shop.payment()
+    waiting = shop.ok(shop.confirm(payment["id"], method_id=method["id"]))
+    assert waiting["state"] == "REQUIRES_ACTION"
+    assert waiting["next_action"]["redirect_url"]
+    intent = waiting["next_action"]["redirect_url"].split("/")[-2]
+    shop.platform.sandbox(f"payment_intents/{intent}/authenticate", succeed=True)
+    wait_for(lambda: shop.read(payment["id"])["state"] == "SUCCEEDED", "the webhook")
+
+
+def test_a_refund_that_the_bank_returns_gives_the_money_back(shop: Shop) -> None:
+    payment = shop.payment()
+    shop.ok(shop.confirm(payment["id"]))
+    refund = shop.ok(shop.refund(payment["id"], 700))
+    rows = shop.platform.sql("payments", f"SELECT stripe_refund_id FROM refunds WHERE id = '{refund['id']}'")
+    pending = shop.pending()
+    shop.platform.sandbox(f"refunds/{rows[0][0]}/fail")
+    path = f"/v1/refunds/{refund['id']}"
+    wait_for(lambda: shop.ok(shop.call("GET", path, token=shop.seller_token))["state"] == "FAILED", "the webhook")
+    wait_for(lambda: shop.pending() == pending + 700, "the money")
+    assert shop.read(payment["id"])["amount_refunded"]["amount_minor"] == "0"
+
+
+def test_a_session_is_refreshed_once_and_a_stolen_token_ends_it(shop: Shop) -> None:
+    person = {"email": f"{uuid.uuid4().hex}@example.com", "password": "correct horse battery"}
+    shop.ok(shop.call("POST", "/v1/users:register", {**person, "display_name": "Bob"}))
+    first = shop.ok(shop.call("POST", "/v1/sessions", person))["refresh_token"]
+    key = str(uuid.uuid4())
+    second = shop.ok(shop.call("POST", "/v1/sessions:refresh", {"refresh_token": first}, key=key))["refresh_token"]
+    replay = shop.call("POST", "/v1/sessions:refresh", {"refresh_token": first}, key=key)
+    assert shop.ok(replay)["refresh_token"] == second
+    assert replay.headers["idempotent-replayed"] == "true"
+    stolen = shop.call("POST", "/v1/sessions:refresh", {"refresh_token": first})
+    assert (stolen.status_code, stolen.json()["details"][0]["reason"]) == (401, "REFRESH_TOKEN_INVALID")
+    assert shop.call("POST", "/v1/sessions:refresh", {"refresh_token": second}).status_code == 401
+
+
+def test_an_api_key_works_until_it_is_revoked(shop: Shop) -> None:
+    body = {"display_name": "shop server", "scopes": ["payments:read"]}
+    made = shop.ok(shop.call("POST", "/v1/api_keys", body, token=shop.seller_token))
+    assert made["secret"].startswith("pm_sk_test_")
+    assert shop.call("GET", "/v1/payments", token=made["secret"]).status_code == 200
+    denied = shop.call("GET", "/v1/balances", token=made["secret"])
+    assert (denied.status_code, denied.json()["details"][0]["reason"]) == (403, "SCOPE_MISSING")
+    listed = shop.ok(shop.call("GET", "/v1/api_keys", token=shop.seller_token))
+    assert made["secret"] not in str(listed)
+    shop.ok(shop.call("DELETE", f"/v1/api_keys/{made['api_key']['id']}", token=shop.seller_token))
+    wait_for(lambda: shop.call("GET", "/v1/payments", token=made["secret"]).status_code == 401, "the revocation")
+
+
+def test_lists_go_page_by_page(shop: Shop) -> None:
+    made = [shop.payment()["id"] for _ in range(3)]
+    seen: list[str] = []
+    token = ""
+    for _ in range(2):
+        path = f"/v1/payments?page_size=2&page_token={token}"
+        page = shop.ok(shop.call("GET", path, token=shop.seller_token))
+        seen += [payment["id"] for payment in page["payments"]]
+        token = page["next_page_token"]
+    assert seen[:3] == made[::-1]
+    other = shop.call("GET", f"/v1/payments?page_token={token}", token=shop.customer_token)
+    assert (other.status_code, other.json()["details"][1]["field_violations"][0]["field"]) == (400, "page_token")
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/.well-known/jwks.json"])
+def test_what_is_public_answers_anybody(shop: Shop, path: str) -> None:
+    assert shop.call("GET", path).status_code == 200

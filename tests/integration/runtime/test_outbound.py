@@ -1,0 +1,118 @@
+"""Calls to the outside: what is known of them, the breaker, the janitor."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import text
+
+from servers.kernel.clock import ManualClock, SystemClock
+from servers.runtime.janitor import Janitor
+from servers.runtime.outbound import POLLS, Answered, Failure, NotSent, Outbound, OutboundCall, Unknown
+from tests.support.postgres import MakeDatabase
+
+
+class Scripted(Exception):
+    """A failure that says what it means."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.value)
+        self.failure = failure
+
+
+def classify(error: Exception) -> tuple[Failure, float | None] | None:
+    """Read what a scripted failure says; anything else is our own bug."""
+    return (error.failure, 0.0) if isinstance(error, Scripted) else None
+
+
+N, U, R, X = Failure.NOT_SENT, Failure.UNKNOWN, Failure.RATE_LIMITED, Failure.ANSWERED_5XX
+
+
+@pytest.mark.parametrize(
+    ("script", "expected", "sent"),
+    [
+        ([], Answered("ok"), 1),
+        ([N], Answered("ok"), 2),
+        ([U], Answered("ok"), 2),
+        ([N, N, N], NotSent, 3),
+        ([U, N, N], Unknown, 3),
+        ([R, R], Answered("ok"), 3),
+        ([R, R, R], NotSent, 3),
+        ([X], Unknown, 1),
+        ([N, X], Unknown, 2),
+    ],
+)
+async def test_an_outcome_says_what_is_known(script: list[Failure], expected: object, sent: int) -> None:
+    outbound = Outbound(target="t", classify=classify, clock=SystemClock(), wait_seconds=0)
+    left, calls = list(script), 0
+
+    async def send() -> str:
+        nonlocal calls
+        calls += 1
+        if left:
+            raise Scripted(left.pop(0))
+        return "ok"
+
+    outcome = await outbound.execute("v", send)
+    assert outcome == expected or type(outcome) is expected
+    assert calls == sent
+
+
+async def test_an_open_breaker_sends_nothing_and_says_so() -> None:
+    outbound = Outbound(target="t", classify=classify, clock=SystemClock(), tries=1)
+
+    async def fail() -> str:
+        raise Scripted(U)
+
+    for _ in range(5):
+        assert isinstance(await outbound.execute("v", fail), Unknown)
+    assert isinstance(await outbound.execute("v", fail), NotSent)
+
+
+async def test_our_own_bug_is_not_the_providers_silence() -> None:
+    async def fail() -> str:
+        raise KeyError("ours")
+
+    with pytest.raises(KeyError):
+        await Outbound(target="t", classify=classify, clock=SystemClock()).execute("v", fail)
+
+
+async def test_the_janitor_looks_by_plan_and_hands_over_to_a_person(make_database: MakeDatabase) -> None:
+    db = await make_database("payments")
+    clock = ManualClock(SystemClock().now())
+    db.clock = clock
+    async with db.uow() as uow:
+        call = await uow.outbound.record(verb="v", target="x", key="x", request_digest="")
+        await uow.outbound.settle(call.id, Unknown("lost"))
+    looks: list[OutboundCall] = []
+
+    async def look(found: OutboundCall) -> None:
+        looks.append(found)
+
+    janitor = Janitor(db, {"v": look})
+    assert await janitor.round() == 0
+    for wait in POLLS["UNKNOWN"]:
+        clock.advance(wait + timedelta(seconds=1))
+        assert await janitor.round() == 1
+    clock.advance(timedelta(days=30))
+    assert await janitor.round() == 0
+    async with db.read() as conn:
+        assert await conn.scalar(text("SELECT state FROM outbound_calls")) == "NEEDS_OPERATOR"
+
+
+async def test_a_call_that_a_crash_left_behind_is_looked_into(make_database: MakeDatabase) -> None:
+    db = await make_database("payments")
+    clock = ManualClock(SystemClock().now())
+    db.clock = clock
+    async with db.uow() as uow:
+        await uow.outbound.record(verb="v", target="x", key="x", request_digest="")
+
+    async def resolve(found: OutboundCall) -> None:
+        async with db.uow() as uow:
+            await uow.outbound.settle(found.id, Answered("done"))
+
+    clock.advance(timedelta(minutes=1))
+    assert await Janitor(db, {"v": resolve}).round() == 1
+    async with db.read() as conn:
+        assert await conn.scalar(text("SELECT state FROM outbound_calls")) == "DONE"
