@@ -20,7 +20,7 @@ import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from dev import edge, pki
-from dev.paths import DOMAINS, PREFIX, ROOT, Ports, StackRefused
+from dev.paths import DOMAINS, PREFIX, Ports, StackRefused
 from dev.postgres import EmbeddedPostgres
 from dev.secrets import SecretFolder
 from dev.supervisor import Part
@@ -256,7 +256,7 @@ async def healthy(stack: Stack, domain: str) -> bool:
     address = f"127.0.0.1:{getattr(stack.ports, domain)}"
     async with grpc.aio.secure_channel(address, credentials, options=options) as channel:
         try:
-            answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=1)
+            answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=1)  # type: ignore[attr-defined]  # its stubs lack the methods
         except grpc.aio.AioRpcError:
             return False
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

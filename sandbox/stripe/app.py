@@ -10,6 +10,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -111,23 +112,27 @@ class Sandbox:
 
 Act = Callable[..., Json]
 _ID = "([A-Za-z0-9_]+)"
-ROUTES: list[tuple[str, re.Pattern[str], Act]] = [
-    (method, re.compile(pattern), act)
-    for method, pattern, act in (
-        ("post", "/v1/customers", lambda s, p: s.engine.create_customer(p)),
-        ("post", "/v1/payment_methods", lambda s, p: s.engine.create_payment_method(p)),
-        ("post", f"/v1/payment_methods/{_ID}/attach", lambda s, p, i: s.engine.attach(i, p)),
-        ("post", f"/v1/payment_methods/{_ID}/detach", lambda s, p, i: s.engine.detach(i)),
-        ("post", "/v1/payment_intents", lambda s, p: s.engine.create_intent(p)),
-        ("post", f"/v1/payment_intents/{_ID}/confirm", lambda s, p, i: s.engine.confirm(i, p)),
-        ("post", f"/v1/payment_intents/{_ID}/capture", lambda s, p, i: s.engine.capture(i, p)),
-        ("post", f"/v1/payment_intents/{_ID}/cancel", lambda s, p, i: s.engine.cancel(i, p)),
-        ("post", "/v1/refunds", lambda s, p: s.engine.create_refund(p)),
-        ("get", "/v1/balance", lambda s, p: s.ledger.balance()),
-        *(("get", path, lambda s, p, path=path: s.listed(path, p)) for path in LISTS),
-        ("get", f"/v1/({'|'.join(KINDS)})/{_ID}", lambda s, p, c, i: s.one(c, i)),
-    )
-]
+
+
+def _listed(path: str, box: Sandbox, params: Json) -> Json:
+    return box.listed(path, params)
+
+
+_TABLE: tuple[tuple[str, str, Act], ...] = (
+    ("post", "/v1/customers", lambda s, p: s.engine.create_customer(p)),
+    ("post", "/v1/payment_methods", lambda s, p: s.engine.create_payment_method(p)),
+    ("post", f"/v1/payment_methods/{_ID}/attach", lambda s, p, i: s.engine.attach(i, p)),
+    ("post", f"/v1/payment_methods/{_ID}/detach", lambda s, p, i: s.engine.detach(i)),
+    ("post", "/v1/payment_intents", lambda s, p: s.engine.create_intent(p)),
+    ("post", f"/v1/payment_intents/{_ID}/confirm", lambda s, p, i: s.engine.confirm(i, p)),
+    ("post", f"/v1/payment_intents/{_ID}/capture", lambda s, p, i: s.engine.capture(i, p)),
+    ("post", f"/v1/payment_intents/{_ID}/cancel", lambda s, p, i: s.engine.cancel(i, p)),
+    ("post", "/v1/refunds", lambda s, p: s.engine.create_refund(p)),
+    ("get", "/v1/balance", lambda s, p: s.ledger.balance()),
+    *(("get", path, partial(_listed, path)) for path in LISTS),
+    ("get", f"/v1/({'|'.join(KINDS)})/{_ID}", lambda s, p, c, i: s.one(c, i)),
+)
+ROUTES: list[tuple[str, re.Pattern[str], Act]] = [(method, re.compile(pattern), act) for method, pattern, act in _TABLE]
 
 
 async def api(request: Request) -> Response:

@@ -13,6 +13,25 @@ from sandbox.stripe.store import Store, new_id
 from sandbox.stripe.wire import Json, StripeError, invalid, missing
 
 NO_ADDRESS = {"city": None, "country": None, "line1": None, "line2": None, "postal_code": None, "state": None}
+CHARGE_NULLS = (
+    "application",
+    "application_fee",
+    "application_fee_amount",
+    "calculated_statement_descriptor",
+    "failure_balance_transaction",
+    "on_behalf_of",
+    "receipt_email",
+    "receipt_number",
+    "receipt_url",
+    "review",
+    "shipping",
+    "source",
+    "source_transfer",
+    "statement_descriptor",
+    "transfer_data",
+    "transfer_group",
+)
+"""What a card charge of the sandbox never has, but must show."""
 CONFIRMABLE = ("requires_payment_method", "requires_confirmation")
 CANCELABLE = (*CONFIRMABLE, "requires_action", "requires_capture", "processing")
 
@@ -307,28 +326,23 @@ class Engine:
         return {
             "id": new_id("ch"),
             "object": "charge",
+            **dict.fromkeys(CHARGE_NULLS),
             "amount": intent["amount"],
             "amount_captured": 0,
             "amount_refunded": 0,
-            "application": None,
-            "application_fee": None,
-            "application_fee_amount": None,
             "balance_transaction": None,
             "billing_details": method["billing_details"],
-            "calculated_statement_descriptor": None,
             "captured": False,
             "created": self._clock.now(),
             "currency": intent["currency"],
             "customer": intent["customer"],
             "description": intent["description"],
             "disputed": False,
-            "failure_balance_transaction": None,
             "failure_code": test.error_code or None,
             "failure_message": "Your card was declined." if failed else None,
             "fraud_details": {},
             "livemode": False,
             "metadata": intent["metadata"],
-            "on_behalf_of": None,
             "outcome": outcome,
             "paid": not failed,
             "payment_intent": intent["id"],
@@ -346,19 +360,9 @@ class Engine:
                 },
                 "type": "card",
             },
-            "receipt_email": None,
-            "receipt_number": None,
-            "receipt_url": None,
             "refunded": False,
-            "review": None,
-            "shipping": None,
-            "source": None,
-            "source_transfer": None,
-            "statement_descriptor": None,
             "statement_descriptor_suffix": intent["statement_descriptor_suffix"],
             "status": "failed" if failed else "succeeded",
-            "transfer_data": None,
-            "transfer_group": None,
         }
 
     def _collect(self, intent: Json, charge: Json, amount: int) -> Json:
@@ -380,7 +384,7 @@ class Engine:
         intent = self.load("payment_intent", identifier, "intent")
         if intent["status"] != "requires_capture":
             raise _unexpected_state(intent, "capture")
-        amount = params.get("amount_to_capture", intent["amount_capturable"])
+        amount = int(params.get("amount_to_capture") or intent["amount_capturable"])
         if not 0 < amount <= intent["amount_capturable"]:
             raise invalid(
                 "The amount to capture is not capturable.", code="amount_too_large", param="amount_to_capture"

@@ -166,7 +166,8 @@ def _consumed_once(engines: Mapping[str, Engine]) -> Verdict:
     with engines["eventlog"].connect() as conn:
         rows = conn.execute(
             text(
-                "SELECT event_id FROM records WHERE topic = 'paymesh.payments.v1' AND type IN ('payment.succeeded', 'refund.failed')"
+                "SELECT event_id FROM records WHERE topic = 'paymesh.payments.v1' "
+                "AND type IN ('payment.succeeded', 'refund.failed')"
             )
         )
         told = {row[0] for row in rows}

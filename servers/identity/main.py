@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from envoy.service.auth.v3 import external_auth_pb2_grpc
-
 from paymesh.identity.v1 import identity_pb2, identity_pb2_grpc
+
 from servers.identity.authorization import AuthorizationService
 from servers.identity.passwords import Passwords
 from servers.identity.service import IdentityService

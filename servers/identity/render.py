@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
-
 from paymesh.identity.v1 import identity_events_pb2, identity_pb2
+
 from servers.identity.domain import ACCESS_SECONDS, ApiKey, Merchant, NewApiKey, Session, Tokens, User
 from servers.runtime.outbox import OutboxEvent
 

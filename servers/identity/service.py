@@ -6,8 +6,8 @@ from datetime import UTC
 from typing import Any
 
 from google.api import httpbody_pb2
-
 from paymesh.identity.v1 import identity_pb2, identity_pb2_grpc
+
 from servers.identity import store, usecases
 from servers.identity.render import (
     api_key_message,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from paymesh.payments.v1 import payments_events_pb2
+
 from servers.payments.domain import Payment, PaymentMethod, Refund
 from servers.payments.render import Renderer, refund_message, stamp
 from servers.runtime.outbox import OutboxEvent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from paymesh.payments.v1 import payments_pb2, payments_pb2_grpc
+
 from servers.payments.events import Events
 from servers.payments.gateway_stripe import StripeGateway, classify
 from servers.payments.outcomes import Outcomes

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import grpc
-
 from paymesh.wallets.v1 import ledger_pb2, ledger_pb2_grpc
+
 from servers.payments.domain import Payment, Refund
 from servers.payments.render import money, stamp
 from servers.runtime.channels import Channels, outgoing_metadata, peer_refusal

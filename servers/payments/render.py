@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
-
 from paymesh.payments.v1 import payments_pb2
 from paymesh.type.v1 import money_pb2
+
 from servers.kernel.money import Money
 from servers.payments.domain import (
     PAYMENT,

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
-
 from paymesh.payments.v1 import payments_pb2, payments_pb2_grpc
+
 from servers.kernel.errors import FieldInvalid, ResourceNotFound
 from servers.kernel.money import Money, is_currency
 from servers.payments import store

@@ -513,7 +513,8 @@ async def _record_refund(
         # The payment is the root: its row is locked before its child's outbox row is written.
         payment = await store.payment(uow.conn, found.payment_id, merchant_id=found.merchant_id, lock=True)
         refund = await store.refund(uow.conn, refund_id, lock=True)
-        assert payment is not None and refund is not None
+        assert payment is not None
+        assert refund is not None
         if isinstance(outcome, Answered):
             refund = await deps.outcomes.refund(uow, payment, refund, outcome.value)
         elif isinstance(outcome, Unknown) and refund.state is RefundState.PENDING:

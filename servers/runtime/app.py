@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, Generic, TypeVar
@@ -34,7 +34,7 @@ from servers.runtime.sealed import Sealer
 from servers.runtime.settings import ServerSettings
 from servers.runtime.tls import Certificates
 
-DRAIN_SECONDS: Final = 10.0
+DRAIN_SECONDS: Final = 5.0
 MESSAGE_BYTES_MAX: Final = 1 << 20
 KEY_EXPIRY_SECONDS: Final = 600.0
 
@@ -70,7 +70,7 @@ class Parts:
     services: Sequence[Service]
     consumers: Sequence[Consumer] = ()
     janitor: Janitor | None = None
-    tasks: Sequence[Callable[[], Awaitable[None]]] = ()
+    tasks: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
     """Functions that run until cancelled."""
     closers: Sequence[Callable[[], Awaitable[None]]] = field(default=())
 
@@ -133,12 +133,12 @@ class Server(Generic[S]):
         server, interceptor, health_servicer = _grpc_server(settings, context.db, parts)
         server.add_secure_port(f"{settings.grpc_host}:{settings.grpc_port}", certificates.server_credentials())
         tasks = _tasks(context, parts)
-        running = [asyncio.create_task(task()) for task in tasks]
+        running: list[asyncio.Task[Any]] = [asyncio.create_task(task()) for task in tasks]
         await server.start()
         for service in (*_names(parts), ""):
             await health_servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
         _log.info("server.started", domain=self.domain, port=settings.grpc_port)
-        stopping = asyncio.create_task(stop.wait())
+        stopping: asyncio.Task[Any] = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait([stopping, *running], return_when=asyncio.FIRST_COMPLETED)
         await health_servicer.enter_graceful_shutdown()
         await server.stop(DRAIN_SECONDS)
@@ -184,8 +184,8 @@ def _names(parts: Parts) -> tuple[str, ...]:
     return tuple(s.descriptor.full_name for s in parts.services if s.descriptor is not None)
 
 
-def _tasks(context: Context[S], parts: Parts) -> list[Callable[[], Awaitable[None]]]:
-    tasks: list[Callable[[], Awaitable[None]]] = [Relay(context.db, context.log).run]
+def _tasks(context: Context[S], parts: Parts) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+    tasks: list[Callable[[], Coroutine[Any, Any, None]]] = [Relay(context.db, context.log).run]
     tasks += [consumer.run for consumer in parts.consumers]
     if parts.janitor is not None:
         tasks.append(parts.janitor.run)

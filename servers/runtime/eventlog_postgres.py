@@ -130,7 +130,7 @@ class PostgresEventLog:
         await conn.execute(_HEAD, place)
         offset: int = (await conn.execute(_LOCK_HEAD, place)).scalar_one()
         known = set((await conn.execute(_KNOWN, {**place, "event_ids": [r.event_id for r in records]})).scalars())
-        rows = []
+        rows: list[dict[str, Any]] = []
         for record in records:
             if record.event_id in known:
                 continue
@@ -205,7 +205,7 @@ class PostgresLogConsumer:
         return (await conn.execute(_RENEW, self._me)).all()
 
     async def _read(self, conn: AsyncConnection, claim: Row[Any], max_records: int) -> list[Delivered]:
-        topic, partition, committed, generation = claim
+        topic, partition, committed, generation = tuple(claim)
         rows = await conn.execute(
             _READ, {"topic": topic, "partition": partition, "committed": committed, "max_records": max_records}
         )

@@ -5,7 +5,7 @@ Every error is a google.rpc.Status with exactly one ErrorInfo; nothing internal 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -60,7 +60,8 @@ def status_of(refusal: Refusal) -> status_pb2.Status:
 
 def status_bytes(refusal: Refusal) -> bytes:
     """Return the serialized status of a refusal: what is stored under an idempotency key."""
-    return status_of(refusal).SerializeToString(deterministic=True)
+    stored: bytes = status_of(refusal).SerializeToString(deterministic=True)
+    return stored
 
 
 def internal_status() -> status_pb2.Status:
@@ -84,7 +85,7 @@ def unknown_method_status() -> status_pb2.Status:
     return _status(code_pb2.UNIMPLEMENTED, "There is no such method.", [info])
 
 
-async def abort(context: grpc.aio.ServicerContext, status: status_pb2.Status) -> None:
+async def abort(context: grpc.aio.ServicerContext[Any, Any], status: status_pb2.Status) -> None:
     """End the call with `status` and its details. Always raises."""
     await context.abort(
         _STATUS_CODES[status.code],

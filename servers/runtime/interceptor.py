@@ -47,7 +47,8 @@ _tracer = trace.get_tracer("paymesh.rpc")
 _seconds = Histogram("paymesh_rpc_seconds", "Time to serve a call", ["method"])
 _served = Counter("paymesh_rpc_total", "Calls served", ["method", "code", "reason"])
 
-Handler = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
+ServicerContext = grpc.aio.ServicerContext[Any, Any]
+Handler = Callable[[Any, ServicerContext], Awaitable[Any]]
 
 
 class CallerNotAllowed(Refusal):
@@ -90,7 +91,7 @@ class DatabaseUnavailable(Refusal):
         super().__init__("The server cannot work right now; ask again with the same key.", retry_after_seconds=1.0)
 
 
-class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio's base class is untyped
+class Interceptor(grpc.aio.ServerInterceptor):
     """Wraps every unary method of a server."""
 
     def __init__(self, policies: Mapping[str, MethodPolicy], db: Database) -> None:
@@ -111,7 +112,7 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio's
             return _guard_stream(handler, policy)
         serialize = handler.response_serializer
 
-        async def serve(request: Any, context: grpc.aio.ServicerContext) -> Any:
+        async def serve(request: Any, context: ServicerContext) -> Any:
             return await self._serve(handler.unary_unary, policy, request, context)
 
         return grpc.unary_unary_rpc_method_handler(
@@ -126,9 +127,7 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio's
         if self._running:
             await asyncio.wait(self._running)
 
-    async def _serve(
-        self, handler: Handler, policy: MethodPolicy, request: Any, context: grpc.aio.ServicerContext
-    ) -> Any:
+    async def _serve(self, handler: Handler, policy: MethodPolicy, request: Any, context: ServicerContext) -> Any:
         began = time.perf_counter()
         metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         parent = propagate.extract(metadata)
@@ -149,7 +148,7 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio's
         handler: Handler,
         policy: MethodPolicy,
         request: Any,
-        context: grpc.aio.ServicerContext,
+        context: ServicerContext,
         metadata: dict[str, str],
     ) -> tuple[Any, status_pb2.Status | None]:
         structlog.contextvars.clear_contextvars()
@@ -186,7 +185,7 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio's
             await self._release(call)
             return None, internal_status()
 
-    async def _run(self, handler: Handler, request: Any, context: grpc.aio.ServicerContext) -> Any:
+    async def _run(self, handler: Handler, request: Any, context: ServicerContext) -> Any:
         """Run the handler to its end, even where its caller hangs up or its deadline passes.
 
         A handler that is torn apart between the provider's answer and its own second transaction would leave an outcome
@@ -217,7 +216,7 @@ class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio's
             return  # the lease ends by itself
 
 
-def _admit(policy: MethodPolicy, context: grpc.aio.ServicerContext, metadata: dict[str, str]) -> Call:
+def _admit(policy: MethodPolicy, context: ServicerContext, metadata: dict[str, str]) -> Call:
     peer = peer_name(context)
     if not peer or (peer not in policy.callers and ANY_PEER not in policy.callers):
         raise CallerNotAllowed(policy.method)
@@ -239,7 +238,7 @@ def _admit(policy: MethodPolicy, context: grpc.aio.ServicerContext, metadata: di
     )
 
 
-def peer_name(context: grpc.aio.ServicerContext) -> str:
+def peer_name(context: ServicerContext) -> str:
     """Return the last segment of the peer's SPIFFE id, or "" for a certificate that is none of the mesh's."""
     for name in context.auth_context().get("x509_subject_alternative_name", ()):
         text = name.decode()
@@ -310,24 +309,24 @@ def _reason(status: status_pb2.Status) -> str:
     return info.reason if status.details and status.details[0].Unpack(info) else ""
 
 
-async def _refuse_unknown(request: bytes, context: grpc.aio.ServicerContext) -> None:
+async def _refuse_unknown(request: bytes, context: ServicerContext) -> None:
     await abort(context, unknown_method_status())
 
 
 def _guard_stream(handler: Any, policy: MethodPolicy) -> Any:
     """Let only the policy's callers stream: the streaming services that are served here are not ours (health, reflection)."""
 
-    def allowed(context: grpc.aio.ServicerContext) -> bool:
+    def allowed(context: ServicerContext) -> bool:
         peer = peer_name(context)
         return bool(peer) and (ANY_PEER in policy.callers or peer in policy.callers)
 
-    async def stream_stream(requests: Any, context: grpc.aio.ServicerContext) -> Any:
+    async def stream_stream(requests: Any, context: ServicerContext) -> Any:
         if not allowed(context):
             await abort(context, status_of(CallerNotAllowed(policy.method)))
         async for response in handler.stream_stream(requests, context):
             yield response
 
-    async def unary_stream(request: Any, context: grpc.aio.ServicerContext) -> Any:
+    async def unary_stream(request: Any, context: ServicerContext) -> Any:
         if not allowed(context):
             await abort(context, status_of(CallerNotAllowed(policy.method)))
         async for response in handler.unary_stream(request, context):

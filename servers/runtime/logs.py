@@ -11,7 +11,6 @@ from typing import Any, Final
 import structlog
 from google.protobuf.message import Message
 from opentelemetry import trace
-
 from paymesh.options.v1 import options_pb2
 
 CLEARED: Final = "[cleared]"
@@ -32,7 +31,7 @@ def _clear(message: Message) -> None:
     for field, value in message.ListFields():
         if field.GetOptions().Extensions[options_pb2.sensitive]:
             message.ClearField(field.name)
-        elif field.type == field.TYPE_MESSAGE and not field.message_type.GetOptions().map_entry:
+        elif field.message_type is not None and not field.message_type.GetOptions().map_entry:
             for child in value if field.is_repeated else (value,):
                 _clear(child)
 

@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from servers.kernel.clock import Clock
 from servers.kernel.errors import FieldInvalid
 from servers.runtime.call import current_call
-from servers.runtime.sealed import Sealer, SealBroken
+from servers.runtime.sealed import SealBroken, Sealer
 
 SIZE: Final = 50
 SIZE_MAX: Final = 1000

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-
 from paymesh.options.v1 import options_pb2
+
 from servers.runtime.call import PrincipalKind
 
 EDGE: Final = "edge"

@@ -52,7 +52,9 @@ class Certificates:
             return _configuration(material)
 
         return grpc.dynamic_ssl_server_credentials(
-            _configuration(self._material), fetch, require_client_authentication=True
+            _configuration(self._material),
+            fetch,  # type: ignore[arg-type]  # None means "unchanged" (grpcio's documentation), which its stubs do not know
+            require_client_authentication=True,
         )
 
     def channel_credentials(self) -> grpc.ChannelCredentials:

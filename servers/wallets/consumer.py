@@ -1,10 +1,11 @@
-"""What the ledger does with the payments domain's events: book captures and refunds that failed, once more or for the first time."""
+"""What the ledger does with the payments domain's events: book captures and failed refunds, for the first time or once more."""
 
 from __future__ import annotations
 
 from datetime import UTC
 
 from paymesh.payments.v1 import payments_events_pb2, payments_pb2
+
 from servers.kernel.money import Money
 from servers.runtime.consumer import Handler
 from servers.runtime.db import UnitOfWork

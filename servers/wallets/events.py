@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
-
 from paymesh.wallets.v1 import wallets_events_pb2
+
 from servers.runtime.outbox import OutboxEvent
 from servers.wallets.domain import Sheet
 from servers.wallets.render import render_transfer

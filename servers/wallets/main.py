@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from paymesh.wallets.v1 import ledger_pb2, ledger_pb2_grpc, wallets_pb2, wallets_pb2_grpc
+
 from servers.runtime.app import Context, Parts, Server, Service
 from servers.runtime.consumer import Consumer
 from servers.wallets.consumer import GROUP, TOPICS, handlers

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
-
 from paymesh.type.v1 import money_pb2
 from paymesh.wallets.v1 import ledger_pb2, wallets_pb2
+
 from servers.kernel.money import Money
 from servers.wallets.domain import Account, AccountKind, Transfer, TransferKind
 from servers.wallets.facts import CaptureFact, Fact, RefundCreatedFact, RefundFailedFact

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from paymesh.wallets.v1 import ledger_pb2, ledger_pb2_grpc, wallets_pb2, wallets_pb2_grpc
+
 from servers.kernel.errors import FieldInvalid
 from servers.kernel.money import is_currency
 from servers.runtime.call import current_call

@@ -52,7 +52,7 @@ class SandboxProcess:
         self.process.kill()
         self.process.wait()
 
-    def switch(self, path: str, **body: Any) -> Any:
+    def switch(self, path: str, /, **body: Any) -> Any:
         """Use a switch of `/_sandbox/`."""
         return httpx.post(f"{self.url}/_sandbox/{path}", json=body).raise_for_status().json()
 

@@ -55,7 +55,7 @@ class Platform:
         file.touch()
         return file
 
-    def sandbox(self, path: str, **body: Any) -> Any:
+    def sandbox(self, path: str, /, **body: Any) -> Any:
         """Use a switch of the Stripe sandbox."""
         url = f"http://127.0.0.1:{self.state['ports']['stripe_sandbox']}/_sandbox/{path}"
         return httpx.post(url, json=body).raise_for_status().json()
@@ -87,6 +87,7 @@ class Platform:
             self.process.wait(40)
         finally:
             self.process.kill()
+            self._log.close()
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import protovalidate
 import pytest
 from google.protobuf import message_factory
 from google.protobuf.descriptor import ServiceDescriptor
-
 from paymesh.errors.v1 import error_reason_pb2
 from paymesh.identity.v1 import identity_pb2
 from paymesh.payments.v1 import payments_pb2
 from paymesh.wallets.v1 import ledger_pb2, wallets_pb2
+
 from servers.kernel.errors import Refusal
 from servers.runtime.call import PrincipalKind
 from servers.runtime.logs import redacted

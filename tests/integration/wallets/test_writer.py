@@ -151,11 +151,13 @@ async def test_an_expired_hold_gives_its_money_back_by_itself(ledger: tuple[Data
 async def test_a_full_queue_sheds_at_once(make_database: MakeDatabase) -> None:
     writer = Writer(await make_database("wallets"), queue_max=10, batch_max=10)
     wallet, clearing = (account_id(PLATFORM, kind, "USD") for kind in (AccountKind.SUSPENSE, AccountKind.PLATFORM_FEES))
-    waiting = asyncio.create_task(writer.post([move(wallet, clearing, 1) for _ in range(10)]))
-    await asyncio.sleep(0)
-    with pytest.raises(LedgerOverloaded):
-        await writer.post([move(wallet, clearing, 1)])
-    waiting.cancel()
+    # Nobody drains this writer's queue, so these wait in it until they are cancelled.
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(writer.post([move(wallet, clearing, 1) for _ in range(10)]))
+        await asyncio.sleep(0)
+        with pytest.raises(LedgerOverloaded):
+            await writer.post([move(wallet, clearing, 1)])
+        waiting.cancel()
 
 
 async def test_the_ledgers_role_always_takes_the_keys(make_database: MakeDatabase) -> None:
