@@ -57,7 +57,7 @@ class Refusal(Exception):
 
     @property
     def stored(self) -> bool:
-        """Whether the answer is kept under its idempotency key: not where trying again may help (SEMANTICS section 8)."""
+        """Whether the answer is kept under its idempotency key: not where trying again may help."""
         return self.kind not in (Kind.ABORTED, Kind.UNAVAILABLE, Kind.EXHAUSTED)
 
 

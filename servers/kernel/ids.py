@@ -2,7 +2,7 @@
 
 `new_id` makes UUIDv7 values (RFC 9562 section 5.7); `derive_id` hashes a fact, so that everybody who knows the fact arrives at
 the same id. The lowest six bits are the id's bucket (0 to 63): children are made in their owner's bucket, so that a later map
-of buckets to databases keeps them together (DESIGN section 8).
+of buckets to databases keeps them together.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Money: whole minor units with a currency, never a float, never a Decimal (SEMANTICS section 14)."""
+"""Money: whole minor units with a currency, never a float, never a Decimal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Payments, attempts, captures, refunds: states, arrows and arithmetic, pure (SEMANTICS sections 1 and 2)."""
+"""Payments, attempts, captures, refunds: states, arrows and arithmetic, pure."""
 
 from __future__ import annotations
 

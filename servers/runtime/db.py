@@ -29,7 +29,7 @@ PRESENCE_CLASS = 7701  # the advisory-lock class in which every live process hol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseOptions:
-    """Bounds of one domain's connections (DESIGN section 7)."""
+    """Bounds of one domain's connections."""
 
     application_name: str
     pool_size: int = 8

@@ -1,4 +1,4 @@
-"""The event log on Postgres: the embedded default (DESIGN section 7).
+"""The event log on Postgres: the embedded default.
 
 A partition's head row is locked until the publishing transaction commits, so offsets become visible without gaps and
 "offset > committed" misses nothing. A partition is owned by lease and generation; a commit by an earlier owner is refused.

@@ -1,4 +1,4 @@
-"""The only place that knows gRPC status codes (SEMANTICS section 13).
+"""The only place that knows gRPC status codes.
 
 Every error is a google.rpc.Status with exactly one ErrorInfo; nothing internal is told.
 """

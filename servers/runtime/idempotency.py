@@ -1,4 +1,4 @@
-"""Idempotency once, for all servers (SEMANTICS section 8).
+"""Idempotency once, for all servers.
 
     ABSENT -> IN_PROGRESS (lease, recovery point) -> COMPLETED (answer stored)
 

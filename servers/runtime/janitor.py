@@ -1,4 +1,4 @@
-"""The janitor: drives every call without a certain outcome to one, by resolvers that read (SEMANTICS section 1)."""
+"""The janitor: drives every call without a certain outcome to one, by resolvers that read."""
 
 from __future__ import annotations
 

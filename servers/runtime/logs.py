@@ -14,7 +14,7 @@ from opentelemetry import trace
 from paymesh.options.v1 import options_pb2
 
 CLEARED: Final = "[cleared]"
-# 13 to 19 digits, with spaces or dashes: what could be a card number never reaches a log (DESIGN section 5.10).
+# 13 to 19 digits, with spaces or dashes: what could be a card number never reaches a log.
 _PAN: Final = re.compile(r"\b(?:\d[ -]?){12,18}\d\b")
 _SECRET: Final = re.compile(r"(pm_sk_\w+_|sk_(?:test|live)_|whsec_|Bearer )[\w.~+/=-]+")
 

@@ -1,4 +1,4 @@
-"""Calls to the outside, once for all providers: record, classify, resolve (SEMANTICS section 1). Knows nothing of payments.
+"""Calls to the outside, once for all providers: record, classify, resolve. Knows nothing of payments.
 
 The record is written with the intent. Whatever happens to the call afterwards, the record says that there was one, under
 which key, and when it is to be looked into: a call without a certain outcome is resolved by reading, never by guessing.

@@ -1,4 +1,4 @@
-"""The outbox: every state change is told by exactly one row, written in its own transaction (DESIGN section 5.5)."""
+"""The outbox: every state change is told by exactly one row, written in its own transaction."""
 
 from __future__ import annotations
 

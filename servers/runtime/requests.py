@@ -1,4 +1,4 @@
-"""From a request message to the idempotent request of a use case (SEMANTICS section 8)."""
+"""From a request message to the idempotent request of a use case."""
 
 from __future__ import annotations
 

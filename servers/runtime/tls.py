@@ -1,4 +1,4 @@
-"""mTLS with renewal while running: certificates are read again when their files change (DESIGN section 7)."""
+"""mTLS with renewal while running: certificates are read again when their files change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger's rules, pure: accounts, transfers, holds, chains (SEMANTICS sections 7 and 16).
+"""The ledger's rules, pure: accounts, transfers, holds, chains.
 
 A transfer is one debit and one credit of one amount, so an unbalanced one cannot be written down. `Sheet` applies transfers to
 working copies of the accounts that the writer has locked; nothing here knows SQL.

@@ -1,4 +1,4 @@
-"""Facts of the payments domain and the lines that they write (SEMANTICS section 16).
+"""Facts of the payments domain and the lines that they write.
 
 A transfer's id is the hash of the fact's own id and the line's code: the synchronous call, the event, the webhook and a
 backfill all arrive at the same id, and the later ones find it there. The lines are planned after the locks, because only

@@ -1,4 +1,4 @@
-"""The micro-batched writer (DESIGN section 6).
+"""The micro-batched writer.
 
 One task drains a bounded queue: a batch grows only while the previous commit is in flight, so a single transfer waits for
 nobody. Inside: lock the accounts once, in id order; apply in memory; write with a few set-based statements; one commit. The
