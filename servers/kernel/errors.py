@@ -28,7 +28,6 @@ class FieldViolation:
 
     field: str
     description: str
-    rule: str = ""
 
 
 class Refusal(Exception):

@@ -38,7 +38,7 @@ def status_of(refusal: Refusal) -> status_pb2.Status:
         details.append(
             error_details_pb2.BadRequest(
                 field_violations=[
-                    error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description, reason=v.rule)
+                    error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description)
                     for v in refusal.violations
                 ]
             )
