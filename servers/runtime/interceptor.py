@@ -269,7 +269,6 @@ def _validate(request: Any) -> None:
                 FieldViolation(
                     field=_path(violation.proto.field),
                     description=violation.proto.message,
-                    rule=violation.proto.rule_id,
                 )
                 for violation in violations
             )
