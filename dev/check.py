@@ -13,7 +13,7 @@ from typing import Final
 from dev.paths import ROOT, Ports
 
 BIN: Final = Path(sys.executable).parent
-PYTHON_FOLDERS: Final = ("servers", "sandbox", "clients", "dev")
+PYTHON_FOLDERS: Final = ("servers", "sandbox", "clients", "dev", "tests/support")
 
 
 def command(*words: str) -> Callable[[], str]:

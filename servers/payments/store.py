@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -177,7 +178,7 @@ async def payment(
             {"id": payment_id, "merchant_id": merchant_id, "customer_id": customer_id},
         )
     ).one_or_none()
-    return await _whole(conn, row) if row is not None else None
+    return (await _wholes(conn, [row]))[0] if row is not None else None
 
 
 async def payment_by_intent(conn: AsyncConnection, intent_id: str, *, lock: bool = False) -> Payment | None:
@@ -188,7 +189,7 @@ async def payment_by_intent(conn: AsyncConnection, intent_id: str, *, lock: bool
             text(f"SELECT * FROM payments WHERE stripe_payment_intent_id = :intent{suffix}"), {"intent": intent_id}
         )
     ).one_or_none()
-    return await _whole(conn, row) if row is not None else None
+    return (await _wholes(conn, [row]))[0] if row is not None else None
 
 
 async def payments(
@@ -224,7 +225,7 @@ async def payments(
             },
         )
     ).all()
-    return [await _whole(conn, row) for row in rows]
+    return await _wholes(conn, rows)
 
 
 async def advance(
@@ -537,19 +538,30 @@ async def note_refund(conn: AsyncConnection, refund: Refund, *, uncertain: bool,
     return replace(refund, uncertain=uncertain, stripe_refund_id=stripe_id)
 
 
-async def _whole(conn: AsyncConnection, row: Row[Any]) -> Payment:
-    keys = {"merchant_id": row.merchant_id, "payment_id": row.id}
-    attempt = (
-        await conn.execute(
-            text(
-                "SELECT * FROM attempts WHERE merchant_id = :merchant_id AND payment_id = :payment_id ORDER BY id DESC LIMIT 1"
-            ),
-            keys,
-        )
-    ).one_or_none()
-    captures = await conn.execute(
-        text("SELECT * FROM captures WHERE merchant_id = :merchant_id AND payment_id = :payment_id ORDER BY id"), keys
+async def _wholes(conn: AsyncConnection, rows: Sequence[Row[Any]]) -> list[Payment]:
+    """Add each payment's newest attempt and its captures: two statements, however many payments there are."""
+    keys = {"merchants": sorted({row.merchant_id for row in rows}), "payments": [row.id for row in rows]}
+    attempts = await conn.execute(
+        text(
+            """
+            SELECT DISTINCT ON (merchant_id, payment_id) * FROM attempts
+            WHERE merchant_id = ANY(:merchants) AND payment_id = ANY(:payments)
+            ORDER BY merchant_id, payment_id, id DESC
+            """
+        ),
+        keys,
     )
+    newest = {attempt.payment_id: _attempt(attempt) for attempt in attempts}
+    captures: dict[str, list[Capture]] = {}
+    for capture in await conn.execute(
+        text("SELECT * FROM captures WHERE merchant_id = ANY(:merchants) AND payment_id = ANY(:payments) ORDER BY id"),
+        keys,
+    ):
+        captures.setdefault(capture.payment_id, []).append(_capture(capture))
+    return [_payment(row, newest.get(row.id), tuple(captures.get(row.id, ()))) for row in rows]
+
+
+def _payment(row: Row[Any], attempt: Attempt | None, captures: tuple[Capture, ...]) -> Payment:
     return Payment(
         id=row.id,
         merchant_id=row.merchant_id,
@@ -565,8 +577,8 @@ async def _whole(conn: AsyncConnection, row: Row[Any]) -> Payment:
         version=row.version,
         create_time=row.create_time,
         update_time=row.update_time,
-        latest_attempt=_attempt(attempt) if attempt is not None else None,
-        captures=tuple(map(_capture, captures)),
+        latest_attempt=attempt,
+        captures=captures,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Generic, TypeVar
 
@@ -72,7 +72,6 @@ class Parts:
     janitor: Janitor | None = None
     tasks: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
     """Functions that run until cancelled."""
-    closers: Sequence[Callable[[], Awaitable[None]]] = field(default=())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,8 +118,6 @@ class Server(Generic[S]):
         try:
             await self._serve(settings, context, parts, certificates)
         finally:
-            for close in parts.closers:
-                await close()
             await channels.close()
             await log.close()
             await db.dispose()

@@ -46,7 +46,7 @@ class Platform:
 
     def audit(self) -> subprocess.CompletedProcess[str]:
         """Run `paymesh audit`."""
-        command = [Path(sys.executable).parent / "paymesh", "audit"]
+        command = [str(Path(sys.executable).parent / "paymesh"), "audit"]
         return subprocess.run(command, cwd=ROOT, env=self._env, capture_output=True, text=True, check=False)
 
     def arm(self, point: str) -> Path:
