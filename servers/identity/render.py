@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from paymesh.identity.v1 import identity_events_pb2, identity_pb2
 
 from servers.identity.domain import ACCESS_SECONDS, ApiKey, Merchant, NewApiKey, Session, Tokens, User
 from servers.runtime.outbox import OutboxEvent
+from servers.runtime.render import etag, stamp
 
 
 def user_message(user: User) -> identity_pb2.User:
@@ -18,7 +18,7 @@ def user_message(user: User) -> identity_pb2.User:
         create_time=stamp(user.create_time),
         update_time=stamp(user.update_time),
         resource_version=user.version,
-        etag=f'"{user.version}"',
+        etag=etag(user.version),
         email=user.email,
         display_name=user.display_name,
     )
@@ -53,7 +53,7 @@ def merchant_message(merchant: Merchant) -> identity_pb2.Merchant:
         create_time=stamp(merchant.create_time),
         update_time=stamp(merchant.update_time),
         resource_version=merchant.version,
-        etag=f'"{merchant.version}"',
+        etag=etag(merchant.version),
         display_name=merchant.display_name,
         country=merchant.country,
         default_currency=merchant.default_currency,
@@ -105,10 +105,3 @@ def event(kind: str, subject: User | Session | Merchant | ApiKey) -> OutboxEvent
         return message.SerializeToString(deterministic=True)
 
     return OutboxEvent(type=kind, root_id=subject.id, subject=subject.id, version=subject.version, render=render)
-
-
-def stamp(time: datetime) -> Timestamp:
-    """Return an instant as a message."""
-    message = Timestamp()
-    message.FromDatetime(time)
-    return message

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC
 from typing import Any
 
 from google.api import httpbody_pb2
@@ -21,6 +20,7 @@ from servers.identity.usecases import Deps
 from servers.kernel.errors import ResourceNotFound
 from servers.runtime.call import PrincipalKind, current_call
 from servers.runtime.pagination import Pages
+from servers.runtime.render import instant
 from servers.runtime.requests import idempotent
 
 
@@ -123,7 +123,7 @@ class IdentityService(identity_pb2_grpc.IdentityServiceServicer):
             current_call().principal,
             display_name=request.display_name,
             scopes=request.scopes,
-            expire_time=request.expire_time.ToDatetime(tzinfo=UTC) if request.HasField("expire_time") else None,
+            expire_time=instant(request.expire_time) if request.HasField("expire_time") else None,
         )
         return new_api_key_message(new)
 

@@ -7,8 +7,9 @@ from datetime import datetime
 from paymesh.payments.v1 import payments_events_pb2
 
 from servers.payments.domain import Payment, PaymentMethod, Refund
-from servers.payments.render import Renderer, refund_message, stamp
+from servers.payments.render import Renderer, refund_message
 from servers.runtime.outbox import OutboxEvent
+from servers.runtime.render import stamp
 
 
 class Events:

@@ -6,8 +6,8 @@ import grpc
 from paymesh.wallets.v1 import ledger_pb2, ledger_pb2_grpc
 
 from servers.payments.domain import Payment, Refund
-from servers.payments.render import money, stamp
 from servers.runtime.channels import Channels, outgoing_metadata, peer_refusal
+from servers.runtime.render import money, stamp
 
 
 class LedgerPeer:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
-from google.protobuf.timestamp_pb2 import Timestamp
 from paymesh.payments.v1 import payments_pb2
 from paymesh.type.v1 import money_pb2
 
-from servers.kernel.money import Money
 from servers.payments.domain import (
     PAYMENT,
     REFUND,
@@ -20,6 +16,7 @@ from servers.payments.domain import (
     PaymentState,
     Refund,
 )
+from servers.runtime.render import etag, money, stamp
 
 
 class Renderer:
@@ -129,23 +126,6 @@ def refund_message(refund: Refund) -> payments_pb2.Refund:
         available_actions=REFUND.available_actions(refund.state),
         metadata=refund.metadata,
     )
-
-
-def money(amount: Money) -> money_pb2.Money:
-    """Return an amount as a message."""
-    return money_pb2.Money(amount_minor=amount.amount_minor, currency=amount.currency)
-
-
-def stamp(time: datetime) -> Timestamp:
-    """Return an instant as a message."""
-    message = Timestamp()
-    message.FromDatetime(time)
-    return message
-
-
-def etag(version: int) -> str:
-    """Return the etag of a version."""
-    return f'"{version}"'
 
 
 def _minor(amount_minor: int, currency: str) -> money_pb2.Money:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from paymesh.payments.v1 import payments_pb2, payments_pb2_grpc
 
 from servers.kernel.errors import FieldInvalid, ResourceNotFound
-from servers.kernel.money import Money, is_currency
+from servers.kernel.money import is_currency
 from servers.payments import store
 from servers.payments.domain import Payment
 from servers.payments.gateway_stripe import SignatureInvalid
@@ -27,6 +25,7 @@ from servers.payments.usecases import (
 from servers.payments.webhooks import Webhooks
 from servers.runtime.call import CredentialInvalid, PrincipalKind, current_call
 from servers.runtime.pagination import Pages
+from servers.runtime.render import instant, parse_money
 from servers.runtime.requests import idempotent
 
 
@@ -78,7 +77,7 @@ class PaymentService(payments_pb2_grpc.PaymentServiceServicer):
         command = CreatePayment(
             merchant_id=current_call().principal.merchant_id,
             customer_id=request.customer_id,
-            amount=Money(amount_minor=request.amount.amount_minor, currency=request.amount.currency),
+            amount=parse_money(request.amount),
             description=request.description,
             metadata=dict(request.metadata),
         )
@@ -101,8 +100,8 @@ class PaymentService(payments_pb2_grpc.PaymentServiceServicer):
                 merchant_id=merchant_id,
                 customer_id=customer_id,
                 state=payments_pb2.Payment.State.Name(request.state) if request.state else "",
-                time_from=_time(request.create_time_from) if request.HasField("create_time_from") else None,
-                time_to=_time(request.create_time_to) if request.HasField("create_time_to") else None,
+                time_from=instant(request.create_time_from) if request.HasField("create_time_from") else None,
+                time_to=instant(request.create_time_to) if request.HasField("create_time_to") else None,
                 before=page.before,
                 limit=page.size + 1,
             )
@@ -140,9 +139,7 @@ class PaymentService(payments_pb2_grpc.PaymentServiceServicer):
         """Refund a payment of the caller's merchant."""
         ticket = idempotent(request, render=refund_message)
         reason = request.reason or payments_pb2.Refund.CUSTOMER_REQUEST
-        amount = None
-        if request.HasField("amount"):
-            amount = Money(amount_minor=request.amount.amount_minor, currency=request.amount.currency)
+        amount = parse_money(request.amount) if request.HasField("amount") else None
         command = CreateRefund(
             payment_id=request.payment_id,
             merchant_id=current_call().principal.merchant_id,
@@ -205,7 +202,3 @@ def _owner() -> tuple[str | None, str | None]:
     if principal.kind is PrincipalKind.CUSTOMER:
         return None, principal.subject
     return principal.merchant_id, None
-
-
-def _time(stamp: Timestamp) -> datetime:
-    return stamp.ToDatetime(tzinfo=UTC)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC
-
 from paymesh.payments.v1 import payments_events_pb2, payments_pb2
 
-from servers.kernel.money import Money
 from servers.runtime.consumer import Handler
 from servers.runtime.db import UnitOfWork
 from servers.runtime.eventlog import Delivered
+from servers.runtime.render import instant, parse_money
 from servers.wallets.facts import CaptureFact, RefundFailedFact
 from servers.wallets.writer import Writer
 
@@ -30,7 +28,7 @@ def handlers(writer: Writer) -> dict[str, Handler]:
         fact = RefundFailedFact(
             refund_id=event.refund.id,
             merchant_id=event.refund.merchant_id,
-            fail_time=event.occur_time.ToDatetime(tzinfo=UTC),
+            fail_time=instant(event.occur_time),
         )
         await writer.post_fact(fact)
 
@@ -42,7 +40,7 @@ def _capture(payment: payments_pb2.Payment, capture: payments_pb2.Capture) -> Ca
         capture_id=capture.id,
         payment_id=payment.id,
         merchant_id=payment.merchant_id,
-        amount=Money(amount_minor=capture.amount.amount_minor, currency=capture.amount.currency),
-        fee=Money(amount_minor=capture.fee.amount_minor, currency=capture.fee.currency),
-        capture_time=capture.capture_time.ToDatetime(tzinfo=UTC),
+        amount=parse_money(capture.amount),
+        fee=parse_money(capture.fee),
+        capture_time=instant(capture.capture_time),
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from paymesh.wallets.v1 import wallets_events_pb2
 
 from servers.runtime.outbox import OutboxEvent
+from servers.runtime.render import stamp
 from servers.wallets.domain import Sheet
 from servers.wallets.render import render_transfer
 
@@ -27,14 +27,12 @@ def batch_posted(batch_id: str, shard: str, sheet: Sheet, now: datetime) -> Outb
                 target.balance_after_minor = entry.balance_after
 
     def render(event_id: str, occur_time: datetime) -> bytes:
-        stamp = Timestamp()
-        stamp.FromDatetime(occur_time)
         event = wallets_events_pb2.WalletEvent(
             event_id=event_id,
             type="ledger.batch_posted",
             subject=batch_id,
             version=1,
-            occur_time=stamp,
+            occur_time=stamp(occur_time),
             ledger_batch=batch,
         )
         return event.SerializeToString(deterministic=True)

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 
-from google.protobuf.timestamp_pb2 import Timestamp
-from paymesh.type.v1 import money_pb2
 from paymesh.wallets.v1 import ledger_pb2, wallets_pb2
 
 from servers.kernel.money import Money
+from servers.runtime.render import instant, money, parse_money, stamp
 from servers.wallets.domain import Account, AccountKind, Transfer, TransferKind
 from servers.wallets.facts import CaptureFact, Fact, RefundCreatedFact, RefundFailedFact
-
-
-def render_money(amount_minor: int, currency: str) -> money_pb2.Money:
-    """Return an amount as a message."""
-    return money_pb2.Money(amount_minor=amount_minor, currency=currency)
 
 
 def render_account(account: Account) -> ledger_pb2.Account:
@@ -40,19 +34,19 @@ def render_transfer(transfer: Transfer, *, record_time: datetime | None = None) 
         id=transfer.id,
         debit_account_id=transfer.debit_account_id,
         credit_account_id=transfer.credit_account_id,
-        amount=render_money(transfer.amount_minor, transfer.currency),
+        amount=money(Money(amount_minor=transfer.amount_minor, currency=transfer.currency)),
         code=transfer.code,
         kind=ledger_pb2.Transfer.Kind.Value(transfer.kind.value),
         pending_id=transfer.pending_id,
         linked=transfer.linked,
         forced=transfer.forced,
         fact_id=transfer.fact_id,
-        effective_time=_stamp(transfer.effective_time),
+        effective_time=stamp(transfer.effective_time),
     )
     if transfer.expire_time is not None:
-        message.expire_time.CopyFrom(_stamp(transfer.expire_time))
+        message.expire_time.CopyFrom(stamp(transfer.expire_time))
     if record_time is not None:
-        message.record_time.CopyFrom(_stamp(record_time))
+        message.record_time.CopyFrom(stamp(record_time))
     return message
 
 
@@ -67,11 +61,11 @@ def parse_transfer(message: ledger_pb2.Transfer) -> Transfer:
         code=message.code,
         kind=TransferKind(ledger_pb2.Transfer.Kind.Name(message.kind)),
         fact_id=message.fact_id,
-        effective_time=_time(message.effective_time),
+        effective_time=instant(message.effective_time),
         pending_id=message.pending_id,
         linked=message.linked,
         forced=message.forced,
-        expire_time=_time(message.expire_time) if message.HasField("expire_time") else None,
+        expire_time=instant(message.expire_time) if message.HasField("expire_time") else None,
     )
 
 
@@ -81,9 +75,9 @@ def parse_capture(message: ledger_pb2.CaptureFact) -> CaptureFact:
         capture_id=message.capture_id,
         payment_id=message.payment_id,
         merchant_id=message.merchant_id,
-        amount=_money(message.amount),
-        fee=_money(message.fee),
-        capture_time=_time(message.capture_time),
+        amount=parse_money(message.amount),
+        fee=parse_money(message.fee),
+        capture_time=instant(message.capture_time),
     )
 
 
@@ -96,14 +90,14 @@ def parse_fact(message: ledger_pb2.PostFactRequest) -> Fact:
             refund = message.refund_created
             return RefundCreatedFact(
                 refund_id=refund.refund_id,
-                amount=_money(refund.amount),
+                amount=parse_money(refund.amount),
                 captures=tuple(map(parse_capture, refund.captures)),
-                create_time=_time(refund.create_time),
+                create_time=instant(refund.create_time),
             )
         case _:
             failed = message.refund_failed
             return RefundFailedFact(
-                refund_id=failed.refund_id, merchant_id=failed.merchant_id, fail_time=_time(failed.fail_time)
+                refund_id=failed.refund_id, merchant_id=failed.merchant_id, fail_time=instant(failed.fail_time)
             )
 
 
@@ -117,23 +111,9 @@ def render_balances(merchant_id: str, accounts: Iterable[Account]) -> wallets_pb
         kinds = sums[currency]
         message.balances.add(
             currency=currency,
-            pending=render_money(kinds.get(AccountKind.MERCHANT_PENDING, 0), currency),
-            available=render_money(kinds.get(AccountKind.MERCHANT_AVAILABLE, 0), currency),
-            reserved=render_money(kinds.get(AccountKind.MERCHANT_RESERVE, 0), currency),
-            disputed=render_money(kinds.get(AccountKind.MERCHANT_DISPUTED, 0), currency),
+            pending=money(Money(amount_minor=kinds.get(AccountKind.MERCHANT_PENDING, 0), currency=currency)),
+            available=money(Money(amount_minor=kinds.get(AccountKind.MERCHANT_AVAILABLE, 0), currency=currency)),
+            reserved=money(Money(amount_minor=kinds.get(AccountKind.MERCHANT_RESERVE, 0), currency=currency)),
+            disputed=money(Money(amount_minor=kinds.get(AccountKind.MERCHANT_DISPUTED, 0), currency=currency)),
         )
     return message
-
-
-def _money(message: money_pb2.Money) -> Money:
-    return Money(amount_minor=message.amount_minor, currency=message.currency)
-
-
-def _stamp(time: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(time)
-    return stamp
-
-
-def _time(stamp: Timestamp) -> datetime:
-    return stamp.ToDatetime(tzinfo=UTC)

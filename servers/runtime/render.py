@@ -1,0 +1,37 @@
+"""Between the contract's common messages and the records that every domain uses."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from paymesh.type.v1 import money_pb2
+
+from servers.kernel.money import Money
+
+
+def stamp(time: datetime) -> Timestamp:
+    """Return an instant as a message."""
+    message = Timestamp()
+    message.FromDatetime(time)
+    return message
+
+
+def instant(message: Timestamp) -> datetime:
+    """Return the instant of a message, aware, in UTC."""
+    return message.ToDatetime(tzinfo=UTC)
+
+
+def money(amount: Money) -> money_pb2.Money:
+    """Return an amount as a message."""
+    return money_pb2.Money(amount_minor=amount.amount_minor, currency=amount.currency)
+
+
+def parse_money(message: money_pb2.Money) -> Money:
+    """Return the amount of a message."""
+    return Money(amount_minor=message.amount_minor, currency=message.currency)
+
+
+def etag(version: int) -> str:
+    """Return the etag of a resource's version (RFC 9110 section 8.8.3)."""
+    return f'"{version}"'
