@@ -86,7 +86,7 @@ class PaymentService(payments_pb2_grpc.PaymentServiceServicer):
     async def GetPayment(self, request: payments_pb2.GetPaymentRequest, context: Any) -> payments_pb2.Payment:
         """Return a payment."""
         payment = await self._visible(request.payment_id)
-        return self._renderer.payment(await refresh_payment(self._deps, payment))
+        return self._shown(await refresh_payment(self._deps, payment))
 
     async def ListPayments(
         self, request: payments_pb2.ListPaymentsRequest, context: Any
@@ -106,13 +106,13 @@ class PaymentService(payments_pb2_grpc.PaymentServiceServicer):
                 limit=page.size + 1,
             )
         return payments_pb2.ListPaymentsResponse(
-            payments=[self._renderer.payment(payment) for payment in found[: page.size]],
+            payments=[self._shown(payment) for payment in found[: page.size]],
             next_page_token=self._pages.token(request, [payment.id for payment in found], page.size),
         )
 
     async def ConfirmPayment(self, request: payments_pb2.ConfirmPaymentRequest, context: Any) -> payments_pb2.Payment:
         """Charge the calling customer's card."""
-        ticket = idempotent(request, render=self._renderer.payment)
+        ticket = idempotent(request, render=self._shown)
         payment = await confirm_payment(
             self._deps,
             ticket,
@@ -120,7 +120,7 @@ class PaymentService(payments_pb2_grpc.PaymentServiceServicer):
             customer_id=current_call().principal.subject,
             method_id=request.payment_method_id,
         )
-        return self._renderer.payment(payment)
+        return self._shown(payment)
 
     async def ListAttempts(
         self, request: payments_pb2.ListAttemptsRequest, context: Any
@@ -186,6 +186,16 @@ class PaymentService(payments_pb2_grpc.PaymentServiceServicer):
             raise CredentialInvalid from error
         await self._webhooks.receive(event, body)
         return payments_pb2.ReceiveStripeWebhookResponse(stripe_event_id=event.id)
+
+    def _shown(self, payment: Payment) -> payments_pb2.Payment:
+        """Return a payment as its caller may see it: what the platform keeps and the merchant's notes are not the customer's."""
+        message = self._renderer.payment(payment)
+        if current_call().principal.kind is PrincipalKind.CUSTOMER:
+            message.metadata.clear()
+            for capture in message.captures:
+                capture.ClearField("fee")
+                capture.ClearField("fee_plan_version")
+        return message
 
     async def _visible(self, payment_id: str) -> Payment:
         merchant_id, customer_id = _owner()

@@ -270,7 +270,8 @@ async def _begin_attempt(deps: Deps, uow: UnitOfWork, payment_id: str, customer_
         stripe_payment_method_id=method.stripe_id,
         state=ATTEMPT.arrow(None, "create").target,
         charge_id="",
-        prior_charge_id=previous.charge_id if previous is not None else "",
+        # An attempt that was never sent has no charge of its own; Stripe still shows the one before it.
+        prior_charge_id=(previous.charge_id or previous.prior_charge_id) if previous is not None else "",
         decline=None,
         next_action_url="",
         create_time=now,

@@ -80,6 +80,23 @@ def test_an_unreached_stripe_is_told_as_such_and_the_same_key_goes_on(shop: Shop
     assert charged(shop, payment["id"]) == 1
 
 
+def test_a_decline_of_the_attempt_before_is_not_taken_for_this_one(shop: Shop) -> None:
+    bad = shop.card("pm_card_chargeCustomerFail")
+    payment = shop.payment()
+    assert shop.ok(shop.confirm(payment["id"], method_id=bad["id"]))["latest_attempt"]["state"] == "DECLINED"
+    # The next confirm never reaches Stripe, and of the one after it every answer is lost before any work is done: Stripe still
+    # shows the first one's decline.
+    shop.platform.sandbox("faults", method="post", path="/confirm$", kind="error", status=429, times=3)
+    assert shop.confirm(payment["id"]).status_code == 503
+    shop.platform.sandbox("faults", method="post", path="/confirm$", kind="refuse", times=3)
+    lost = shop.ok(shop.confirm(payment["id"]))
+    assert (lost["state"], lost["latest_attempt"]["state"], lost["certainty"]) == ("PROCESSING", "UNKNOWN", "UNKNOWN")
+    attempt = lost["latest_attempt"]["id"]
+    shop.platform.sql("payments", f"UPDATE outbound_calls SET next_poll_time = now() WHERE target = '{attempt}'")
+    wait_for(lambda: shop.read(payment["id"])["state"] == "SUCCEEDED", "the janitor")
+    assert charged(shop, payment["id"]) == 1
+
+
 def test_webhooks_that_come_twice_change_nothing(shop: Shop) -> None:
     shop.platform.sandbox("webhooks", copies=3)
     payment = shop.payment()
