@@ -20,7 +20,9 @@ class Clock:
         return int(time.time()) + self._offset
 
     def advance(self, seconds: int) -> int:
-        """Move time, durably. Returns the present second."""
+        """Move time forward, durably. Returns the present second."""
+        if seconds < 0:
+            raise ValueError("the clock only moves forward: objects must not be younger than what they refer to")
         self._offset += seconds
         self._store.db.execute(
             "INSERT INTO clock VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET offset_seconds = excluded.offset_seconds",

@@ -17,7 +17,10 @@ from sandbox.stripe.store import Store, new_id
 from sandbox.stripe.wire import Json
 
 RETRY_SECONDS: Final = (1, 2, 5, 10, 30, 60, 300, 3600)
+TRIES_MAX: Final = 80
+"""After about three days Stripe gives up (https://docs.stripe.com/webhooks#retries)."""
 PARALLEL: Final = 8
+GIVEN_UP: Final = 2
 
 
 class Events:
@@ -30,29 +33,43 @@ class Events:
         self._wake = asyncio.Event()
         self.paused = False
         self.copies = 1
+        self.delay_seconds = 0.0
+        self.is_reordered = False
+        self.cause: tuple[str, str] | None = None
+        """The id and the key of the request at work; None for what the sandbox does by itself."""
 
-    def emit(self, kind: str, subject: Json) -> None:
-        """Write an event with a snapshot of `subject`, in the caller's transaction."""
+    def emit(self, kind: str, subject: Json, *, before: Json | None = None) -> None:
+        """Write an event with a snapshot of `subject`, in the caller's transaction. `before`: what an update changed."""
+        request_id, key = self.cause or (None, None)
+        previous = {} if before is None else {"previous_attributes": before}
         event = self._store.put(
             {
                 "id": new_id("evt"),
                 "object": "event",
                 "api_version": API_VERSION,
                 "created": self._clock.now(),
-                "data": {"object": subject},
+                "data": {"object": subject, **previous},
                 "livemode": False,
                 "pending_webhooks": 1,
-                "request": {"id": None, "idempotency_key": None},
+                "request": {"id": request_id, "idempotency_key": key or None},
                 "type": kind,
             }
         )
-        self._store.db.execute("INSERT INTO deliveries VALUES (?, 0, 0, 0)", (event["id"],))
+        self._store.db.execute(
+            "INSERT INTO deliveries VALUES (?, 0, ?, 0)", (event["id"], time.time() + self.delay_seconds)
+        )
         self._wake.set()
 
     def resend(self, event_id: str) -> None:
         """Deliver an event once more."""
         self._store.db.execute("UPDATE deliveries SET done = 0, next_at = 0 WHERE event_id = ?", (event_id,))
         self._wake.set()
+
+    def current(self, event: Json) -> Json:
+        """Return an event with the number of its deliveries that are still due."""
+        row = self._store.db.execute("SELECT done FROM deliveries WHERE event_id = ?", (event["id"],)).fetchone()
+        event["pending_webhooks"] = int(bool(self._settings.webhook_url) and row is not None and row[0] == 0)
+        return event
 
     def wake(self) -> None:
         """Look at the deliveries now."""
@@ -75,8 +92,10 @@ class Events:
                     continue
 
     def _due(self) -> list[tuple[str, int]]:
+        # Newest first is the worst order for a receiver that trusts the order of arrival.
+        order = "rowid DESC" if self.is_reordered else "next_at"
         rows = self._store.db.execute(
-            "SELECT event_id, tries FROM deliveries WHERE done = 0 AND next_at <= ? ORDER BY next_at LIMIT ?",
+            f"SELECT event_id, tries FROM deliveries WHERE done = 0 AND next_at <= ? ORDER BY {order} LIMIT ?",  # noqa: S608  # fixed words
             (time.time(), PARALLEL),
         )
         return rows.fetchall()
@@ -86,6 +105,7 @@ class Events:
         delivered = False
         for _ in range(self.copies):
             try:
+                # Stripe signs with real time, whatever the business clock says: receivers refuse old signatures.
                 answer = await client.post(
                     self._settings.webhook_url,
                     content=body,
@@ -97,7 +117,7 @@ class Events:
         pause = RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)]
         self._store.db.execute(
             "UPDATE deliveries SET tries = tries + 1, done = ?, next_at = ? WHERE event_id = ?",
-            (delivered, time.time() + pause, event_id),
+            (1 if delivered else GIVEN_UP if tries + 1 >= TRIES_MAX else 0, time.time() + pause, event_id),
         )
 
     def sign(self, body: bytes) -> str:

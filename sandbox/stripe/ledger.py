@@ -24,9 +24,12 @@ class Ledger:
         """Return Stripe's fee for a charge: 2.9 % + 30, half up, never more than the charge."""
         return min(amount, (amount * FEE_BPS + 5_000) // 10_000 + FEE_FIXED)
 
-    def write(self, *, kind: str, amount: int, fee: int, currency: str, source: str, pending: bool) -> Json:
-        """Write one balance transaction."""
+    def write(
+        self, *, kind: str, amount: int, fee: int, currency: str, source: str, available_on: int | None = None
+    ) -> Json:
+        """Write one balance transaction, available now or later."""
         now = self._clock.now()
+        available_on = max(now, available_on or 0)
         details = [
             {
                 "amount": fee,
@@ -41,7 +44,7 @@ class Ledger:
                 "id": new_id("txn"),
                 "object": "balance_transaction",
                 "amount": amount,
-                "available_on": now + AVAILABLE_AFTER_SECONDS if pending else now,
+                "available_on": available_on,
                 "balance_type": "payments",
                 "created": now,
                 "currency": currency,
@@ -52,7 +55,7 @@ class Ledger:
                 "net": amount - fee,
                 "reporting_category": kind,
                 "source": source,
-                "status": "pending" if pending else "available",
+                "status": "pending" if available_on > now else "available",
                 "type": kind,
             },
             parent=source,
@@ -66,8 +69,8 @@ class Ledger:
     def balance(self) -> Json:
         """Return the balance object."""
         sums: dict[str, dict[str, int]] = {"available": defaultdict(int), "pending": defaultdict(int)}
-        for transaction in map(self.current, self._store.newest("balance_transaction")):
-            sums[transaction["status"]][transaction["currency"]] += transaction["net"]
+        for currency, available, net in self._store.balance(self._clock.now()):
+            sums["available" if available else "pending"][currency] += net
         currencies = sorted({*sums["available"], *sums["pending"]}) or ["usd"]
         sides = {
             side: [

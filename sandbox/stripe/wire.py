@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qsl
 
 Json = dict[str, Any]
 
+MAX_BODY_BYTES: Final = 1 << 20
+MAX_FIELDS: Final = 2_000
+MAX_DEPTH: Final = 8
+_NAME = re.compile(r"[^\[\]]+(\[[^\[\]]*\])*")
 _KEY = re.compile(r"[^\[\]]+")
 
 
@@ -37,6 +41,7 @@ class Call:
     path: str
     params: Json = field(default_factory=dict)
     idempotency_key: str = ""
+    request_id: str = ""
 
 
 def invalid(message: str, *, status: int = 400, **extra: Any) -> StripeError:
@@ -50,10 +55,16 @@ def missing(kind: str, identifier: str, param: str) -> StripeError:
 
 
 def parse_form(text: str) -> Json:
-    """Turn `a[b][0]=c` pairs into nested objects and lists."""
+    """Turn `a[b][0]=c` pairs into nested objects and lists. Raises Stripe's 400 for a malformed or too deep name."""
     root: Json = {}
-    for key, value in parse_qsl(text, keep_blank_values=True):
-        parts = _KEY.findall(key) or [key]
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS)
+    except ValueError as error:
+        raise invalid("Too many parameters.") from error
+    for key, value in pairs:
+        parts = _KEY.findall(key)
+        if not _NAME.fullmatch(key) or len(parts) > MAX_DEPTH:
+            raise invalid(f"Invalid parameter name: {key[:100]}", param=key[:100])
         is_push = key.endswith("[]")
         node: Json = root
         for part in parts[:-1]:
@@ -63,6 +74,8 @@ def parse_form(text: str) -> Json:
             node = child
         if is_push:
             pushed = node.setdefault(parts[-1], {})
+            if not isinstance(pushed, dict):
+                raise invalid(f"Invalid parameter: {key}", param=key)
             pushed[str(len(pushed))] = value
         else:
             node[parts[-1]] = value

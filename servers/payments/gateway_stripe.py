@@ -74,11 +74,17 @@ def classify(error: Exception) -> tuple[Failure, float | None] | None:
         never_out = isinstance(error.__cause__, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
         return (Failure.NOT_SENT if never_out else Failure.UNKNOWN), None
     if isinstance(error, stripe.StripeError):
-        if error.code == "idempotency_key_in_use":
+        if error.http_status == 409 and _code(error) == "idempotency_key_in_use":
             return Failure.UNKNOWN, 1.0
         if error.http_status is not None and error.http_status >= 500:
             return Failure.ANSWERED_5XX, None
     return None
+
+
+def _code(error: stripe.StripeError) -> str:
+    # The SDK leaves `code` empty on some of its classes, although Stripe sent one.
+    body = error.json_body["error"] if isinstance(error.json_body, dict) else {}
+    return str(error.code or body.get("code") or "")
 
 
 def _retry_after(error: stripe.StripeError) -> float | None:

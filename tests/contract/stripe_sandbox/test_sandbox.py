@@ -19,7 +19,21 @@ from dev.paths import ROOT
 from sandbox.stripe.cards import CARDS
 from tests.support.sandbox import KEY, SandboxProcess
 
-KINDS = ("customer", "payment_method", "payment_intent", "charge", "refund", "balance_transaction", "event")
+KINDS = (
+    *("customer", "payment_method", "payment_intent", "setup_intent"),
+    *("charge", "refund", "balance_transaction", "event"),
+)
+
+
+def error_of(error: stripe.StripeError) -> Any:
+    """Return Stripe's error object as it was sent."""
+    body: Any = error.json_body
+    return body["error"]
+
+
+def by_card(**params: Any) -> Any:
+    """Return parameters for a card, as the SDK takes them."""
+    return {"payment_method_types": ["card"], **params}
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +67,7 @@ async def customer_with(client: stripe.StripeClient, card: str) -> tuple[str, st
 async def paid_intent(client: stripe.StripeClient, amount: int = 2500) -> stripe.PaymentIntent:
     """Return a payment that succeeded."""
     customer, method = await customer_with(client, "pm_card_visa")
-    intent = await client.v1.payment_intents.create_async({"amount": amount, "currency": "usd", "customer": customer})
+    intent = await client.v1.payment_intents.create_async(by_card(amount=amount, currency="usd", customer=customer))
     return await client.v1.payment_intents.confirm_async(intent.id, {"payment_method": method})
 
 
@@ -81,15 +95,20 @@ async def test_each_declining_card_declines_as_documented(sandbox: SandboxProces
     with pytest.raises(stripe.CardError) as declined:
         if card.attach_declines:
             await client.v1.payment_methods.attach_async(f"pm_card_{card.token}", {"customer": customer.id})
-        intent = await client.v1.payment_intents.create_async({"amount": 100, "currency": "usd"})
-        await client.v1.payment_intents.confirm_async(intent.id, {"payment_method": f"pm_card_{card.token}"})
+        intent = await client.v1.payment_intents.create_async(by_card(amount=100, currency="usd"))
+        intent = await client.v1.payment_intents.confirm_async(intent.id, {"payment_method": f"pm_card_{card.token}"})
+        assert intent.status == "requires_action"  # these decline after 3-D Secure, which is no answer to a request
+        sandbox.switch(f"payment_intents/{intent.id}/authenticate", succeed=True)
+        intent = await client.v1.payment_intents.retrieve_async(intent.id)
+        assert intent.last_payment_error is not None
+        raise stripe.CardError("as read", None, intent.last_payment_error.code or "")  # type: ignore[no-untyped-call]
     assert declined.value.code == card.error_code
 
 
 async def test_a_decline_leaves_the_intent_ready_for_another_card(sandbox: SandboxProcess) -> None:
     client = sandbox.client()
     customer, bad = await customer_with(client, "pm_card_chargeCustomerFail")
-    intent = await client.v1.payment_intents.create_async({"amount": 100, "currency": "usd", "customer": customer})
+    intent = await client.v1.payment_intents.create_async(by_card(amount=100, currency="usd", customer=customer))
     with pytest.raises(stripe.CardError):
         await client.v1.payment_intents.confirm_async(intent.id, {"payment_method": bad})
     read = await client.v1.payment_intents.retrieve_async(intent.id)
@@ -102,7 +121,7 @@ async def test_three_d_secure_goes_to_the_cardholder_and_back(sandbox: SandboxPr
     client = sandbox.client()
     for succeed, status in ((True, "succeeded"), (False, "requires_payment_method")):
         customer, method = await customer_with(client, "pm_card_authenticationRequired")
-        intent = await client.v1.payment_intents.create_async({"amount": 100, "currency": "usd", "customer": customer})
+        intent = await client.v1.payment_intents.create_async(by_card(amount=100, currency="usd", customer=customer))
         intent = await client.v1.payment_intents.confirm_async(intent.id, {"payment_method": method})
         assert intent.status == "requires_action"
         sandbox.switch(f"payment_intents/{intent.id}/authenticate", succeed=succeed)
@@ -112,17 +131,158 @@ async def test_three_d_secure_goes_to_the_cardholder_and_back(sandbox: SandboxPr
 async def test_manual_capture_in_part(sandbox: SandboxProcess) -> None:
     client = sandbox.client()
     customer, method = await customer_with(client, "pm_card_visa")
-    params: Any = {"amount": 100, "currency": "usd", "customer": customer, "capture_method": "manual"}
+    params: Any = by_card(amount=100, currency="usd", customer=customer, capture_method="manual")
     intent = await client.v1.payment_intents.create_async(params)
     await client.v1.payment_intents.confirm_async(intent.id, {"payment_method": method})
     captured = await client.v1.payment_intents.capture_async(intent.id, {"amount_to_capture": 60})
     assert (captured.status, captured.amount_received) == ("succeeded", 60)
 
 
+async def authorized(client: stripe.StripeClient, amount: int = 1000) -> stripe.PaymentIntent:
+    """Return an authorized payment that asks for multicapture."""
+    customer, method = await customer_with(client, "pm_card_visa")
+    options = {"card": {"request_multicapture": "if_available"}}
+    params = by_card(amount=amount, currency="usd", customer=customer, capture_method="manual")
+    intent = await client.v1.payment_intents.create_async(params | {"payment_method_options": options})
+    return await client.v1.payment_intents.confirm_async(intent.id, {"payment_method": method})
+
+
+async def test_several_captures_cost_what_one_costs(sandbox: SandboxProcess) -> None:
+    client = sandbox.client()
+    intent = await authorized(client)
+    intent = await client.v1.payment_intents.capture_async(
+        intent.id, {"amount_to_capture": 300, "final_capture": False}
+    )
+    assert (intent.status, intent.amount_capturable, intent.amount_received) == ("requires_capture", 700, 300)
+    with pytest.raises(stripe.InvalidRequestError) as refused:
+        await client.v1.payment_intents.cancel_async(intent.id)
+    assert refused.value.code == "payment_intent_unexpected_state"
+    intent = await client.v1.payment_intents.capture_async(
+        intent.id, {"amount_to_capture": 200, "final_capture": False}
+    )
+    intent = await client.v1.payment_intents.capture_async(intent.id, {"amount_to_capture": 0, "final_capture": True})
+    assert (intent.status, intent.amount_capturable, intent.amount_received) == ("succeeded", 0, 500)
+    booked = fetch(sandbox, f"/v1/balance_transactions?source={intent.latest_charge}")["data"]
+    assert sum(one["amount"] for one in booked) == 500
+    assert sum(one["fee"] for one in booked) == 45  # 2.9 % of 5.00, and the fixed part once
+
+
+async def test_multicapture_is_only_where_it_was_granted(sandbox: SandboxProcess) -> None:
+    client = sandbox.client()
+    intent = await authorized(client)
+    plain = await client.v1.payment_intents.create_async(
+        {"amount": 1000, "currency": "usd", "capture_method": "manual", "payment_method_types": ["card"]}
+    )
+    plain = await client.v1.payment_intents.confirm_async(plain.id, {"payment_method": "pm_card_visa"})
+    with pytest.raises(stripe.InvalidRequestError, match="multicapture"):
+        await client.v1.payment_intents.capture_async(plain.id, {"amount_to_capture": 1, "final_capture": False})
+    charge = fetch(sandbox, f"/v1/charges/{intent.latest_charge}")
+    assert charge["payment_method_details"]["card"]["multicapture"] == {"status": "available"}
+
+
+async def test_an_authorization_is_let_go_by_cancel_and_by_time(sandbox: SandboxProcess) -> None:
+    client = sandbox.client()
+    canceled, expiring, kept = [await authorized(client) for _ in range(3)]
+    canceled = await client.v1.payment_intents.cancel_async(canceled.id, {"cancellation_reason": "abandoned"})
+    assert (canceled.status, canceled.amount_capturable, canceled.cancellation_reason) == ("canceled", 0, "abandoned")
+    await client.v1.payment_intents.capture_async(kept.id, {"amount_to_capture": 1, "final_capture": False})
+    sandbox.switch("clock", advance_seconds=8 * 24 * 3600)
+    expiring = await client.v1.payment_intents.retrieve_async(expiring.id)
+    kept = await client.v1.payment_intents.retrieve_async(kept.id)
+    assert (expiring.status, expiring.cancellation_reason) == ("canceled", "automatic")
+    assert (kept.status, kept.amount_received) == ("succeeded", 1)
+
+
+async def test_a_card_that_must_authenticate_declines_off_session_until_it_was_set_up(sandbox: SandboxProcess) -> None:
+    client = sandbox.client()
+    customer, method = await customer_with(client, "pm_card_authenticationRequiredOnSetup")
+    off: Any = by_card(amount=100, currency="usd", customer=customer, payment_method=method)
+    off |= {"confirm": True, "off_session": True}
+    with pytest.raises(stripe.CardError) as declined:
+        await client.v1.payment_intents.create_async(off)
+    assert (declined.value.code, error_of(declined.value)["decline_code"]) == ("authentication_required",) * 2
+    setup = await client.v1.setup_intents.create_async(by_card(customer=customer, payment_method=method, confirm=True))
+    assert setup.status == "requires_action"
+    sandbox.switch(f"setup_intents/{setup.id}/authenticate", succeed=True)
+    assert (await client.v1.setup_intents.retrieve_async(setup.id)).status == "succeeded"
+    assert (await client.v1.payment_intents.create_async(off)).status == "succeeded"
+
+
+async def test_an_answered_refusal_is_replayed_and_a_refused_parameter_is_not(sandbox: SandboxProcess) -> None:
+    client = sandbox.client()
+    key: Any = {"idempotency_key": f"k-{os.urandom(8).hex()}"}
+    for _ in range(2):
+        with pytest.raises(stripe.InvalidRequestError) as absent:
+            await client.v1.payment_intents.capture_async("pi_none", {}, key)
+        assert absent.value.http_status == 404
+    assert (absent.value.headers or {}).get("idempotent-replayed") == "true"
+    colour: Any = {"colour": "red"}
+    other: Any = {"idempotency_key": f"k-{os.urandom(8).hex()}"}
+    with pytest.raises(stripe.InvalidRequestError):
+        await client.v1.customers.create_async(colour, other)
+    assert (await client.v1.customers.create_async({"name": "Ada"}, other)).name == "Ada"
+
+
+async def test_an_error_after_the_work_is_kept_and_one_before_it_did_nothing(sandbox: SandboxProcess) -> None:
+    client = sandbox.client()
+    for after, status in ((True, "succeeded"), (False, "requires_payment_method")):
+        intent = await client.v1.payment_intents.create_async(by_card(amount=100, currency="usd"))
+        sandbox.switch("faults", method="post", path=f"{intent.id}/confirm", kind="error", status=500, after=after)
+        key: Any = {"idempotency_key": f"k-{intent.id}"}
+        for _ in range(2):
+            with pytest.raises(stripe.APIError):
+                await client.v1.payment_intents.confirm_async(intent.id, {"payment_method": "pm_card_visa"}, key)
+        assert (await client.v1.payment_intents.retrieve_async(intent.id)).status == status
+
+
+async def test_a_key_at_work_is_answered_409(sandbox: SandboxProcess) -> None:
+    client = sandbox.client()
+    sandbox.switch("faults", method="post", path="customers$", kind="delay", delay_seconds=0.5)
+    key: Any = {"idempotency_key": f"k-{os.urandom(8).hex()}"}
+    slow = asyncio.create_task(client.v1.customers.create_async({"name": "Ada"}, key))
+    await asyncio.sleep(0.2)
+    with pytest.raises(stripe.StripeError) as busy:
+        await client.v1.customers.create_async({"name": "Ada"}, key)
+    assert busy.value.http_status == 409
+    assert error_of(busy.value)["code"] == "idempotency_key_in_use"
+    assert (await slow).name == "Ada"
+
+
+async def test_the_banks_answer_to_a_refund_comes_later(sandbox: SandboxProcess) -> None:
+    client = sandbox.client()
+    refunds = {}
+    for card in ("pm_card_refundFail", "pm_card_pendingRefund"):
+        intent = await client.v1.payment_intents.create_async(by_card(amount=500, currency="usd"))
+        intent = await client.v1.payment_intents.confirm_async(intent.id, {"payment_method": card})
+        refunds[card] = await client.v1.refunds.create_async({"payment_intent": intent.id})
+    assert [refund.status for refund in refunds.values()] == ["succeeded", "pending"]
+    sandbox.switch("clock", advance_seconds=2 * 3600)
+    later = [(await client.v1.refunds.retrieve_async(refund.id)).status for refund in refunds.values()]
+    assert later == ["failed", "succeeded"]
+
+
+async def test_both_directions_of_a_list_meet(sandbox: SandboxProcess) -> None:
+    client = sandbox.client()
+    intent = await paid_intent(client)
+    ids = [(await client.v1.refunds.create_async({"payment_intent": intent.id, "amount": 1})).id for _ in range(5)][
+        ::-1
+    ]
+    page = await client.v1.refunds.list_async({"payment_intent": intent.id, "ending_before": ids[4], "limit": 2})
+    assert ([one.id for one in page.data], page.has_more) == (ids[2:4], True)
+    page = await client.v1.refunds.list_async({"payment_intent": intent.id, "starting_after": ids[2]})
+    assert ([one.id for one in page.data], page.has_more) == (ids[3:], False)
+
+
+async def test_a_parameter_of_stripes_that_is_not_served_is_named(sandbox: SandboxProcess) -> None:
+    client = sandbox.client()
+    with pytest.raises(stripe.APIError, match="on_behalf_of"):
+        await client.v1.payment_intents.create_async(by_card(amount=100, currency="usd", on_behalf_of="acct_1"))
+
+
 async def test_the_same_key_charges_once(sandbox: SandboxProcess) -> None:
     client = sandbox.client()
     customer, method = await customer_with(client, "pm_card_visa")
-    intent = await client.v1.payment_intents.create_async({"amount": 100, "currency": "usd", "customer": customer})
+    intent = await client.v1.payment_intents.create_async(by_card(amount=100, currency="usd", customer=customer))
     options: Any = {"idempotency_key": f"k-{intent.id}"}
     await asyncio.gather(
         *(client.v1.payment_intents.confirm_async(intent.id, {"payment_method": method}, options) for _ in range(16))
@@ -134,7 +294,7 @@ async def test_the_same_key_charges_once(sandbox: SandboxProcess) -> None:
 
 async def test_what_stripe_refuses_is_refused(sandbox: SandboxProcess) -> None:
     client = sandbox.client()
-    params: Any = {"amount": 100, "currency": "usd", "colour": "red"}
+    params: Any = by_card(amount=100, currency="usd", colour="red")
     with pytest.raises(stripe.InvalidRequestError) as unknown:
         await client.v1.payment_intents.create_async(params)
     assert (unknown.value.code, unknown.value.param) == ("parameter_unknown", "colour")
@@ -152,7 +312,7 @@ async def test_what_stripe_refuses_is_refused(sandbox: SandboxProcess) -> None:
 async def test_a_lost_answer_is_lost_but_the_work_is_done(sandbox: SandboxProcess) -> None:
     client = sandbox.client()
     customer, method = await customer_with(client, "pm_card_visa")
-    intent = await client.v1.payment_intents.create_async({"amount": 100, "currency": "usd", "customer": customer})
+    intent = await client.v1.payment_intents.create_async(by_card(amount=100, currency="usd", customer=customer))
     sandbox.switch("faults", method="post", path=f"{intent.id}/confirm", kind="lose_response")
     with pytest.raises(stripe.APIConnectionError):
         await client.v1.payment_intents.confirm_async(intent.id, {"payment_method": method})
@@ -181,8 +341,10 @@ async def test_every_object_fits_stripes_own_description(sandbox: SandboxProcess
     intent = await paid_intent(client)
     refund = await client.v1.refunds.create_async({"payment_intent": intent.id, "amount": 1})
     sandbox.switch(f"refunds/{refund.id}/fail")
+    await authorized(client)
+    await client.v1.setup_intents.create_async(by_card(payment_method="pm_card_visa", confirm=True))
     seen = set()
-    paths = ["customers", "payment_intents", "charges", "refunds", "balance_transactions", "events"]
+    paths = ["customers", "payment_intents", "setup_intents", "charges", "refunds", "balance_transactions", "events"]
     objects = [item for path in paths for item in fetch(sandbox, f"/v1/{path}?limit=100")["data"]]
     objects += [event["data"]["object"] for event in objects if event["object"] == "event"]
     for body in objects:

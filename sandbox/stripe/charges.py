@@ -1,0 +1,143 @@
+"""Charges: what the issuer answered, what was captured of it, and the money that follows."""
+
+from __future__ import annotations
+
+from sandbox.stripe.cards import TestCard
+from sandbox.stripe.desk import Desk, decline_message
+from sandbox.stripe.ledger import AVAILABLE_AFTER_SECONDS
+from sandbox.stripe.store import new_id
+from sandbox.stripe.wire import Json
+
+CHARGE_NULLS = (
+    "application",
+    "application_fee",
+    "application_fee_amount",
+    "calculated_statement_descriptor",
+    "failure_balance_transaction",
+    "on_behalf_of",
+    "receipt_number",
+    "receipt_url",
+    "review",
+    "source",
+    "source_transfer",
+    "statement_descriptor",
+    "transfer_data",
+)
+"""What a card charge of the sandbox never has, but must show."""
+AUTHORIZATION_SECONDS = 7 * 24 * 3600
+"""How long an uncaptured charge holds (https://docs.stripe.com/payments/place-a-hold-on-a-payment-method)."""
+
+
+class Charges:
+    """Writes charges."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def make(self, intent: Json, method: Json, test: TestCard, *, authenticated: bool) -> Json:
+        """Return a new charge, authorized or declined, not yet stored."""
+        failed = bool(test.error_code)
+        return {
+            "id": new_id("ch"),
+            "object": "charge",
+            **dict.fromkeys(CHARGE_NULLS),
+            "amount": intent["amount"],
+            "amount_captured": 0,
+            "amount_refunded": 0,
+            "balance_transaction": None,
+            "billing_details": method["billing_details"],
+            "captured": False,
+            "created": self._desk.clock.now(),
+            "currency": intent["currency"],
+            "customer": intent["customer"],
+            "description": intent["description"],
+            "disputed": False,
+            "failure_code": test.error_code or None,
+            "failure_message": decline_message(test) if failed else None,
+            "fraud_details": {},
+            "livemode": False,
+            "metadata": intent["metadata"],
+            "outcome": _outcome(test),
+            "paid": not failed,
+            "payment_intent": intent["id"],
+            "payment_method": method["id"],
+            "payment_method_details": {
+                "card": self._card(intent, method, failed, authenticated=authenticated),
+                "type": "card",
+            },
+            "receipt_email": intent["receipt_email"],
+            "refunded": False,
+            "shipping": intent["shipping"],
+            "statement_descriptor_suffix": intent["statement_descriptor_suffix"],
+            "status": "failed" if failed else "succeeded",
+            "transfer_group": intent["transfer_group"],
+        }
+
+    def _card(self, intent: Json, method: Json, failed: bool, *, authenticated: bool) -> Json:
+        same = ("brand", "country", "exp_month", "exp_year", "fingerprint", "funding", "last4", "checks")
+        card = {name: method["card"][name] for name in same}
+        secured = {
+            "authentication_flow": "challenge",
+            "electronic_commerce_indicator": "05",
+            "exemption_indicator": None,
+            "result": "authenticated",
+            "result_reason": None,
+            "transaction_id": new_id("3ds"),
+            "version": "2.2.0",
+        }
+        asked = intent["payment_method_options"]["card"].get("request_multicapture") == "if_available"
+        granted = asked and method["card"]["funding"] != "prepaid"
+        held = {
+            "capture_before": self._desk.clock.now() + AUTHORIZATION_SECONDS,
+            "multicapture": {"status": "available" if granted else "unavailable"},
+        }
+        return {
+            **card,
+            "amount_authorized": None if failed else intent["amount"],
+            **(held if intent["capture_method"] == "manual" and not failed else {}),
+            "installments": None,
+            "mandate": None,
+            "network": card["brand"],
+            "three_d_secure": secured if authenticated else None,
+            "wallet": None,
+        }
+
+    def capture(self, charge: Json, amount: int, test: TestCard) -> None:
+        """Capture `amount` more of an authorized charge and book it; the fees of several captures add up to the fee of one. The
+        caller emits the event."""
+        if not amount:
+            return
+        before = charge["amount_captured"]
+        fee = self._desk.ledger.charge_fee(before + amount) - (self._desk.ledger.charge_fee(before) if before else 0)
+        wait = 0 if test.settles_at_once else AVAILABLE_AFTER_SECONDS
+        transaction = self._desk.ledger.write(
+            kind="charge",
+            amount=amount,
+            fee=fee,
+            currency=charge["currency"],
+            source=charge["id"],
+            available_on=self._desk.clock.now() + wait,
+        )
+        charge.update(captured=True, amount_captured=before + amount, balance_transaction=transaction["id"])
+        self._desk.store.put(charge)
+
+    def release(self, charge: Json, event: str) -> None:
+        """Let go of an authorization: Stripe marks the charge as refunded (https://docs.stripe.com/api/charges/capture)."""
+        charge.update(refunded=True, amount_refunded=charge["amount"])
+        self._desk.store.put(charge)
+        self._desk.events.emit(event, charge)
+
+
+def _outcome(test: TestCard) -> Json:
+    blocked = test.decline_code == "fraudulent"
+    failed = bool(test.error_code)
+    return {
+        "advice_code": test.advice_code or None,
+        "network_advice_code": None,
+        "network_decline_code": None,
+        "network_status": "not_sent_to_network" if blocked else f"{'declined' if failed else 'approved'}_by_network",
+        "reason": "highest_risk_level" if blocked else (test.decline_code or None),
+        "risk_level": test.risk_level,
+        "seller_message": "The bank declined the payment." if failed else "Payment complete.",
+        "type": "blocked" if blocked else "issuer_declined" if failed else "authorized",
+    }

@@ -1,0 +1,116 @@
+"""`/_sandbox/…`: the switches of tests and the cardholder's 3-D Secure page."""
+
+from __future__ import annotations
+
+import html
+import json
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+
+from sandbox.stripe.desk import Declined
+from sandbox.stripe.wire import Json, StripeError
+
+if TYPE_CHECKING:
+    from sandbox.stripe.app import Sandbox
+
+LOOPBACK = frozenset({"127.0.0.1", "::1"})
+_PAGE = """<!doctype html><html lang="en"><title>3-D Secure (simulated)</title>
+<h1>3-D Secure, simulated</h1><p>Your bank asks whether {subject} is yours.</p>
+<form method="post"><button name="succeed" value="true">Complete authentication</button>
+<button name="succeed" value="false">Fail authentication</button></form></html>"""
+
+
+async def control(request: Request) -> Response:
+    """Serve a switch, to this machine only."""
+    if request.client is None or request.client.host not in LOOPBACK:
+        return JSONResponse({"error": "the switches answer on loopback only"}, status_code=403)
+    box: Sandbox = request.app.state.box
+    words = request.path_params["name"].split("/")
+    text = (await request.body()).decode()
+    is_form = request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
+    try:
+        match request.method, words:
+            case "GET", [("payment_intents" | "setup_intents"), intent, "authenticate"]:
+                return HTMLResponse(_PAGE.format(subject=html.escape(intent)))
+            case "POST", [("payment_intents" | "setup_intents") as kind, intent, "authenticate"]:
+                body = {"succeed": parse_qs(text).get("succeed") == ["true"]} if is_form else json.loads(text or "{}")
+                return _authenticate(box, kind, intent, succeed=bool(body.get("succeed", True)), is_page=is_form)
+            case "GET", _:
+                return _read(box, words)
+        return _switch(box, request.method, words, json.loads(text or "{}"))
+    except StripeError as error:
+        return JSONResponse(error.body, status_code=error.status)
+    except (KeyError, TypeError, ValueError) as error:
+        return JSONResponse({"error": f"{type(error).__name__}: {error}"}, status_code=400)
+
+
+def _read(box: Sandbox, words: list[str]) -> Response:
+    match words:
+        case ["healthz"]:
+            return JSONResponse({"status": "ok"})
+        case ["clock"]:
+            return JSONResponse({"now": box.desk.clock.now()})
+        case ["stats"]:
+            stats = {"requests": dict(box.requests), "refunds": box.desk.store.count("refund")}
+            return JSONResponse({"paid_charges": box.desk.store.paid_charges(), **stats})
+    return JSONResponse({"error": f"no switch GET {'/'.join(words)}"}, status_code=404)
+
+
+def _switch(box: Sandbox, method: str, words: list[str], body: Json) -> Response:
+    answer: Any = {"ok": True}
+    match method, words:
+        case "POST", ["faults"]:
+            box.faults.add(body)
+        case "DELETE", ["faults"]:
+            box.faults.clear()
+        case "POST", ["webhooks"]:
+            events = box.desk.events
+            events.paused = bool(body.get("paused", events.paused))
+            events.copies = int(body.get("copies", events.copies))
+            events.delay_seconds = float(body.get("delay_seconds", events.delay_seconds))
+            events.is_reordered = bool(body.get("reorder", events.is_reordered))
+            events.wake()
+        case "POST", ["events", event_id, "resend"]:
+            box.desk.load("event", event_id, "id")
+            box.desk.events.resend(event_id)
+        case "POST", ["clock"]:
+            with box.desk.store.transaction():
+                now = box.desk.clock.now()
+                answer = {
+                    "now": box.desk.clock.advance(int(body.get("advance_seconds", int(body.get("now", now)) - now)))
+                }
+            box.tick()
+        case "POST", ["refunds", refund, ("fail" | "settle") as verb]:
+            with box.desk.store.transaction():
+                answer = (box.routes.refunds.fail if verb == "fail" else box.routes.refunds.settle)(refund)
+        case _:
+            return JSONResponse({"error": f"no switch {method} {'/'.join(words)}"}, status_code=404)
+    return JSONResponse(answer)
+
+
+def _authenticate(box: Sandbox, kind: str, identifier: str, *, succeed: bool, is_page: bool) -> Response:
+    intents = box.routes.intents if kind == "payment_intents" else box.routes.setups
+    found = box.desk.load(kind.removesuffix("s"), identifier, "intent")
+    redirect = (found["next_action"] or {}).get("redirect_to_url") or {}
+    with box.desk.store.transaction():
+        try:
+            answer = intents.authenticate(identifier, succeed=succeed)
+        except Declined as declined:
+            answer = declined.error.body["error"][kind.removesuffix("s")]
+    if not is_page:
+        return JSONResponse(answer)
+    if not redirect.get("return_url"):
+        return HTMLResponse(f"<!doctype html><p>Done: {html.escape(answer['status'])}. You may close this page.</p>")
+    is_good = answer["status"] in ("succeeded", "requires_capture")
+    return RedirectResponse(_returned(redirect["return_url"], kind.removesuffix("s"), answer, is_good), status_code=303)
+
+
+def _returned(url: str, kind: str, intent: Json, is_good: bool) -> str:
+    """The query that Stripe adds on the way back (https://docs.stripe.com/payments/3d-secure/authentication-flow)."""
+    parts = urlsplit(url)
+    added = {kind: intent["id"], f"{kind}_client_secret": intent["client_secret"]}
+    query = urlencode(added | {"redirect_status": "succeeded" if is_good else "failed"})
+    return urlunsplit(parts._replace(query=f"{parts.query}&{query}" if parts.query else query))

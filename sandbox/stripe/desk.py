@@ -1,0 +1,94 @@
+"""What every resource works with, and the rules that all of them share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sandbox.stripe.cards import MESSAGES, TestCard
+from sandbox.stripe.clock import Clock
+from sandbox.stripe.events import Events
+from sandbox.stripe.ledger import Ledger
+from sandbox.stripe.store import Store
+from sandbox.stripe.wire import Json, StripeError, missing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """The store, the clock, the books and the events of one sandbox."""
+
+    store: Store
+    clock: Clock
+    ledger: Ledger
+    events: Events
+    base_url: str
+
+    def load(self, kind: str, identifier: str, param: str) -> Json:
+        """Return an object or raise Stripe's 404."""
+        found = self.store.get(kind, identifier)
+        if found is None:
+            raise missing(kind, identifier, param)
+        return found
+
+    def live_customer(self, identifier: str) -> Json:
+        """Return a customer that was not deleted, or raise Stripe's 404."""
+        customer = self.load("customer", identifier, "customer")
+        if customer.get("deleted"):
+            raise missing("customer", identifier, "customer")
+        return customer
+
+    def remind(self, kind: str, identifier: str, *, after_seconds: int) -> None:
+        """Have something happen to an object later, by the business clock."""
+        self.store.db.execute(
+            "INSERT OR REPLACE INTO timers VALUES (?, ?, ?)", (identifier, kind, self.clock.now() + after_seconds)
+        )
+
+    def forget(self, kind: str, identifier: str) -> None:
+        """Take back what `remind` arranged."""
+        self.store.db.execute("DELETE FROM timers WHERE object_id = ? AND kind = ?", (identifier, kind))
+
+
+class Declined(Exception):
+    """A decline: the transaction commits, and the answer is an error all the same."""
+
+    def __init__(self, error: StripeError) -> None:
+        super().__init__("declined")
+        self.error = error
+
+
+def card_error(test: TestCard, method: Json, **extra: Any) -> StripeError:
+    """Return Stripe's 402 for a card."""
+    body: Json = {"code": test.error_code, "payment_method": method, **extra}
+    if test.error_code in ("card_declined", "authentication_required"):
+        body["decline_code"] = test.decline_code
+    if test.advice_code:
+        body["advice_code"] = test.advice_code
+    return StripeError(402, "card_error", decline_message(test), **body)
+
+
+def decline_message(test: TestCard) -> str:
+    """Return what the cardholder is told."""
+    return MESSAGES.get(test.decline_code, "Your card was declined.")
+
+
+def merge_metadata(body: Json, changes: Any) -> None:
+    """Apply a metadata parameter: an empty value removes its key, an empty string removes all
+    (https://docs.stripe.com/api/metadata)."""
+    if changes == "":
+        body["metadata"] = {}
+    elif changes:
+        merged = {**(body.get("metadata") or {}), **changes}
+        body["metadata"] = {key: value for key, value in merged.items() if value != ""}
+
+
+def fresh_metadata(changes: Any) -> dict[str, str]:
+    """Return the metadata of a new object."""
+    body: Json = {}
+    merge_metadata(body, changes)
+    metadata: dict[str, str] = body.get("metadata", {})
+    return metadata
+
+
+def differences(before: Json, after: Json) -> Json:
+    """Return an update event's `previous_attributes`: the top-level values that changed, as they were."""
+    return {key: before.get(key) for key in after if before.get(key) != after[key]}

@@ -1,0 +1,148 @@
+"""Lists, newest first, and the expansion of ids into objects (https://docs.stripe.com/api/pagination, /expanding_objects)."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from sandbox.stripe.desk import Desk
+from sandbox.stripe.store import Page
+from sandbox.stripe.wire import Json, invalid
+
+LIMIT_MAX: Final = 100
+FILTERS: Final = {
+    "payment_intent": ("customer",),
+    "setup_intent": ("customer", "payment_method"),
+    "charge": ("customer", "payment_intent", "transfer_group"),
+    "refund": ("charge", "payment_intent"),
+    "customer": ("email",),
+    "payment_method": ("customer", "type"),
+    "balance_transaction": ("currency", "source", "type"),
+    "event": (),
+}
+"""Which attributes each kind can be listed by."""
+_COMPARISONS: Final = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+_EXPANDABLE: Final = {
+    "payment_intent": {"customer": "customer", "latest_charge": "charge", "payment_method": "payment_method"},
+    "setup_intent": {"customer": "customer", "payment_method": "payment_method"},
+    "charge": {
+        "customer": "customer",
+        "payment_intent": "payment_intent",
+        "balance_transaction": "balance_transaction",
+    },
+    "refund": {
+        "charge": "charge",
+        "payment_intent": "payment_intent",
+        "balance_transaction": "balance_transaction",
+        "failure_balance_transaction": "balance_transaction",
+    },
+    "payment_method": {"customer": "customer"},
+    "balance_transaction": {"source": ""},
+}
+_SOURCES: Final = {"ch": "charge", "re": "refund"}
+EXPAND_DEPTH_MAX: Final = 4
+
+
+def served_filters(kind: str) -> frozenset[str]:
+    """Return the parameters that a list takes."""
+    paging = {"limit", "starting_after", "ending_before", "expand"}
+    own = {"type", "types", "created"} if kind == "event" else {"created"} if kind != "payment_method" else set()
+    return frozenset(paging | own | set(FILTERS[kind]))
+
+
+def listed(desk: Desk, kind: str, url: str, params: Json) -> Json:
+    """Return one page of a list."""
+    limit = params.get("limit", 10)
+    if not 1 <= limit <= LIMIT_MAX:
+        raise invalid(f"The limit must be from 1 to {LIMIT_MAX}.", code="parameter_invalid_integer", param="limit")
+    if "starting_after" in params and "ending_before" in params:
+        raise invalid("You may only specify one of these parameters: starting_after, ending_before.")
+    where: list[str] = []
+    values: list[object] = []
+    if kind == "customer":
+        where.append("json_extract(body, '$.deleted') IS NULL")
+    for name in FILTERS[kind]:
+        if name in params:
+            where.append(f"json_extract(body, '$.{name}') = ?")
+            values.append(params[name])
+    _by_type(params, where, values)
+    _by_creation(params.get("created"), where, values)
+    page = Page(
+        kind=kind,
+        where=where,
+        values=values,
+        after=_cursor(desk, kind, params, "starting_after"),
+        before=_cursor(desk, kind, params, "ending_before"),
+        limit=limit,
+    )
+    items, has_more = desk.store.page(page)
+    return {"object": "list", "data": [current(desk, item) for item in items], "has_more": has_more, "url": url}
+
+
+def _by_type(params: Json, where: list[str], values: list[object]) -> None:
+    patterns = [params["type"]] if "type" in params else params.get("types", [])
+    if not patterns:
+        return
+    if any(not re.fullmatch(r"[a-z0-9_.*]+", pattern) for pattern in patterns):
+        raise invalid("Invalid event type.", param="type")
+    where.append("(" + " OR ".join("json_extract(body, '$.type') GLOB ?" for _ in patterns) + ")")
+    values.extend(patterns)
+
+
+def _by_creation(created: object, where: list[str], values: list[object]) -> None:
+    bounds = created if isinstance(created, dict) else {} if created is None else {"gte": created, "lte": created}
+    for name, bound in bounds.items():
+        where.append(f"json_extract(body, '$.created') {_COMPARISONS[name]} ?")
+        values.append(bound)
+
+
+def _cursor(desk: Desk, kind: str, params: Json, name: str) -> int | None:
+    if name not in params:
+        return None
+    place = desk.store.position(kind, params[name])
+    if place is None:
+        raise invalid(f"No such {kind}: '{params[name]}'", code="resource_missing", param=name)
+    return place
+
+
+def current(desk: Desk, body: Json) -> Json:
+    """Return an object with what depends on the present moment."""
+    match body["object"]:
+        case "balance_transaction":
+            return desk.ledger.current(body)
+        case "event":
+            return desk.events.current(body)
+    return body
+
+
+def expanded(desk: Desk, body: Json, names: list[str]) -> Json:
+    """Replace ids by their objects. Raises Stripe's 400 for what cannot be expanded."""
+    for name in names:
+        path = name.split(".")
+        if path[0] == "data" and body.get("object") == "list":
+            for item in body["data"]:
+                _expand(desk, item, path[1:], name)
+        else:
+            _expand(desk, body, path, name)
+    return body
+
+
+def _expand(desk: Desk, body: Json, path: list[str], name: str) -> None:
+    if not path or len(path) > EXPAND_DEPTH_MAX:
+        raise invalid(f"This property cannot be expanded ({name}).", param="expand")
+    head, *rest = path
+    if head == "refunds" and body["object"] == "charge":
+        page = Page(kind="refund", where=["json_extract(body, '$.charge') = ?"], values=[body["id"]])
+        items, has_more = desk.store.page(page)
+        url = f"/v1/charges/{body['id']}/refunds"
+        body["refunds"] = {"object": "list", "data": items, "has_more": has_more, "url": url}
+        return
+    kind = _EXPANDABLE.get(body["object"], {}).get(head)
+    if kind is None:
+        raise invalid(f"This property cannot be expanded ({name}).", param="expand")
+    value = body.get(head)
+    if isinstance(value, str):
+        found = desk.store.get(kind or _SOURCES[value.partition("_")[0]], value)
+        body[head] = value = current(desk, found) if found is not None else value
+    if rest and isinstance(value, dict):
+        _expand(desk, value, rest, name)

@@ -1,0 +1,313 @@
+"""Payment intents: one purchase, however many tries it takes (https://docs.stripe.com/payments/paymentintents/lifecycle)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sandbox.stripe.amounts import check_amount, currency_of
+from sandbox.stripe.cards import TestCard
+from sandbox.stripe.charges import AUTHORIZATION_SECONDS, Charges
+from sandbox.stripe.customers import PaymentMethods
+from sandbox.stripe.desk import Declined, Desk, card_error, differences, fresh_metadata, merge_metadata
+from sandbox.stripe.store import new_id
+from sandbox.stripe.wire import Json, StripeError, invalid
+
+CONFIRMABLE = ("requires_payment_method", "requires_confirmation")
+CANCELABLE = (*CONFIRMABLE, "requires_action", "requires_capture", "processing")
+ALWAYS_CHANGEABLE = frozenset({"description", "metadata", "expand"})
+_ONLY_WITH_CONFIRM = ("off_session", "return_url")
+_PLAIN = (
+    "description",
+    "receipt_email",
+    "setup_future_usage",
+    "shipping",
+    "statement_descriptor_suffix",
+    "transfer_group",
+)
+_NEEDS_RETURN_URL = (
+    "This PaymentIntent is configured to accept payment methods that might redirect your customer: you must provide a "
+    "`return_url`, or create it with `automatic_payment_methods[allow_redirects]` set to `never`."
+)
+
+
+class PaymentIntents:
+    """POST and GET on payment intents."""
+
+    def __init__(self, desk: Desk, methods: PaymentMethods) -> None:
+        self._desk = desk
+        self._methods = methods
+        self._charges = Charges(desk)
+
+    def create(self, params: Json) -> Json:
+        """POST /v1/payment_intents."""
+        currency = currency_of(params["currency"])
+        check_amount(params["amount"], currency)
+        if params.get("customer"):
+            self._desk.live_customer(params["customer"])
+        for name in _ONLY_WITH_CONFIRM:
+            if name in params and not params.get("confirm"):
+                raise invalid(f"The parameter {name} can only be used with confirm=true.", param=name)
+        method = (
+            self._method_for(params["payment_method"], params.get("customer")) if "payment_method" in params else None
+        )
+        identifier = new_id("pi")
+        intent: Json = {
+            "id": identifier,
+            "object": "payment_intent",
+            "amount": params["amount"],
+            "amount_capturable": 0,
+            "amount_received": 0,
+            "application": None,
+            "application_fee_amount": None,
+            "automatic_payment_methods": automatic_methods(params),
+            "canceled_at": None,
+            "cancellation_reason": None,
+            "capture_method": params.get("capture_method", "automatic_async"),
+            "client_secret": f"{identifier}_secret_{new_id('s')[2:]}",
+            "confirmation_method": "automatic",
+            "created": self._desk.clock.now(),
+            "currency": currency,
+            "customer": params.get("customer"),
+            **{name: params.get(name) or None for name in _PLAIN},
+            "excluded_payment_method_types": None,
+            "last_payment_error": None,
+            "latest_charge": None,
+            "livemode": False,
+            "metadata": fresh_metadata(params.get("metadata")),
+            "next_action": None,
+            "on_behalf_of": None,
+            "payment_method": method["id"] if method else None,
+            "payment_method_configuration_details": None,
+            "payment_method_options": _options(params),
+            "payment_method_types": ["card"],
+            "processing": None,
+            "review": None,
+            "source": None,
+            "statement_descriptor": None,
+            "status": "requires_confirmation" if method else "requires_payment_method",
+            "transfer_data": None,
+        }
+        self._desk.store.put(intent)
+        self._desk.events.emit("payment_intent.created", intent)
+        confirm = {name: params[name] for name in _ONLY_WITH_CONFIRM if name in params}
+        return self.confirm(identifier, confirm) if params.get("confirm") else intent
+
+    def update(self, identifier: str, params: Json) -> Json:
+        """POST /v1/payment_intents/{id}. Stripe has no event for it."""
+        intent = self._desk.load("payment_intent", identifier, "intent")
+        if intent["status"] not in (*CONFIRMABLE, "requires_action") and params.keys() - ALWAYS_CHANGEABLE:
+            raise _unexpected_state(intent, "updated")
+        if params.get("customer"):
+            intent["customer"] = self._desk.live_customer(params["customer"])["id"]
+        if "currency" in params:
+            intent["currency"] = currency_of(params["currency"])
+        intent["amount"] = params.get("amount", intent["amount"])
+        check_amount(intent["amount"], intent["currency"])
+        if params.get("payment_method"):
+            intent["payment_method"] = self._method_for(params["payment_method"], intent["customer"])["id"]
+            intent["status"] = "requires_confirmation"
+            intent["next_action"] = None
+        if "payment_method_options" in params:
+            intent["payment_method_options"] = _options(params)
+        intent["capture_method"] = params.get("capture_method", intent["capture_method"])
+        intent.update({name: params[name] or None for name in _PLAIN if name in params})
+        merge_metadata(intent, params.get("metadata"))
+        return self._desk.store.put(intent)
+
+    def confirm(self, identifier: str, params: Json) -> Json:
+        """POST /v1/payment_intents/{id}/confirm. A decline is Stripe's 402 with the intent inside."""
+        intent = self._desk.load("payment_intent", identifier, "intent")
+        renewed = intent["status"] == "requires_action" and "payment_method" in params
+        if intent["status"] not in CONFIRMABLE and not renewed:
+            raise _unexpected_state(intent, "confirmed")
+        automatic = intent["automatic_payment_methods"]
+        if automatic and automatic["allow_redirects"] == "always" and not params.get("return_url"):
+            raise invalid(_NEEDS_RETURN_URL, param="return_url")
+        if params.get("payment_method"):
+            intent["payment_method"] = self._method_for(params["payment_method"], intent["customer"])["id"]
+        if intent["payment_method"] is None:
+            raise invalid("You cannot confirm this PaymentIntent because it's missing a payment method.",
+                          code="payment_intent_unexpected_state")  # fmt: skip
+        intent.update({name: params[name] or None for name in _PLAIN if name in params})
+        intent["next_action"] = None
+        if "payment_method_options" in params:
+            intent["payment_method_options"] = _options(params)
+        method = self._methods.get(intent["payment_method"])
+        test = self._methods.test_card(method)
+        if not self._methods.needs_cardholder(method):
+            return self._charge(intent, method, test, authenticated=False)
+        if params.get("off_session"):
+            # Nobody is there to authenticate (https://docs.stripe.com/declines/codes, `authentication_required`).
+            code = "authentication_required"
+            return self._charge(intent, method, replace(test, error_code=code, decline_code=code), authenticated=False)
+        return self._require_action(intent, params)
+
+    def _method_for(self, identifier: str, customer: str | None) -> Json:
+        method = self._methods.get(identifier)
+        if method["customer"] and method["customer"] != customer:
+            raise invalid("The payment method belongs to another customer.", param="payment_method")
+        return method
+
+    def _require_action(self, intent: Json, params: Json) -> Json:
+        url = f"{self._desk.base_url}/_sandbox/payment_intents/{intent['id']}/authenticate"
+        intent["status"] = "requires_action"
+        intent["next_action"] = {
+            "type": "redirect_to_url",
+            "redirect_to_url": {"return_url": params.get("return_url"), "url": url},
+        }
+        self._desk.store.put(intent)
+        self._desk.events.emit("payment_intent.requires_action", intent)
+        return intent
+
+    def authenticate(self, identifier: str, *, succeed: bool) -> Json:
+        """What the cardholder does on the 3-D Secure page. May raise Declined: authenticated cards decline, too."""
+        intent = self._desk.load("payment_intent", identifier, "intent")
+        if intent["status"] != "requires_action":
+            raise _unexpected_state(intent, "authenticated")
+        intent["next_action"] = None
+        method = self._methods.get(intent["payment_method"])
+        if succeed:
+            return self._charge(intent, method, self._methods.test_card(method), authenticated=True)
+        intent.update(status="requires_payment_method", payment_method=None)
+        intent["last_payment_error"] = {
+            "type": "invalid_request_error",
+            "code": "payment_intent_authentication_failure",
+            "message": "The provided PaymentMethod has failed authentication.",
+            "payment_method": method,
+        }
+        self._desk.store.put(intent)
+        self._desk.events.emit("payment_intent.payment_failed", intent)
+        return intent
+
+    def _charge(self, intent: Json, method: Json, test: TestCard, *, authenticated: bool) -> Json:
+        charge = self._charges.make(intent, method, test, authenticated=authenticated)
+        intent["latest_charge"] = charge["id"]
+        self._desk.store.put(charge, parent=intent["id"])
+        if test.error_code:
+            raise Declined(self._decline(intent, charge, method, test))
+        intent["last_payment_error"] = None
+        if intent["setup_future_usage"] and intent["customer"]:
+            method = self._methods.keep(method, intent["customer"])
+            self._methods.set_up(method)
+        if intent["capture_method"] == "manual":
+            intent.update(status="requires_capture", amount_capturable=intent["amount"])
+            self._desk.store.put(intent)
+            self._desk.remind("payment_intent.expire", intent["id"], after_seconds=AUTHORIZATION_SECONDS)
+            self._desk.events.emit("charge.succeeded", charge)
+            self._desk.events.emit("payment_intent.amount_capturable_updated", intent)
+            return intent
+        return self._collect(intent, charge, intent["amount"], test)
+
+    def _decline(self, intent: Json, charge: Json, method: Json, test: TestCard) -> StripeError:
+        error = card_error(test, method, charge=charge["id"])
+        intent["last_payment_error"] = dict(error.body["error"])
+        intent.update(status="requires_payment_method", payment_method=None)
+        self._desk.store.put(intent)
+        self._desk.events.emit("charge.failed", charge)
+        self._desk.events.emit("payment_intent.payment_failed", intent)
+        error.body["error"]["payment_intent"] = intent
+        return error
+
+    def _collect(self, intent: Json, charge: Json, amount: int, test: TestCard, *, final: bool = True) -> Json:
+        before = dict(charge)
+        received = intent["amount_received"] + amount
+        final = final or received == intent["amount"]
+        self._charges.capture(charge, amount, test)
+        intent.update(amount_received=received, amount_capturable=0 if final else intent["amount"] - received)
+        intent["status"] = "succeeded" if final else "requires_capture"
+        self._desk.store.put(intent)
+        if intent["capture_method"] == "manual":
+            self._desk.events.emit("charge.captured", charge, before=differences(before, charge))
+        else:
+            self._desk.events.emit("charge.succeeded", charge)
+        if final:
+            self._desk.forget("payment_intent.expire", intent["id"])
+        kind = "payment_intent.succeeded" if final else "payment_intent.amount_capturable_updated"
+        self._desk.events.emit(kind, intent)
+        return intent
+
+    def capture(self, identifier: str, params: Json) -> Json:
+        """POST /v1/payment_intents/{id}/capture: in full or in part. The rest is released, unless the charge grants further
+        captures and `final_capture` is false (https://docs.stripe.com/payments/multicapture)."""
+        intent = self._desk.load("payment_intent", identifier, "intent")
+        if intent["status"] != "requires_capture":
+            raise _unexpected_state(intent, "captured")
+        charge = self._desk.load("charge", intent["latest_charge"], "charge")
+        granted = charge["payment_method_details"]["card"]["multicapture"]["status"] == "available"
+        final: bool = params.get("final_capture", True)
+        if not final and not granted:
+            raise invalid("This PaymentIntent does not support multicapture.", param="final_capture")
+        amount: int = params["amount_to_capture"] if "amount_to_capture" in params else intent["amount_capturable"]
+        least = 0 if final and intent["amount_received"] else 1
+        if amount < least:
+            raise invalid("Invalid positive integer", code="parameter_invalid_integer", param="amount_to_capture")
+        if amount > intent["amount_capturable"]:
+            raise invalid(
+                "The requested capture amount is greater than the amount you can capture for this charge.",
+                code="amount_too_large",
+                param="amount_to_capture",
+            )
+        merge_metadata(intent, params.get("metadata"))
+        test = self._methods.test_card({"id": charge["payment_method"]})
+        return self._collect(intent, charge, amount, test, final=final)
+
+    def cancel(self, identifier: str, params: Json) -> Json:
+        """POST /v1/payment_intents/{id}/cancel: an authorization is let go."""
+        intent = self._desk.load("payment_intent", identifier, "intent")
+        if intent["status"] not in CANCELABLE or intent["amount_received"]:
+            raise _unexpected_state(intent, "canceled")
+        return self._close(intent, params.get("cancellation_reason"), "charge.refunded")
+
+    def expire(self, identifier: str) -> None:
+        """The authorization window ends: what was captured stays captured, the rest is let go."""
+        intent = self._desk.load("payment_intent", identifier, "intent")
+        if intent["status"] != "requires_capture":
+            return
+        if not intent["amount_received"]:
+            self._close(intent, "automatic", "charge.expired")
+            return
+        intent.update(status="succeeded", amount_capturable=0)
+        self._desk.store.put(intent)
+        self._desk.events.emit("payment_intent.succeeded", intent)
+
+    def _close(self, intent: Json, reason: str | None, event: str) -> Json:
+        if intent["status"] == "requires_capture":
+            self._charges.release(self._desk.load("charge", intent["latest_charge"], "charge"), event)
+        self._desk.forget("payment_intent.expire", intent["id"])
+        intent.update(
+            status="canceled",
+            amount_capturable=0,
+            canceled_at=self._desk.clock.now(),
+            cancellation_reason=reason,
+            next_action=None,
+        )
+        self._desk.store.put(intent)
+        self._desk.events.emit("payment_intent.canceled", intent)
+        return intent
+
+
+def automatic_methods(params: Json) -> Json | None:
+    """Return how the account's own choice of payment methods applies: by default where no types are named
+    (https://docs.stripe.com/upgrades#2023-08-16)."""
+    types = params.get("payment_method_types")
+    if types is not None and types != ["card"]:
+        raise invalid("The sandbox serves payments by card only.", param="payment_method_types")
+    given = params.get("automatic_payment_methods") or ({} if types else {"enabled": True})
+    if types and given.get("enabled"):
+        raise invalid("You may only specify one of these parameters: automatic_payment_methods, payment_method_types.")
+    return {"allow_redirects": "always", **given} if given.get("enabled") else None
+
+
+def _options(params: Json) -> Json:
+    card = (params.get("payment_method_options") or {}).get("card") or {}
+    kept = {name: card[name] for name in ("request_three_d_secure", "request_multicapture") if name in card}
+    base: Json = {"installments": None, "mandate_options": None, "network": None, "request_three_d_secure": "automatic"}
+    return {"card": base | kept}
+
+
+def _unexpected_state(intent: Json, verb: str) -> StripeError:
+    return invalid(
+        f"This PaymentIntent could not be {verb} because it has a status of {intent['status']}.",
+        code="payment_intent_unexpected_state",
+        payment_intent=intent,
+    )
