@@ -10,7 +10,10 @@ from typing import Final, Self
 ROOT: Final = Path(__file__).resolve().parent.parent
 PREFIX: Final = "PAYMESH_PORT_"
 DOMAINS: Final = ("identity", "payments", "wallets")
-KNOWN: Final = {"PAYMESH_DATA_DIR", "PAYMESH_CRASH_DIR"}
+# Handed to the servers as they are.
+PASSED_ON: Final = ("PAYMESH_LOG_LEVEL", "PAYMESH_OTLP_ENDPOINT")
+# PAYMESH_AUDIT_URLS is the command line's; whoever exported it for `paymesh audit` may still start a stack.
+KNOWN: Final = {"PAYMESH_DATA_DIR", "PAYMESH_AUDIT_URLS", *PASSED_ON}
 
 
 class StackRefused(Exception):
@@ -28,6 +31,7 @@ class Ports:
     wallets: int = 9003
     envoy_admin: int = 9901
     postgres: int = 5433
+    redis: int = 6380
     stripe_sandbox: int = 9100
     metrics_identity: int = 9201
     metrics_payments: int = 9202
@@ -35,7 +39,7 @@ class Ports:
 
     @classmethod
     def load(cls) -> Self:
-        """Read `PAYMESH_PORT_*`. Raises StackRefused for a name or number that cannot be."""
+        """Read `PAYMESH_PORT_*`. Raises StackRefused for a name or number that cannot be, or a port that two parts want."""
         known = {PREFIX + field.name.upper(): field.name for field in fields(cls)}
         values = {}
         for name, value in os.environ.items():
@@ -44,12 +48,20 @@ class Ports:
             if name not in known and name not in KNOWN:
                 raise StackRefused(f"{name}: no such setting. The stack reads {', '.join(sorted({*known, *KNOWN}))}.")
             if name in known:
-                if not value.isdigit() or not 0 < int(value) < 65536:
+                if not (value.isascii() and value.isdigit()) or not 0 < int(value) < 65536:
                     raise StackRefused(f"{name}={value}: must be a port number, 1 to 65535")
                 values[known[name]] = int(value)
-        return cls(**values)
+        ports = cls(**values)
+        owners: dict[int, str] = {}
+        for field in fields(cls):
+            port = getattr(ports, field.name)
+            if port in owners:
+                one, other = (PREFIX + name.upper() for name in (owners[port], field.name))
+                raise StackRefused(f"{one} and {other} are both {port}: each part needs a port of its own")
+            owners[port] = field.name
+        return ports
 
 
 def data_dir() -> Path:
     """Return the folder of this stack: `.paymesh` in the repository, or `PAYMESH_DATA_DIR`."""
-    return Path(os.environ.get("PAYMESH_DATA_DIR", ROOT / ".paymesh")).resolve()
+    return Path(os.environ.get("PAYMESH_DATA_DIR") or ROOT / ".paymesh").resolve()

@@ -1,12 +1,16 @@
 """The dev certificates, made on first start and never committed.
 
 Two authorities: one for the mesh, whose leafs carry SPIFFE ids, and one for the edge's HTTPS certificate, so that whoever trusts
-the edge for curl cannot make a certificate of the mesh. Leafs live a day and are renewed at half of it by atomic rename.
+the edge for curl cannot make a certificate of the mesh. Leafs live a day and are renewed at half of it. A leaf's three files
+change at once, as in a mounted Kubernetes secret: they are links through `..data`, and a rename turns that to a new folder.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -86,16 +90,46 @@ class Authority:
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        write_private(folder / "ca.crt", self._certificate.public_bytes(serialization.Encoding.PEM))
-        write_private(folder / "tls.crt", certificate.public_bytes(serialization.Encoding.PEM))
-        write_private(folder / "tls.key", _pem(key))
+        publish(
+            folder,
+            {
+                "ca.crt": self._certificate.public_bytes(serialization.Encoding.PEM),
+                "tls.crt": certificate.public_bytes(serialization.Encoding.PEM),
+                "tls.key": _pem(key),
+            },
+        )
+
+
+def publish(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Replace a folder's files all at once: no reader ever pairs a new key with an old certificate."""
+    current = folder / "..data"
+    before = current.readlink().name if current.is_symlink() else None
+    version = folder / f"..{secrets.token_hex(8)}"
+    version.mkdir(mode=0o700)
+    for name, content in files.items():
+        write_private(version / name, content)
+    _turn(current, version.name)
+    for name in files:
+        if not (folder / name).is_symlink():
+            _turn(folder / name, f"..data/{name}")
+    if before is not None:
+        shutil.rmtree(folder / before, ignore_errors=True)
+
+
+def _turn(link: Path, target: str) -> None:
+    fresh = link.with_name(f".{link.name}.new")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target)
+    fresh.rename(link)
 
 
 def mesh_names(name: str) -> list[x509.GeneralName]:
-    """Return the names of a mesh leaf: the SPIFFE id, and a DNS name because Python clients refuse a URI alone."""
+    """Return the names of a mesh leaf: the SPIFFE id by which peers know it, a DNS name because Python clients refuse a URI
+    alone, and those under which a developer calls it directly (`buf curl https://localhost:9002`)."""
     return [
         x509.UniformResourceIdentifier(f"spiffe://paymesh/{name}"),
         x509.DNSName(f"{name}.paymesh.internal"),
+        *edge_names(),
     ]
 
 
@@ -115,7 +149,7 @@ def signing_key(folder: Path) -> None:
 def due(folder: Path) -> bool:
     """Tell whether a leaf is missing or past half of its life."""
     file = folder / "tls.crt"
-    if not file.exists() or not (folder / "tls.key").exists():
+    if not file.is_symlink() or not file.exists() or not (folder / "tls.key").exists():
         return True
     certificate = x509.load_pem_x509_certificate(file.read_bytes())
     return datetime.now(UTC) > certificate.not_valid_before_utc + LEAF / 2

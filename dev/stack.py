@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import shutil
-import signal
 import socket
 import ssl
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote, urlsplit
 
-import grpc
-import httpx
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-from dev import edge, pki
-from dev.paths import DOMAINS, PREFIX, Ports, StackRefused
+from dev import edge, pki, postgres, probes
+from dev.paths import DOMAINS, PASSED_ON, PREFIX, Ports, StackRefused
 from dev.postgres import EmbeddedPostgres
 from dev.secrets import SecretFolder
 from dev.supervisor import Part
+from dev.valkey import EmbeddedValkey
 
 AUDIT: Final = "audit"
+EVENTLOG: Final = "eventlog"
 RENEW_SECONDS: Final = 600.0
 FEE_PLAN: Final = {"version": "2026-11", "basis_points": 150, "fixed_minor": {"USD": 25, "EUR": 25}}
+# How a process reaches Stripe itself from behind a proxy; nothing else here leaves the machine.
+WAY_OUT: Final = (
+    "HTTPS_PROXY",
+    "https_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "REQUESTS_CA_BUNDLE",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +46,10 @@ class Stack:
     folder: Path
     ports: Ports
     postgres: EmbeddedPostgres | None
+    valkey: EmbeddedValkey | None
     secrets: SecretFolder
     mesh: pki.Authority
     public: pki.Authority
-    bcrypt_cost: int = 12
 
     @property
     def edge_url(self) -> str:
@@ -49,8 +58,8 @@ class Stack:
 
     @property
     def ca_file(self) -> Path:
-        """Return the certificate that vouches for the edge."""
-        return self.public.certificate_file
+        """Return the certificate that vouches for the edge, outside of the private folder: it is for everybody."""
+        return self.folder / "edge-ca.crt"
 
     def mesh_dir(self, name: str) -> Path:
         """Return the folder with a mesh certificate."""
@@ -58,39 +67,61 @@ class Stack:
 
     def admin_url(self) -> str:
         """Return the address of the database server for migrations."""
-        if self.postgres is None:
-            return os.environ["DATABASE_URL"]
-        return self.postgres.url()
+        return os.environ["DATABASE_URL"] if self.postgres is None else self.postgres.url()
+
+    def redis_url(self) -> str:
+        """Return the address of Redis."""
+        return os.environ["REDIS_URL"] if self.valkey is None else self.valkey.url()
+
+    def database_address(self) -> str:
+        """Return host and port of the database server."""
+        return urlsplit(self.admin_url()).netloc.rpartition("@")[2]
 
     def database_url(self, database: str, role: str) -> str:
-        """Return the address under which a role reaches a database."""
-        host = self.admin_url().rsplit("@", 1)[1].split("/", 1)[0]
-        return f"postgresql://paymesh_{role}:{self.secrets.password(f'role_{role}')}@{host}/{database}"
+        """Return the address under which a role reaches a database, with the options of the administrator's (`?sslmode=…`)."""
+        password = quote(self.secrets.password(f"role_{role}"), safe="")
+        options = urlsplit(self.admin_url()).query
+        address = f"postgresql://paymesh_{role}:{password}@{self.database_address()}/{database}"
+        return f"{address}?{options}" if options else address
+
+    def secret_files(self) -> dict[str, str]:
+        """Return, by server, the file that holds the address of its database."""
+        return {name: str(self.folder / "private" / name / "paymesh_database_url") for name in DOMAINS}
 
 
-def make_stack(folder: Path, ports: Ports, *, durable: bool = True, bcrypt_cost: int = 12) -> Stack:
-    """Prepare folders, authorities, secrets and Postgres' data."""
+def make_stack(folder: Path, ports: Ports) -> Stack:
+    """Prepare folders, authorities, certificates and secrets. Raises StackRefused."""
     folder.mkdir(parents=True, exist_ok=True)
+    for name in ("private", "tls", "stripe-sandbox"):
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name).chmod(0o700)
+    for name in ("crash", "run"):
+        (folder / name).mkdir(exist_ok=True)
     private = folder / "private"
     secrets = SecretFolder(private / "made")
-    postgres = None
+    embedded = valkey = None
     if "DATABASE_URL" not in os.environ:
-        postgres = EmbeddedPostgres(
-            folder / "postgres", port=ports.postgres, password=secrets.password("postgres"), durable=durable
+        embedded = EmbeddedPostgres(folder / "postgres", port=ports.postgres, password=secrets.password("postgres"))
+    elif not urlsplit(os.environ["DATABASE_URL"]).hostname:
+        raise StackRefused(
+            "DATABASE_URL names no host: it must look like postgresql://user:password@host:port/postgres"
         )
+    if "REDIS_URL" not in os.environ:
+        valkey = EmbeddedValkey(folder / "valkey", port=ports.redis, password=secrets.password("redis"))
+    if "_live_" in os.environ.get("STRIPE_API_KEY", ""):
+        raise StackRefused("STRIPE_API_KEY is a live key: the local stack moves no real money, give it a test key")
     stack = Stack(
         folder=folder,
         ports=ports,
-        postgres=postgres,
+        postgres=embedded,
+        valkey=valkey,
         secrets=secrets,
         mesh=pki.Authority(private / "ca", "mesh"),
         public=pki.Authority(private / "ca", "edge"),
-        bcrypt_cost=bcrypt_cost,
     )
+    stack.ca_file.write_bytes(stack.public.certificate_file.read_bytes())
     renew(stack)
     pki.signing_key(private / "jwt")
-    (folder / "crash").mkdir(exist_ok=True)
-    (folder / "run").mkdir(exist_ok=True)
     return stack
 
 
@@ -111,20 +142,21 @@ def renew(stack: Stack) -> None:
         pki.write_private(run / "sds-mesh.yaml", edge.sds("mesh", stack.mesh_dir("edge")).encode())
 
 
-async def keep_renewed(stack: Stack) -> None:
-    """Renew certificates until cancelled."""
+async def keep_renewed(stack: Stack, say: Callable[[str, float | None], None]) -> None:
+    """Renew certificates until cancelled; a failure is said and tried again, well before a certificate ends."""
     while True:
         await asyncio.sleep(RENEW_SECONDS)
-        await asyncio.to_thread(renew, stack)
+        try:
+            await asyncio.to_thread(renew, stack)
+        except OSError as error:
+            say(f"certificates could not be renewed: {error}", None)
 
 
 def check_ports(stack: Stack) -> None:
-    """Refuse to start where a port is in use, naming the setting that moves it. Raises StackRefused."""
-    skipped = set()
-    if stack.postgres is None:
-        skipped.add("postgres")
-    if "STRIPE_API_KEY" in os.environ:
-        skipped.add("stripe_sandbox")
+    """Refuse to start where ports are in use, naming the settings that move them. Raises StackRefused."""
+    embedded = {"postgres": stack.postgres is not None, "redis": stack.valkey is not None}
+    embedded["stripe_sandbox"] = "STRIPE_API_KEY" not in os.environ
+    complaints = []
     for name in type(stack.ports).__dataclass_fields__:
         port = getattr(stack.ports, name)
         with socket.socket() as probe:
@@ -132,63 +164,91 @@ def check_ports(stack: Stack) -> None:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError as error:
-                if name not in skipped:
-                    setting = f"{PREFIX}{name.upper()}"
-                    raise StackRefused(
-                        f"port {port} ({name}) is in use: stop what uses it, or set {setting}"
-                    ) from error
+                setting = f"{PREFIX}{name.upper()}"
+                if not embedded.get(name, True):
+                    continue
+                if error.errno == errno.EADDRINUSE:
+                    complaints.append(f"port {port} ({name}) is in use: stop what uses it, or set {setting}")
+                else:
+                    complaints.append(f"port {port} ({name}) may not be used ({error.strerror}): set {setting}")
+    if complaints:
+        raise StackRefused("\n  ".join(complaints))
 
 
-def parts(stack: Stack) -> list[Part]:
-    """Return the parts in the order in which a reader would start them."""
+def parts(stack: Stack, say: Callable[[str, float | None], None]) -> list[Part]:
+    """Return the parts in the order in which a reader would start them. `say` tells the user where data lives, if not here."""
     made: list[Part] = []
-    needs_database: tuple[str, ...] = ()
-    if stack.postgres is not None:
-        stack.postgres.prepare()
-        postgres = stack.postgres
-        made.append(
-            Part(
-                name="postgres",
-                command=postgres.command(),
-                ready=lambda: asyncio.to_thread(postgres.answers),
-                stop_signal=signal.SIGINT,
-            )
-        )
-        needs_database = ("postgres",)
-    made.append(_migrate(stack, needs_database))
+    if stack.postgres is None:
+        _check_database(stack)
+    else:
+        made.append(_postgres(stack.postgres, say))
+    if stack.valkey is not None:
+        made.append(Part(name="valkey", command=stack.valkey.command, ready=stack.valkey.answers))
     if "STRIPE_API_KEY" not in os.environ:
         made.append(_sandbox(stack))
-    made += [_server(stack, domain) for domain in DOMAINS]
+    made.append(_migrate(stack, needs=tuple(part.name for part in made if part.name == "postgres")))
+    started = {part.name for part in made}
+    made += [_server(stack, domain, uses=("stripe-sandbox", "valkey"), started=started) for domain in DOMAINS]
     made.append(_envoy(stack))
     return made
 
 
-def _python(*words: str) -> Sequence[str]:
-    return (sys.executable, *words)
+def _check_database(stack: Stack) -> None:
+    hint = "Look at the user and password in DATABASE_URL."
+    if not postgres.answers(stack.admin_url(), hint=hint):
+        raise StackRefused(
+            f"DATABASE_URL: no Postgres answers at {stack.database_address()}; start it, or unset DATABASE_URL"
+        )
 
 
-def _migrate(stack: Stack, needs: tuple[str, ...]) -> Part:
+def _postgres(server: EmbeddedPostgres, say: Callable[[str, float | None], None]) -> Part:
+    def command() -> Sequence[str | Path]:
+        note = server.prepare()
+        if note:
+            say(note, None)
+        return server.command()
+
+    return Part(
+        name="postgres",
+        command=command,
+        ready=lambda: _answers(server),
+        stop_signal=postgres.STOP_SIGNAL,
+        death_signal=postgres.STOP_SIGNAL,
+    )
+
+
+async def _answers(server: EmbeddedPostgres) -> bool:
+    return await probes.listens(server.port) and await asyncio.to_thread(server.answers)
+
+
+def _python(*words: str) -> Callable[[], Sequence[str]]:
+    return lambda: (sys.executable, *words)
+
+
+def _migrate(stack: Stack, *, needs: tuple[str, ...]) -> Part:
     folder = SecretFolder(stack.folder / "private" / "migrate")
     folder.put("paymesh_admin_database_url", stack.admin_url())
     for name in (*DOMAINS, AUDIT):
         folder.put(f"paymesh_role_password_{name}", stack.secrets.password(f"role_{name}"))
-
-    async def never_asked() -> bool:
-        return True
-
     return Part(
         name="migrate",
         command=_python("-m", "servers", "migrate"),
-        ready=never_asked,
+        ready=_always,
         needs=needs,
         env={"PAYMESH_SECRETS_DIR": str(folder.path)},
         once=True,
     )
 
 
+async def _always() -> bool:
+    return True
+
+
 def _sandbox(stack: Stack) -> Part:
     async def ready() -> bool:
-        return await _answers(f"http://127.0.0.1:{stack.ports.stripe_sandbox}/_sandbox/healthz")
+        port = stack.ports.stripe_sandbox
+        url = f"http://127.0.0.1:{port}/_sandbox/healthz"
+        return await probes.listens(port) and await probes.fetch(url, _trust(stack)) is not None
 
     return Part(
         name="stripe-sandbox",
@@ -206,60 +266,56 @@ def _sandbox(stack: Stack) -> Part:
     )
 
 
-def _server(stack: Stack, domain: str) -> Part:
+def _server(stack: Stack, domain: str, *, uses: tuple[str, ...], started: set[str]) -> Part:
     folder = SecretFolder(stack.folder / "private" / domain)
     folder.put("paymesh_database_url", stack.database_url(domain, domain))
-    folder.put("paymesh_eventlog_url", stack.database_url("eventlog", domain))
+    folder.put("paymesh_eventlog_url", stack.database_url(EVENTLOG, domain))
     folder.put("paymesh_seal_key", stack.secrets.key(f"seal_{domain}"))
     folder.put("paymesh_page_token_key", stack.secrets.key(f"page_token_{domain}"))
+    port = getattr(stack.ports, domain)
     env = {
         "PAYMESH_PROFILE": "dev",
-        "PAYMESH_GRPC_PORT": str(getattr(stack.ports, domain)),
+        "PAYMESH_GRPC_PORT": str(port),
         "PAYMESH_METRICS_PORT": str(getattr(stack.ports, f"metrics_{domain}")),
         "PAYMESH_TLS_DIR": str(stack.mesh_dir(domain)),
         "PAYMESH_PEERS": json.dumps({name: f"127.0.0.1:{getattr(stack.ports, name)}" for name in DOMAINS}),
         "PAYMESH_CRASH_DIR": str(stack.folder / "crash"),
         "PAYMESH_SECRETS_DIR": str(folder.path),
+        **_given(PASSED_ON),
     }
-    if domain == "identity":
-        folder.put("paymesh_password_pepper", stack.secrets.key("password_pepper"))
-        folder.put("paymesh_api_key_pepper", stack.secrets.key("api_key_pepper"))
-        env |= {
-            "PAYMESH_JWT_ISSUER": stack.edge_url,
-            "PAYMESH_JWT_KEYS_DIR": str(stack.folder / "private" / "jwt"),
-            "PAYMESH_BCRYPT_COST": str(stack.bcrypt_cost),
-        }
-    if domain == "payments":
-        real = os.environ.get("STRIPE_API_KEY")
-        folder.put("paymesh_stripe_api_key", real or stack.secrets.prefixed("stripe_api_key", "sk_test_"))
-        webhook = os.environ.get("STRIPE_WEBHOOK_SECRET") or stack.secrets.prefixed("stripe_webhook", "whsec_")
-        folder.put("paymesh_stripe_webhook_secrets", webhook)
-        env["PAYMESH_FEE_PLAN"] = json.dumps(FEE_PLAN)
-        if real is None:
-            env["PAYMESH_STRIPE_API_BASE"] = f"http://127.0.0.1:{stack.ports.stripe_sandbox}"
+    own: dict[str, Callable[[Stack, SecretFolder], Mapping[str, str]]] = {"identity": _identity, "payments": _payments}
+    if domain in own:
+        env |= own[domain](stack, folder)
     return Part(
         name=domain,
         command=_python("-m", "servers", domain),
-        ready=lambda: healthy(stack, domain),
+        ready=lambda: probes.serving(domain, port, stack.mesh_dir("dev")),
         needs=("migrate",),
+        uses=tuple(name for name in uses if name in started),
         env=env,
     )
 
 
-async def healthy(stack: Stack, domain: str) -> bool:
-    """Ask a server for its health over mTLS, as the `dev` peer."""
-    folder = stack.mesh_dir("dev")
-    credentials = grpc.ssl_channel_credentials(
-        *((folder / name).read_bytes() for name in ("ca.crt", "tls.key", "tls.crt"))
-    )
-    options = [("grpc.ssl_target_name_override", f"{domain}.paymesh.internal"), ("grpc.enable_retries", 0)]
-    address = f"127.0.0.1:{getattr(stack.ports, domain)}"
-    async with grpc.aio.secure_channel(address, credentials, options=options) as channel:
-        try:
-            answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=1)  # type: ignore[attr-defined]  # its stubs lack the methods
-        except grpc.aio.AioRpcError:
-            return False
-    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+def _identity(stack: Stack, folder: SecretFolder) -> Mapping[str, str]:
+    folder.put("paymesh_password_pepper", stack.secrets.key("password_pepper"))
+    folder.put("paymesh_api_key_pepper", stack.secrets.key("api_key_pepper"))
+    folder.put("paymesh_redis_url", stack.redis_url())
+    return {"PAYMESH_JWT_ISSUER": stack.edge_url, "PAYMESH_JWT_KEYS_DIR": str(stack.folder / "private" / "jwt")}
+
+
+def _payments(stack: Stack, folder: SecretFolder) -> Mapping[str, str]:
+    real = os.environ.get("STRIPE_API_KEY")
+    folder.put("paymesh_stripe_api_key", real or stack.secrets.prefixed("stripe_api_key", "sk_test_"))
+    webhook = os.environ.get("STRIPE_WEBHOOK_SECRET") or stack.secrets.prefixed("stripe_webhook", "whsec_")
+    folder.put("paymesh_stripe_webhook_secrets", webhook)
+    plan = {"PAYMESH_FEE_PLAN": json.dumps(FEE_PLAN)}
+    if real is not None:
+        return plan | _given(WAY_OUT)
+    return plan | {"PAYMESH_STRIPE_API_BASE": f"http://127.0.0.1:{stack.ports.stripe_sandbox}"}
+
+
+def _given(names: Sequence[str]) -> dict[str, str]:
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def _envoy(stack: Stack) -> Part:
@@ -267,44 +323,23 @@ def _envoy(stack: Stack) -> Part:
     if binary is None:
         raise StackRefused("the envoy binary is missing: run `make clean` and `make up` again")
     file = stack.folder / "run" / "envoy.yaml"
-    file.write_text(
-        edge.render(
-            edge.EdgeSettings(
-                ports=stack.ports,
-                run_dir=stack.folder / "run",
-                mesh_dir=stack.mesh_dir("edge"),
-                issuer=stack.edge_url,
-            )
+
+    def command() -> Sequence[str | Path]:
+        settings = edge.EdgeSettings(
+            ports=stack.ports, run_dir=file.parent, mesh_dir=stack.mesh_dir("edge"), issuer=stack.edge_url
         )
-    )
-    context = ssl.create_default_context(cafile=str(stack.ca_file))
+        file.write_text(edge.render(settings))
+        return (binary, "-c", file, "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning")
 
-    async def ready() -> bool:
-        stats = f"http://127.0.0.1:{stack.ports.envoy_admin}/clusters"
-        return await _answers(f"{stack.edge_url}/healthz", context) and await _all_healthy(stats)
-
+    trust = _trust(stack)
     return Part(
         name="envoy",
-        command=(binary, "-c", str(file), "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"),
-        ready=ready,
-        needs=("identity",),
+        command=command,
+        ready=lambda: probes.edge_serves(stack.edge_url, stack.ports.envoy_admin, trust),
+        # After them: an Envoy that finds no server at first asks again only after pauses, and is ready a second later (measured).
+        needs=DOMAINS,
     )
 
 
-async def _answers(url: str, verify: ssl.SSLContext | bool = True) -> bool:
-    async with httpx.AsyncClient(verify=verify, timeout=1) as client:
-        try:
-            return (await client.get(url)).status_code == 200
-        except httpx.HTTPError:
-            return False
-
-
-async def _all_healthy(url: str) -> bool:
-    """Tell whether Envoy has found every server healthy: before that it answers 503."""
-    async with httpx.AsyncClient(timeout=1) as client:
-        try:
-            text = (await client.get(url)).text
-        except httpx.HTTPError:
-            return False
-    flags = [line for line in text.splitlines() if "::health_flags::" in line and line.split("::")[0] in DOMAINS]
-    return len(flags) == len(DOMAINS) and all(line.endswith("::healthy") for line in flags)
+def _trust(stack: Stack) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(stack.ca_file))

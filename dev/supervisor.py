@@ -6,7 +6,7 @@ A program dies with the supervisor whatever happens to it: each asks the kernel 
 from __future__ import annotations
 
 import asyncio
-import ctypes
+import contextlib
 import os
 import signal
 import time
@@ -15,15 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-PR_SET_PDEATHSIG: Final = 1
+from dev.processes import Records, tethered
+
 RESTART_SECONDS: Final = (0.1, 0.5, 2.0, 5.0)
 CALM_SECONDS: Final = 10.0
 STOP_SECONDS: Final = 12.0
 READY_SECONDS: Final = 45.0
-PROBE_SECONDS: Final = 0.05
+PROBE_SECONDS: Final = 0.04
+TAIL_LINES: Final = 15
 
 Probe = Callable[[], Awaitable[bool]]
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class PartFailed(Exception):
@@ -35,27 +36,46 @@ class Part:
     """A program of the stack."""
 
     name: str
-    command: Sequence[str | Path]
+    command: Callable[[], Sequence[str | Path]]
+    """Makes ready what the program needs on disk and returns its command line; called in a thread, before each start."""
     ready: Probe
     needs: tuple[str, ...] = ()
+    """Parts that are ready before this one starts, and stop after it."""
+    uses: tuple[str, ...] = ()
+    """Parts that stop after this one, although it may start beside them."""
     env: Mapping[str, str] = field(default_factory=dict)
     once: bool = False
     """Whether the program is to run to its end, like a migration, instead of serving."""
     stop_signal: signal.Signals = signal.SIGTERM
+    death_signal: signal.Signals = signal.SIGKILL
+    """What the program gets when the supervisor is gone."""
 
 
 class Supervisor:
     """Runs parts."""
 
-    def __init__(self, parts: Sequence[Part], *, logs: Path, say: Callable[[str, float], None], cwd: Path) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        *,
+        logs: Path,
+        records: Records,
+        say: Callable[[str, float | None], None],
+        cwd: Path,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._parts = {part.name: part for part in parts}
         self._logs = logs
+        self._records = records
         self._say = say
         self._cwd = cwd
+        self._changed = changed
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._ready = {part.name: asyncio.Event() for part in parts}
         self._watchers: dict[str, asyncio.Task[None]] = {}
-        self._stopping = False
+        self._spawning: set[asyncio.Task[asyncio.subprocess.Process]] = set()
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
         self.seconds: dict[str, float] = {}
 
     @property
@@ -64,10 +84,11 @@ class Supervisor:
         return {name: process.pid for name, process in self._processes.items() if process.returncode is None}
 
     async def start(self) -> None:
-        """Start all parts, each as soon as what it needs is ready. Raises PartFailed."""
-        self._logs.mkdir(parents=True, exist_ok=True)
+        """Start all parts, each as soon as what it needs is ready. Raises a group of PartFailed and what commands raise."""
+        self._logs.mkdir(parents=True, exist_ok=True, mode=0o700)
         async with asyncio.TaskGroup() as group:
             for part in self._parts.values():
+                self._rotate(part)
                 group.create_task(self._bring_up(part))
 
     async def _bring_up(self, part: Part) -> None:
@@ -78,6 +99,7 @@ class Supervisor:
         if part.once:
             if await process.wait():
                 raise PartFailed(f"{part.name} failed:\n{self._tail(part)}")
+            self._records.forget(part.name)
         else:
             await self._until_ready(part, process, began)
             self._watchers[part.name] = asyncio.create_task(self._watch(part, process))
@@ -88,15 +110,23 @@ class Supervisor:
     async def _until_ready(self, part: Part, process: asyncio.subprocess.Process, began: float) -> None:
         while not await part.ready():
             if process.returncode is not None:
-                raise PartFailed(f"{part.name} ended with code {process.returncode}:\n{self._tail(part)}")
+                raise PartFailed(f"{part.name} {_ended(process.returncode)}:\n{self._tail(part)}")
             if time.monotonic() - began > READY_SECONDS:
                 raise PartFailed(f"{part.name} was not ready within {READY_SECONDS:.0f} s:\n{self._tail(part)}")
             await asyncio.sleep(PROBE_SECONDS)
 
     async def _spawn(self, part: Part) -> asyncio.subprocess.Process:
+        command = await asyncio.to_thread(part.command)
+        # A task of its own: if the start is cancelled at this very moment, `stop` still learns of the process.
+        task = asyncio.create_task(self._create(part, command))
+        self._spawning.add(task)
+        task.add_done_callback(self._spawning.discard)
+        return await asyncio.shield(task)
+
+    async def _create(self, part: Part, command: Sequence[str | Path]) -> asyncio.subprocess.Process:
         with (self._logs / f"{part.name}.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
-                *(str(word) for word in part.command),
+                *tethered(command, part.death_signal),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -104,32 +134,46 @@ class Supervisor:
                 env={"PATH": os.environ.get("PATH", ""), "LANG": "C.UTF-8", **part.env},
                 # A session of its own: Ctrl-C reaches the supervisor alone, which stops the parts in order.
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
             )
         self._processes[part.name] = process
+        self._records.write(part.name, process.pid, part.stop_signal)
         return process
 
     async def _watch(self, part: Part, process: asyncio.subprocess.Process) -> None:
-        """Restart a part that ends, at once the first time, slower if it keeps ending."""
+        """Restart a part that ends: at once the first time, slower if it keeps ending."""
         falls = 0
         while True:
             began = time.monotonic()
             code = await process.wait()
-            if self._stopping:
+            if self._stopping.is_set():
                 return
-            falls = 0 if time.monotonic() - began > CALM_SECONDS else min(falls + 1, len(RESTART_SECONDS) - 1)
-            self._say(f"{part.name} ended with code {code}: restarting", 0.0)
-            await asyncio.sleep(RESTART_SECONDS[falls])
-            if self._stopping:
+            falls = 0 if time.monotonic() - began > CALM_SECONDS else falls
+            pause = RESTART_SECONDS[min(falls, len(RESTART_SECONDS) - 1)]
+            falls += 1
+            self._say(f"{part.name} {_ended(code)}: restarting" + (f" in {pause:.0f} s" if pause > 1 else ""), None)
+            if await _within(pause, self._stopping):
                 return
-            process = await self._spawn(part)
+            process = await self._again(part)
+
+    async def _again(self, part: Part) -> asyncio.subprocess.Process:
+        began = time.monotonic()
+        process = await self._spawn(part)
+        self._changed()
+        try:
+            await self._until_ready(part, process, began)
+        except PartFailed:
+            return process  # it is watched on: an ended one starts once more, a slow one may still come
+        if not self._stopping.is_set():
+            self._say(f"{part.name} is back", round(time.monotonic() - began, 2))
+        return process
 
     async def stop(self) -> None:
         """Stop all parts, those that need others first; by force where a part does not end in time."""
-        self._stopping = True
+        self._stopping.set()
+        await asyncio.gather(*self._spawning, return_exceptions=True)
         left = dict(self._parts)
         while left:
-            needed = {need for part in left.values() for need in part.needs}
+            needed = {other for part in left.values() for other in (*part.needs, *part.uses)}
             wave = [part for part in left.values() if part.name not in needed] or list(left.values())
             await asyncio.gather(*(self._end(part) for part in wave))
             for part in wave:
@@ -138,22 +182,49 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*self._watchers.values(), return_exceptions=True)
 
+    def hurry(self) -> None:
+        """Stop what is still stopping by force: the second Ctrl-C."""
+        self._hurry.set()
+
     async def _end(self, part: Part) -> None:
         process = self._processes.get(part.name)
-        if process is None or process.returncode is not None:
-            return
-        process.send_signal(part.stop_signal)
-        try:
-            async with asyncio.timeout(STOP_SECONDS):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        if process is not None and process.returncode is None:
+            _send(process, part.stop_signal)
+            ending = asyncio.create_task(process.wait())
+            hurry = asyncio.create_task(self._hurry.wait())
+            await asyncio.wait({ending, hurry}, timeout=STOP_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            hurry.cancel()
+            if not ending.done():
+                self._say(f"{part.name} did not end: stopping it by force", None)
+                _send(process, signal.SIGKILL)
+            await ending
+        self._records.forget(part.name)
+
+    def _rotate(self, part: Part) -> None:
+        """Begin a new log; the one of the run before stays beside it."""
+        log = self._logs / f"{part.name}.log"
+        if log.exists() and log.stat().st_size:
+            log.replace(log.with_suffix(".log.1"))
 
     def _tail(self, part: Part) -> str:
         file = self._logs / f"{part.name}.log"
-        return "\n".join(file.read_text(errors="replace").splitlines()[-15:])
+        return "\n".join(file.read_text(errors="replace").splitlines()[-TAIL_LINES:])
 
 
-def _die_with_parent() -> None:
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def _send(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it ended by itself meanwhile
+        process.send_signal(number)
+
+
+def _ended(code: int) -> str:
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+
+
+async def _within(seconds: float, event: asyncio.Event) -> bool:
+    """Wait, and tell whether the event came meanwhile."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

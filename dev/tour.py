@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import shlex
 import ssl
-import sys
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx
+
+from dev.paths import ROOT
+
+CALL_SECONDS: Final = 20.0
+SETTLE_SECONDS: Final = 30.0
+POLL_SECONDS: Final = 0.1
+PROXIES: Final = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 
 
 class TourFailed(Exception):
@@ -21,77 +30,124 @@ class TourFailed(Exception):
 class Guide:
     """Makes calls and shows them."""
 
-    def __init__(self, edge_url: str, ca_file: Path) -> None:
+    def __init__(self, client: httpx.AsyncClient, edge_url: str, ca_file: Path) -> None:
+        self._client = client
         self._edge_url = edge_url
         self._ca_file = ca_file
-        self._client = httpx.Client(
-            base_url=edge_url, verify=ssl.create_default_context(cafile=str(ca_file)), timeout=20
-        )
 
-    def call(
-        self, title: str, method: str, path: str, body: dict[str, Any] | None = None, *, token: str = "", rpc: str = ""
+    async def call(
+        self,
+        title: str,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        token: str = "",
+        rpc: str = "",
     ) -> dict[str, Any]:
-        """Call over REST, show the line for curl and, where `rpc` is given, the one for gRPC."""
-        key = str(uuid.uuid4())
+        """Call over REST, show the line for curl and, where `rpc` is given, the one for gRPC. Raises TourFailed."""
         headers = {"authorization": f"Bearer {token}"} if token else {}
         if method == "POST":
-            headers["idempotency-key"] = key
-        answer = self._client.request(method, path, json=body, headers=headers)
-        self._show(title, method, path, body, headers, rpc)
+            headers["idempotency-key"] = str(uuid.uuid4())
+        print(f"\n# {title}", flush=True)
+        print(curl(self._edge_url, self._ca_file, method, path, headers, body))
+        if rpc:
+            print(buf_curl(self._edge_url, self._ca_file, rpc, headers, body))
+        began = time.monotonic()
+        document = await self._ask(method, path, headers, body)
+        told = " ".join(str(document[name]) for name in ("id", "state") if name in document)
+        print(f"# answered in {(time.monotonic() - began) * 1000:.0f} ms{': ' + told if told else ''}", flush=True)
+        return document
+
+    async def until(self, path: str, state: str, *, token: str) -> None:
+        """Read a resource until it is in a state, within a bound. Raises TourFailed."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while (found := await self._ask("GET", path, {"authorization": f"Bearer {token}"}, None))["state"] != state:
+            if time.monotonic() > deadline:
+                raise TourFailed(f"{path} is {found['state']} after {SETTLE_SECONDS:.0f} s, expected {state}")
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _ask(
+        self, method: str, path: str, headers: Mapping[str, str], body: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        try:
+            answer = await self._client.request(method, path, json=body, headers=headers)
+        except httpx.HTTPError as error:
+            raise TourFailed(f"{method} {path}: {type(error).__name__} {error}") from error
         if answer.is_error:
             raise TourFailed(f"{method} {path}: {answer.status_code} {answer.text}")
         document: dict[str, Any] = answer.json()
         return document
 
-    def _show(
-        self, title: str, method: str, path: str, body: dict[str, Any] | None, headers: dict[str, str], rpc: str
-    ) -> None:
-        print(f"\n# {title}")
-        words = ["curl", "--http1.1", "-sS", "--cacert", str(self._ca_file), "-X", method, f"{self._edge_url}{path}"]
-        for name, value in headers.items():
-            words += ["-H", f"{name}: {value}"]
-        if body is not None:
-            words += ["-H", "content-type: application/json", "-d", json.dumps(body)]
-        print(shlex.join(words))
-        if rpc:
-            words = [".venv/bin/buf", "curl", "--cacert", str(self._ca_file), "--protocol", "grpc"]
-            words += ["--schema", "generated/descriptors/paymesh.binpb"]
-            for name, value in headers.items():
-                words += ["-H", f"{name}: {value}"]
-            words += ["-d", json.dumps(body or {}), f"{self._edge_url}/{rpc}"]
-            print(shlex.join(words))
-        sys.stdout.flush()
+
+def curl(
+    edge_url: str, ca_file: Path, method: str, path: str, headers: Mapping[str, str], body: Mapping[str, Any] | None
+) -> str:
+    """Return the call as a line for a shell. HTTP/1.1, because an early answer makes older curls stumble over HTTP/2."""
+    words = ["curl", "--http1.1", "-sS", "--cacert", str(ca_file), "-X", method, f"{edge_url}{path}"]
+    if any(name in os.environ for name in PROXIES):
+        words[1:1] = ["--noproxy", "localhost"]
+    for name, value in headers.items():
+        words += ["-H", f"{name}: {value}"]
+    if body is not None:
+        words += ["-H", "content-type: application/json", "-d", json.dumps(body)]
+    return shlex.join(words)
 
 
-def tour(edge_url: str, ca_file: Path) -> float:
+def buf_curl(edge_url: str, ca_file: Path, rpc: str, headers: Mapping[str, str], body: Mapping[str, Any] | None) -> str:
+    """Return the call over gRPC as a line for a shell in the repository."""
+    schema = ROOT / "generated" / "descriptors" / "paymesh.binpb"
+    words = [".venv/bin/buf", "curl", "--cacert", str(ca_file), "--protocol", "grpc"]
+    words += ["--schema", str(schema.relative_to(ROOT))]
+    for name, value in headers.items():
+        words += ["-H", f"{name}: {value}"]
+    return shlex.join([*words, "-d", json.dumps(body or {}), f"{edge_url}/{rpc}"])
+
+
+async def tour(edge_url: str, ca_file: Path) -> float:
     """Register, log in, create a merchant, save a card, pay, refund in part, read the balances. Returns the (monotonic) second
     at which the payment was captured. Raises TourFailed."""
-    guide = Guide(edge_url, ca_file)
-    email, password = f"ada.{uuid.uuid4().hex[:8]}@example.com", uuid.uuid4().hex
-    person = {"email": email, "password": password}
-    guide.call("Register", "POST", "/v1/users:register", {**person, "display_name": "Ada"})
-    login = guide.call(
-        "Log in", "POST", "/v1/sessions", person, rpc="paymesh.identity.v1.IdentityService/CreateSession"
+    trust = ssl.create_default_context(cafile=str(ca_file))
+    async with httpx.AsyncClient(base_url=edge_url, verify=trust, timeout=CALL_SECONDS, trust_env=False) as client:
+        return await _purchase(Guide(client, edge_url, ca_file))
+
+
+async def _purchase(guide: Guide) -> float:
+    identity, payments, wallets = (
+        f"paymesh.{package}.v1.{service}"
+        for package, service in (
+            ("identity", "IdentityService"),
+            ("payments", "PaymentService"),
+            ("wallets", "WalletService"),
+        )
     )
+    person = {"email": f"ada.{uuid.uuid4().hex[:8]}@example.com", "password": uuid.uuid4().hex}
+    await guide.call("Register", "POST", "/v1/users:register", {**person, "display_name": "Ada"})
+    login = await guide.call("Log in", "POST", "/v1/sessions", person, rpc=f"{identity}/CreateSession")
     customer, user_id = login["access_token"], login["user"]["id"]
     shop = {"display_name": "Ada's Books", "country": "US", "default_currency": "USD"}
-    merchant = guide.call("Create a merchant", "POST", "/v1/merchants", shop, token=customer)
+    merchant = await guide.call("Create a merchant", "POST", "/v1/merchants", shop, token=customer)
     switch = {"merchant_id": merchant["id"]}
-    seller = guide.call("Act for it", "POST", "/v1/sessions:switch_merchant", switch, token=customer)["access_token"]
+    title = "Act for it"
+    seller = (await guide.call(title, "POST", "/v1/sessions:switch_merchant", switch, token=customer))["access_token"]
     card = {"stripe_payment_method_id": "pm_card_visa"}
-    method = guide.call("Save a test card, as the customer", "POST", "/v1/payment_methods", card, token=customer)
+    method = await guide.call("Save a test card, as the customer", "POST", "/v1/payment_methods", card, token=customer)
     order = {"amount": {"amount_minor": "2500", "currency": "USD"}, "customer_id": user_id, "description": "Two books"}
-    payment = guide.call("Ask for 25 dollars, as the merchant", "POST", "/v1/payments", order, token=seller)
+    title = "Ask for 25.00 USD, as the merchant"
+    rpc = f"{payments}/CreatePayment"
+    payment = await guide.call(title, "POST", "/v1/payments", order, token=seller, rpc=rpc)
     path = f"/v1/payments/{payment['id']}"
     use = {"payment_method_id": method["id"]}
-    paid = guide.call("Confirm, as the customer", "POST", f"{path}:confirm", use, token=customer)
+    paid = await guide.call("Confirm, as the customer", "POST", f"{path}:confirm", use, token=customer)
     if paid["state"] != "SUCCEEDED":
-        raise TourFailed(f"the payment is in {paid['state']}")
+        await guide.until(path, "SUCCEEDED", token=customer)
     captured = time.monotonic()
     part = {"amount": {"amount_minor": "500", "currency": "USD"}}
-    guide.call("Refund 5 dollars", "POST", f"{path}/refunds", part, token=seller)
-    guide.call("Read the payment", "GET", path, token=seller)
-    rpc = "paymesh.wallets.v1.WalletService/GetBalances"
-    balances = guide.call("Read the balances", "GET", "/v1/balances", token=seller, rpc=rpc)
-    print(json.dumps(balances, indent=2))
+    await guide.call("Refund 5.00 USD of it, as the merchant", "POST", f"{path}/refunds", part, token=seller)
+    await guide.call("Read the payment", "GET", path, token=seller)
+    rpc = f"{wallets}/GetBalances"
+    balances = await guide.call("Read the merchant's balances", "GET", "/v1/balances", token=seller, rpc=rpc)
+    for balance in balances["balances"]:
+        amounts = (f"{name} {balance[name]['amount_minor']}" for name in ("pending", "available", "reserved"))
+        print(f"# {balance['currency']}, minor units: {', '.join(amounts)}", flush=True)
     return captured
