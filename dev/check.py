@@ -38,16 +38,19 @@ def buf_lint() -> str:
 
 
 def buf_breaking() -> str:
-    """Compare the contract with the one of the last commit on the main branch, where there is one."""
+    """Compare the contract with the newest release's; before the first release, with the commit before this one."""
+    tag = ["git", "describe", "--tags", "--abbrev=0", "--match", "v[0-9]*"]
+    found = subprocess.run(tag, cwd=ROOT, capture_output=True, text=True, check=False)
+    before = found.stdout.strip() or "HEAD~1"
     shown = subprocess.run(
-        ["git", "show", "HEAD:generated/descriptors/paymesh.binpb"], cwd=ROOT, capture_output=True, check=False
+        ["git", "show", f"{before}:generated/descriptors/paymesh.binpb"], cwd=ROOT, capture_output=True, check=False
     )
     if shown.returncode:
-        return ""
-    with tempfile.NamedTemporaryFile(suffix=".binpb") as before:
-        before.write(shown.stdout)
-        before.flush()
-        return command("buf", "breaking", "generated/descriptors/paymesh.binpb", "--against", before.name)()
+        return ""  # a history of one commit
+    with tempfile.NamedTemporaryFile(suffix=".binpb") as image:
+        image.write(shown.stdout)
+        image.flush()
+        return command("buf", "breaking", "generated/descriptors/paymesh.binpb", "--against", image.name)()
 
 
 def envoy_config() -> str:
@@ -76,6 +79,7 @@ CHECKS: Final[Sequence[tuple[str, Callable[[], str]]]] = (
     ("layers", command("lint-imports")),
     ("edge config", envoy_config),
     ("types", command("mypy", *PYTHON_FOLDERS)),
+    ("schema", module("pytest", "-q", "tests/integration/test_schema.py")),
     ("unit", module("pytest", "-q", "tests/unit", "tests/property", "tests/architecture")),
 )
 

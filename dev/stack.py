@@ -271,6 +271,7 @@ def _server(stack: Stack, domain: str, *, uses: tuple[str, ...], started: set[st
     folder.put("paymesh_database_url", stack.database_url(domain, domain))
     folder.put("paymesh_eventlog_url", stack.database_url(EVENTLOG, domain))
     folder.put("paymesh_seal_key", stack.secrets.key(f"seal_{domain}"))
+    folder.put("paymesh_redis_url", stack.redis_url())
     folder.put("paymesh_page_token_key", stack.secrets.key(f"page_token_{domain}"))
     port = getattr(stack.ports, domain)
     env = {
@@ -299,7 +300,6 @@ def _server(stack: Stack, domain: str, *, uses: tuple[str, ...], started: set[st
 def _identity(stack: Stack, folder: SecretFolder) -> Mapping[str, str]:
     folder.put("paymesh_password_pepper", stack.secrets.key("password_pepper"))
     folder.put("paymesh_api_key_pepper", stack.secrets.key("api_key_pepper"))
-    folder.put("paymesh_redis_url", stack.redis_url())
     return {"PAYMESH_JWT_ISSUER": stack.edge_url, "PAYMESH_JWT_KEYS_DIR": str(stack.folder / "private" / "jwt")}
 
 

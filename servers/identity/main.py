@@ -26,6 +26,7 @@ async def build(context: Context[IdentitySettings]) -> Parts:
             settings.jwt_keys_dir, issuer=settings.jwt_issuer, audience=settings.jwt_audience, clock=context.clock
         ),
         secrets=secrets,
+        throttle=context.throttle,
         key_prefix="pm_sk_live_" if settings.livemode else "pm_sk_test_",
     )
     service = Service(

@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
 from servers.identity import store
 from servers.identity.domain import (
@@ -35,6 +36,10 @@ from servers.kernel.money import is_currency
 from servers.runtime.call import Principal
 from servers.runtime.db import Database, UnitOfWork
 from servers.runtime.idempotency import IdempotentRequest
+from servers.runtime.throttle import Limit, Throttle
+
+# Guessing one account's password from many addresses: ten tries at once, then one in a minute and a half.
+LOGINS_OF_ACCOUNT: Final = Limit(name="logins_of_account", burst=10, every_seconds=90)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +51,7 @@ class Deps:
     passwords: Passwords
     signer: Signer
     secrets: Secrets
+    throttle: Throttle
     key_prefix: str
 
 
@@ -75,7 +81,9 @@ async def register_user(
 
 
 async def log_in(deps: Deps, request: IdempotentRequest, *, email: str, password: str) -> Tokens:
-    """Log a user in. Raises LoginFailed, after the same time for an unknown address and a wrong password."""
+    """Log a user in. Raises LoginFailed, after the same time for an unknown address and a wrong password, and RateLimited, which
+    an unknown address meets just as well."""
+    await deps.throttle.take(LOGINS_OF_ACCOUNT, deps.secrets.hash(store.email_key(email)).hex()[:32])
     async with deps.db.read() as conn:
         user = await store.user_by_email(conn, email)
     if not await deps.passwords.matches(password, user.password_hash if user else None) or user is None:

@@ -119,6 +119,11 @@ ATTEMPT: Final = Machine(
         Arrow(_A.UNKNOWN, "require_action", _A.REQUIRES_ACTION, ""),
         Arrow(_A.UNKNOWN, "pend", _A.PENDING, ""),
         Arrow(_A.UNKNOWN, "give_up", _A.NEEDS_OPERATOR, ""),
+        # A person looks for the answer, and the provider may still send it.
+        Arrow(_A.NEEDS_OPERATOR, "succeed", _A.SUCCEEDED, ""),
+        Arrow(_A.NEEDS_OPERATOR, "decline", _A.DECLINED, ""),
+        Arrow(_A.NEEDS_OPERATOR, "require_action", _A.REQUIRES_ACTION, ""),
+        Arrow(_A.NEEDS_OPERATOR, "pend", _A.PENDING, ""),
     ),
 )
 _R = RefundState

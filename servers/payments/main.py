@@ -48,7 +48,7 @@ async def build(context: Context[PaymentsSettings]) -> Parts:
         add=payments_pb2_grpc.add_PaymentServiceServicer_to_server,
         descriptor=payments_pb2.DESCRIPTOR.services_by_name["PaymentService"],
     )
-    return Parts(services=[service], janitor=Janitor(context.db, resolvers(deps)), tasks=[webhooks.run])
+    return Parts(services=[service], janitor=Janitor(context.db, resolvers(deps)), jobs=webhooks.jobs())
 
 
 SERVER = Server(domain="payments", settings=PaymentsSettings, build=build)

@@ -136,6 +136,11 @@ class Outcomes:
         attempt = await store.advance_attempt(uow.conn, attempt, "lose", now=self._clock.now())
         return replace(payment, latest_attempt=attempt)
 
+    async def give_up(self, uow: UnitOfWork, payment: Payment, attempt: Attempt) -> Payment:
+        """Apply that nothing could be learnt of an attempt within the plan."""
+        attempt = await store.advance_attempt(uow.conn, attempt, "give_up", now=self._clock.now())
+        return replace(payment, latest_attempt=attempt)
+
     async def refund(self, uow: UnitOfWork, payment: Payment, refund: Refund, result: RefundResult) -> Refund:
         """Apply what Stripe says of a refund, and move the payment's counters with it."""
         trigger = _REFUND_TRIGGERS.get(result.state)

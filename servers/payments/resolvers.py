@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from servers.kernel.errors import Refusal
 from servers.payments import store
-from servers.payments.usecases import ATTACH, CONFIRM, REFUND_CALL, Deps, attach_method, drive_attempt, drive_refund
+from servers.payments.usecases import (
+    ATTACH,
+    CONFIRM,
+    REFUND_CALL,
+    Deps,
+    attach_method,
+    drive_attempt,
+    drive_refund,
+    give_up_attempt,
+)
 from servers.runtime.janitor import Resolver
 from servers.runtime.outbound import OutboundCall
 
@@ -32,4 +43,8 @@ def resolvers(deps: Deps) -> dict[str, Resolver]:
         except Refusal:
             return
 
-    return {ATTACH: attach, CONFIRM: confirm, REFUND_CALL: refund}
+    return {
+        ATTACH: Resolver(look=attach),
+        CONFIRM: Resolver(look=confirm, give_up=partial(give_up_attempt, deps)),
+        REFUND_CALL: Resolver(look=refund),
+    }

@@ -48,7 +48,7 @@ from servers.payments.peers import LedgerPeer
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import Database, UnitOfWork
 from servers.runtime.idempotency import IdempotentRequest
-from servers.runtime.outbound import READ_AFTER, RESEND_WITHIN, Answered, NotSent, Outbound, Outcome, Unknown
+from servers.runtime.outbound import RESEND_WITHIN, Answered, NotSent, Outbound, OutboundCall, Outcome, Unknown
 
 ATTACH: Final = "stripe.attach"
 CONFIRM: Final = "stripe.confirm"
@@ -285,6 +285,18 @@ async def _begin_attempt(deps: Deps, uow: UnitOfWork, payment_id: str, customer_
     return attempt
 
 
+async def learn_attempt(deps: Deps, attempt_id: str) -> Payment:
+    """Ask Stripe about an attempt and write down what it says; never sends, because the confirm may be on its way right now: news
+    of the attempt before it can arrive in the middle of this one."""
+    attempt, payment = await _load_attempt(deps, attempt_id)
+    if attempt.state in ATTEMPT.terminal or attempt.state is AttemptState.CREATED:
+        return payment
+    found = await _read(deps, payment, attempt)
+    if not isinstance(found, Answered) or isinstance(found.value, NotConfirmed):
+        return payment
+    return await _record(deps, attempt_id, found, None)
+
+
 async def drive_attempt(deps: Deps, attempt_id: str, request: IdempotentRequest | None = None) -> Payment:
     """Bring an attempt from where it is to what is known of it: send it if it never was, else ask Stripe."""
     attempt, payment = await _load_attempt(deps, attempt_id)
@@ -342,20 +354,42 @@ async def _send(deps: Deps, intent_id: str, attempt: Attempt) -> ChargeResult:
     return await deps.gateway.confirm(intent_id, attempt.stripe_payment_method_id, key=attempt.id)
 
 
+async def _read(deps: Deps, payment: Payment, attempt: Attempt) -> Outcome[ChargeResult]:
+    intent_id, prior = payment.stripe_payment_intent_id, attempt.prior_charge_id
+    return await deps.outbound.execute(
+        "stripe.read_intent", lambda: deps.gateway.read_intent(intent_id, prior_charge_id=prior)
+    )
+
+
 async def read_attempt(deps: Deps, payment: Payment, attempt: Attempt) -> Outcome[ChargeResult]:
     """Ask Stripe how an attempt ended. Where it was never carried out it is sent again, under the same key, while that is safe."""
-    intent_id = payment.stripe_payment_intent_id
-    found = await deps.outbound.execute(
-        "stripe.read_intent", lambda: deps.gateway.read_intent(intent_id, prior_charge_id=attempt.prior_charge_id)
-    )
+    found = await _read(deps, payment, attempt)
     if not isinstance(found, Answered):
         return Unknown(found.reason)
-    fresh = deps.clock.now() - attempt.create_time < RESEND_WITHIN
-    waiting = attempt.state is AttemptState.REQUIRES_ACTION
-    if isinstance(found.value, NotConfirmed) and fresh and not waiting:
-        again = await deps.outbound.execute(CONFIRM, lambda: _send(deps, intent_id, attempt))
-        return Unknown(again.reason) if isinstance(again, NotSent) else again
-    return found
+    if not isinstance(found.value, NotConfirmed) or attempt.state is AttemptState.REQUIRES_ACTION:
+        return found
+    if not await _may_send_again(deps, attempt):
+        return Unknown("not carried out, and too late to send again")
+    again = await deps.outbound.execute(CONFIRM, lambda: _send(deps, payment.stripe_payment_intent_id, attempt))
+    return Unknown(again.reason) if isinstance(again, NotSent) else again
+
+
+async def _may_send_again(deps: Deps, attempt: Attempt) -> bool:
+    """Say whether the same key is still safe: Stripe may forget keys after a day, and replays a 500 that it answered."""
+    if deps.clock.now() - attempt.create_time >= RESEND_WITHIN:
+        return False
+    async with deps.db.uow() as uow:
+        call = await uow.outbound.open_for(attempt.id)
+    return call is not None and call.resendable
+
+
+async def give_up_attempt(deps: Deps, uow: UnitOfWork, call: OutboundCall) -> None:
+    """Note that every look of the plan was in vain: a person must decide, unless Stripe tells by itself."""
+    attempt = await store.attempt_by_id(uow.conn, call.target)
+    payment = await store.payment(uow.conn, attempt.payment_id, merchant_id=attempt.merchant_id, lock=True)
+    attempt = await store.attempt_by_id(uow.conn, call.target)
+    if payment is not None and ATTEMPT.allows(attempt.state, "give_up"):
+        await deps.outcomes.give_up(uow, payment, attempt)
 
 
 async def _record(
@@ -398,9 +432,10 @@ async def refresh_payment(deps: Deps, payment: Payment) -> Payment:
     attempt = payment.latest_attempt
     if attempt is None or attempt.state in ATTEMPT.terminal or attempt.state is AttemptState.CREATED:
         return payment
-    if deps.clock.now() - attempt.update_time < READ_AFTER:
-        return payment
-    return await drive_attempt(deps, attempt.id)
+    async with deps.db.uow() as uow:
+        if not await uow.outbound.may_read(attempt.id):
+            return payment
+    return await learn_attempt(deps, attempt.id)
 
 
 # Refunds

@@ -1,29 +1,27 @@
-"""Stripe's webhooks: stored raw and once, answered, applied by a worker that reads the object as it is now.
+"""Stripe's webhooks: stored raw and once, answered, applied by a job that reads the object as it is now.
 
 Order and repetition do not matter: an event says only which object to look at.
 """
 
 from __future__ import annotations
 
-import asyncio
-from datetime import timedelta
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
 from prometheus_client import Counter
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 
 from servers.payments import store
-from servers.payments.domain import ATTEMPT, RefundState
+from servers.payments.domain import RefundState
 from servers.payments.gateway_stripe import WebhookEvent
-from servers.payments.usecases import Deps, drive_attempt
+from servers.payments.usecases import Deps, learn_attempt
 from servers.runtime.crashpoints import crash_point, declare
+from servers.runtime.jobs import Job
 from servers.runtime.outbound import Answered
 
-ROUND_SECONDS: Final = 0.5
+APPLY: Final = "payments.apply_stripe_event"
 TRIES: Final = 8
-LEASE: Final = timedelta(seconds=30)
 
 declare("payments.webhook.after_store", "payments.webhook.before_applied")
 _log = structlog.get_logger("webhooks")
@@ -31,18 +29,17 @@ _received = Counter("paymesh_stripe_events_total", "Stripe events", ["outcome"])
 
 _STORE = text(
     """
-    INSERT INTO stripe_events (id, type, object_id, payment_intent_id, refund_id, body, state, next_time, receive_time)
-    VALUES (:id, :type, :object_id, :intent, :refund_id, :body, 'STORED', :now, :now) ON CONFLICT (id) DO NOTHING
+    INSERT INTO stripe_events (id, type, object_id, payment_intent_id, refund_id, body, state, receive_time)
+    VALUES (:id, :type, :object_id, :intent, :refund_id, :body, 'STORED', :now) ON CONFLICT (id) DO NOTHING
     """
 )
-_DUE = text(
+_TRY = text(
     """
-    UPDATE stripe_events SET tries = tries + 1, next_time = :lease
-    WHERE id IN (SELECT id FROM stripe_events WHERE state = 'STORED' AND next_time <= :now
-                 ORDER BY next_time LIMIT 20 FOR UPDATE SKIP LOCKED)
-    RETURNING id, type, payment_intent_id, refund_id, tries
+    UPDATE stripe_events SET tries = tries + 1 WHERE id = :id AND state = 'STORED'
+    RETURNING type, payment_intent_id, refund_id, tries
     """
 )
+_SETTLE = text("UPDATE stripe_events SET state = :state, error = :error WHERE id = :id AND state = 'STORED'")
 
 
 class UnknownObject(Exception):
@@ -54,10 +51,13 @@ class Webhooks:
 
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
-        self._wake = asyncio.Event()
+
+    def jobs(self) -> Sequence[Job]:
+        """Return the job that applies events."""
+        return [Job(name=APPLY, run=self.apply, tries=TRIES)]
 
     async def receive(self, event: WebhookEvent, body: bytes) -> None:
-        """Store a verified event. A repeat changes nothing."""
+        """Store a verified event with the job that applies it. A repeat changes nothing."""
         async with self._deps.db.uow() as uow:
             new = await uow.conn.execute(
                 _STORE,
@@ -71,55 +71,32 @@ class Webhooks:
                     "now": self._deps.clock.now(),
                 },
             )
+            if new.rowcount:
+                await uow.jobs.defer(APPLY, event_id=event.id)
         crash_point("payments.webhook.after_store")
         _received.labels("stored" if new.rowcount else "repeat").inc()
-        self._wake.set()
 
-    async def run(self) -> None:
-        """Apply stored events until cancelled."""
-        while True:
-            self._wake.clear()
-            try:
-                applied = await self.round()
-            except SQLAlchemyError as error:
-                _log.warning("webhooks.interrupted", error=type(error).__name__)
-                applied = 0
-            if not applied:
-                try:
-                    async with asyncio.timeout(ROUND_SECONDS):
-                        await self._wake.wait()
-                except TimeoutError:
-                    continue
-
-    async def round(self) -> int:
-        """Apply the events that are due. Returns how many there were."""
-        now = self._deps.clock.now()
+    async def apply(self, *, event_id: str) -> None:
+        """Apply one stored event. Raises what went wrong, until the last try keeps the event as dead for a person to see."""
         async with self._deps.db.uow() as uow:
-            rows = (await uow.conn.execute(_DUE, {"now": now, "lease": now + LEASE})).all()
-        for row in rows:
-            error = ""
-            try:
-                await self._apply(row.type, row.payment_intent_id, row.refund_id)
-                crash_point("payments.webhook.before_applied")
-            except Exception as failure:
-                # The loop is the last line: the event is tried again, and in the end kept as dead for a person to see.
-                error = f"{type(failure).__name__}: {failure}"[:500]
-                _log.warning("webhook.failed", event_id=row.id, type=row.type, error=error, tries=row.tries)
-            await self._settle(row.id, row.tries, error)
-        return len(rows)
+            row = (await uow.conn.execute(_TRY, {"id": event_id})).one_or_none()
+        if row is None:
+            return
+        try:
+            await self._apply(row.type, row.payment_intent_id, row.refund_id)
+            crash_point("payments.webhook.before_applied")
+        except Exception as failure:
+            error = f"{type(failure).__name__}: {failure}"[:500]
+            if row.tries < TRIES:
+                raise
+            _log.error("webhook.dead", event_id=event_id, type=row.type, error=error)
+            await self._settle(event_id, "DEAD", error)
+        else:
+            await self._settle(event_id, "APPLIED", "")
 
-    async def _settle(self, event_id: str, tries: int, error: str) -> None:
-        state = "APPLIED" if not error else "DEAD" if tries >= TRIES else "STORED"
+    async def _settle(self, event_id: str, state: str, error: str) -> None:
         async with self._deps.db.uow() as uow:
-            await uow.conn.execute(
-                text("UPDATE stripe_events SET state = :state, error = :error, next_time = :next WHERE id = :id"),
-                {
-                    "state": state,
-                    "error": error,
-                    "next": self._deps.clock.now() + timedelta(seconds=2**tries),
-                    "id": event_id,
-                },
-            )
+            await uow.conn.execute(_SETTLE, {"state": state, "error": error, "id": event_id})
         _received.labels(state.lower()).inc()
 
     async def _apply(self, kind: str, intent_id: str, refund_id: str) -> None:
@@ -133,9 +110,7 @@ class Webhooks:
             payment = await store.payment_by_intent(conn, intent_id)
         if payment is None or payment.latest_attempt is None:
             raise UnknownObject(intent_id)
-        if payment.latest_attempt.state in ATTEMPT.terminal:
-            return
-        await drive_attempt(self._deps, payment.latest_attempt.id)
+        await learn_attempt(self._deps, payment.latest_attempt.id)
 
     async def _apply_refund(self, refund_id: str) -> None:
         deps = self._deps

@@ -27,16 +27,18 @@ from servers.runtime.eventlog import EventLog
 from servers.runtime.eventlog_postgres import PostgresEventLog
 from servers.runtime.interceptor import Interceptor
 from servers.runtime.janitor import Janitor
+from servers.runtime.jobs import Job, Worker
 from servers.runtime.pagination import Pages
 from servers.runtime.policy import FOREIGN, REFLECTION, policies_of
 from servers.runtime.relay import Relay
 from servers.runtime.sealed import Sealer
 from servers.runtime.settings import ServerSettings
+from servers.runtime.throttle import Throttle
 from servers.runtime.tls import Certificates
 
 DRAIN_SECONDS: Final = 5.0
 MESSAGE_BYTES_MAX: Final = 1 << 20
-KEY_EXPIRY_SECONDS: Final = 600.0
+KEY_EXPIRY_CRON: Final = "*/10 * * * *"
 
 _log = structlog.get_logger("server")
 S = TypeVar("S", bound=ServerSettings)
@@ -52,6 +54,7 @@ class Context(Generic[S]):
     clock: Clock
     channels: Channels
     pages: Pages
+    throttle: Throttle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +73,7 @@ class Parts:
     services: Sequence[Service]
     consumers: Sequence[Consumer] = ()
     janitor: Janitor | None = None
+    jobs: Sequence[Job] = ()
     tasks: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
     """Functions that run until cancelled."""
 
@@ -112,13 +116,17 @@ class Server(Generic[S]):
         certificates = Certificates(settings.tls_dir)
         channels = Channels(certificates, settings.peers)
         pages = Pages(Sealer(settings.page_token_key.get_secret_value()), clock)
-        context = Context(settings=settings, db=db, log=log, clock=clock, channels=channels, pages=pages)
+        throttle = Throttle(settings.redis_url.get_secret_value(), clock)
+        context = Context(
+            settings=settings, db=db, log=log, clock=clock, channels=channels, pages=pages, throttle=throttle
+        )
         await db.announce()
         parts = await self.build(context)
         try:
             await self._serve(settings, context, parts, certificates)
         finally:
             await channels.close()
+            await throttle.close()
             await log.close()
             await db.dispose()
 
@@ -186,16 +194,18 @@ def _tasks(context: Context[S], parts: Parts) -> list[Callable[[], Coroutine[Any
     tasks += [consumer.run for consumer in parts.consumers]
     if parts.janitor is not None:
         tasks.append(parts.janitor.run)
-    tasks.append(lambda: _expire_keys(context.db))
+    tasks.append(_worker(context, parts).run)
     tasks += parts.tasks
     return tasks
 
 
-async def _expire_keys(db: Database) -> None:
-    """Delete idempotency keys past their time, for ever."""
-    while True:
-        await asyncio.sleep(KEY_EXPIRY_SECONDS)
-        async with db.uow() as uow:
+def _worker(context: Context[S], parts: Parts) -> Worker:
+    async def expire_keys() -> None:
+        async with context.db.uow() as uow:
             expired = await uow.idempotency.expire()
         if expired:
             _log.info("idempotency_keys.expired", count=expired)
+
+    domain, url = context.db.domain, context.settings.database_url.get_secret_value()
+    house = Job(name=f"{domain}.expire_idempotency_keys", run=expire_keys, cron=KEY_EXPIRY_CRON)
+    return Worker(url, [house, *parts.jobs], application_name=f"paymesh-{domain}")

@@ -20,6 +20,7 @@ from servers.kernel.clock import Clock
 from servers.kernel.errors import Refusal
 from servers.kernel.invariant import invariant
 from servers.runtime.idempotency import IdempotencyStore, IdempotentRequest
+from servers.runtime.jobs import SCHEMA, JobQueue, deferring_app
 from servers.runtime.outbound import OutboundStore
 from servers.runtime.outbox import Outbox
 from servers.runtime.sealed import Sealer
@@ -42,7 +43,7 @@ def engine_for(url: str, options: DatabaseOptions) -> AsyncEngine:
     """Return an engine whose every session has lock and statement time-outs and runs in UTC."""
     session = (
         f"-c lock_timeout={options.lock_timeout_ms} -c statement_timeout={options.statement_timeout_ms}"
-        " -c idle_in_transaction_session_timeout=30000 -c TimeZone=UTC"
+        f" -c idle_in_transaction_session_timeout=30000 -c TimeZone=UTC -c search_path=public,{SCHEMA}"
     )
     return create_async_engine(
         url.replace("postgresql://", "postgresql+psycopg://", 1),
@@ -64,6 +65,7 @@ class Database:
         self.sealer = sealer
         self.instance = secrets.randbelow(2**31)
         self.on_outbox: Callable[[], None] = lambda: None
+        self.job_app = deferring_app()
         self._presence: AsyncConnection | None = None
 
     def uow(self) -> UnitOfWork:
@@ -116,6 +118,7 @@ class UnitOfWork:
         )
         self.outbox = Outbox(self.conn, domain=self._db.domain, clock=self._db.clock)
         self.outbound = OutboundStore(self.conn, clock=self._db.clock)
+        self.jobs = JobQueue(self.conn, self._db.job_app)
         return self
 
     async def __aexit__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
@@ -12,11 +13,19 @@ from prometheus_client import Counter
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from servers.runtime.db import Database
+from servers.runtime.db import Database, UnitOfWork
 from servers.runtime.outbound import POLLS, OutboundCall, call_of
 
-Resolver = Callable[[OutboundCall], Awaitable[None]]
-"""Reads the provider, applies what it finds and settles the call. Leaves the call as it is where nothing can be learnt."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolver:
+    """What is done with an open call of one verb."""
+
+    look: Callable[[OutboundCall], Awaitable[None]]
+    """Reads the provider, applies what it finds and settles the call. Leaves the call as it is where nothing can be learnt."""
+    give_up: Callable[[UnitOfWork, OutboundCall], Awaitable[None]] | None = None
+    """Notes, in the transaction that spends the last look of the plan, that a person must decide."""
+
 
 ROUND_SECONDS: Final = 1.0
 BATCH: Final = 20
@@ -75,8 +84,9 @@ class Janitor:
         return len(rows)
 
     async def _look(self, call: OutboundCall) -> None:
+        resolver = self._resolvers[call.verb]
         try:
-            await self._resolvers[call.verb](call)
+            await resolver.look(call)
         except Exception as error:
             # The loop is the last line: a resolver that fails leaves its call to the next look.
             _log.warning(
@@ -86,6 +96,9 @@ class Janitor:
         now = self._db.clock.now()
         next_look = now + plan[call.polls] if call.polls < len(plan) else None
         async with self._db.uow() as uow:
+            # The resource is locked before the call's record, as whoever applies an answer does it.
+            if next_look is None and resolver.give_up is not None:
+                await resolver.give_up(uow, call)
             still_open = await uow.conn.execute(_AGAIN, {"id": call.id, "next": next_look, "now": now})
         _polled.labels(call.verb, "open" if still_open.rowcount else "resolved").inc()
         if still_open.rowcount and next_look is None:

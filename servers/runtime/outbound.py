@@ -3,7 +3,7 @@
 The record is written with the intent. Whatever happens to the call afterwards, the record says that there was one, under
 which key, and when it is to be looked into: a call without a certain outcome is resolved by reading, never by guessing.
 
-    CREATED -> DONE | NOT_SENT | UNKNOWN | PENDING;  UNKNOWN, PENDING -> DONE | NEEDS_OPERATOR
+    CREATED -> DONE | NOT_SENT | UNKNOWN | PENDING;  UNKNOWN, PENDING -> DONE | NEEDS_OPERATOR;  NEEDS_OPERATOR -> DONE
 """
 
 from __future__ import annotations
@@ -78,6 +78,8 @@ class Unknown:
     """It may have happened outside."""
 
     reason: str
+    resendable: bool = True
+    """False after an answered 5xx: the provider would give the same answer for the same key again."""
 
 
 Outcome = Answered[T] | NotSent | Unknown
@@ -93,6 +95,7 @@ class OutboundCall:
     key: str
     state: str
     polls: int
+    resendable: bool
     create_time: datetime
     change_time: datetime
 
@@ -144,7 +147,7 @@ class Outbound:
         A rate limit is waited out and never counted as a failure. Once a try may have reached the provider, the outcome is
         UNKNOWN unless a later try is answered: a refused connection after a time-out proves nothing about the first.
         """
-        maybe_sent = False
+        maybe_sent, answered_5xx = False, False
         reason = "circuit open"
         for attempt in range(self._tries):
             if not self._breaker.admits():
@@ -160,6 +163,7 @@ class Outbound:
                 self._breaker.succeeded() if failure is Failure.RATE_LIMITED else self._breaker.failed()
                 maybe_sent = maybe_sent or failure in (Failure.UNKNOWN, Failure.ANSWERED_5XX)
                 if failure is Failure.ANSWERED_5XX:
+                    answered_5xx = True
                     break
                 if attempt + 1 < self._tries:
                     pause = wait if wait is not None else self._wait * 2**attempt
@@ -170,7 +174,7 @@ class Outbound:
                 return Answered(value)
         _calls.labels(self._target, verb, "unknown" if maybe_sent else "not_sent").inc()
         _log.warning("outbound.uncertain" if maybe_sent else "outbound.not_sent", verb=verb, reason=reason)
-        return Unknown(reason) if maybe_sent else NotSent(reason)
+        return Unknown(reason, resendable=not answered_5xx) if maybe_sent else NotSent(reason)
 
 
 class OutboundStore:
@@ -208,12 +212,13 @@ class OutboundStore:
         return call_of(row)
 
     async def open_for(self, target: str) -> OutboundCall | None:
-        """Return the call for `target` whose outcome is open, if any."""
+        """Return the call for `target` whose outcome is open, if any; one that waits for a person is."""
         row = (
             await self._conn.execute(
                 text(
                     """
-                    SELECT * FROM outbound_calls WHERE target = :target AND state IN ('CREATED', 'UNKNOWN', 'PENDING')
+                    SELECT * FROM outbound_calls
+                    WHERE target = :target AND state IN ('CREATED', 'UNKNOWN', 'PENDING', 'NEEDS_OPERATOR')
                     ORDER BY create_time DESC LIMIT 1
                     """
                 ),
@@ -221,6 +226,20 @@ class OutboundStore:
             )
         ).one_or_none()
         return call_of(row) if row is not None else None
+
+    async def may_read(self, target: str) -> bool:
+        """Tell whether the provider may be asked about `target` now for somebody who reads it, and note that it is: everybody who
+        reads the same resource within a minute shares one question."""
+        done = await self._conn.execute(
+            text(
+                """
+                UPDATE outbound_calls SET read_time = :now
+                WHERE target = :target AND coalesce(read_time, change_time) <= :earlier
+                """
+            ),
+            {"target": target, "now": self._clock.now(), "earlier": self._clock.now() - READ_AFTER},
+        )
+        return bool(done.rowcount)
 
     async def settle(self, call_id: str, outcome: Outcome[T], *, pending: bool = False) -> None:
         """Note what became of the call. `pending`: answered, but the provider itself is not done yet."""
@@ -233,14 +252,16 @@ class OutboundStore:
                 state = "UNKNOWN"
         now = self._clock.now()
         next_poll = now + POLLS[state][0] if state in POLLS else None
+        final = isinstance(outcome, Unknown) and not outcome.resendable
         await self._conn.execute(
             text(
                 """
-                UPDATE outbound_calls SET state = :state, next_poll_time = :next, change_time = :now
-                WHERE id = :id AND state <> 'DONE'
+                UPDATE outbound_calls SET state = :state, next_poll_time = :next, change_time = :now,
+                                          resendable = resendable AND NOT :final
+                WHERE id = :id AND state <> 'DONE' AND NOT (state = 'NEEDS_OPERATOR' AND :state <> 'DONE')
                 """
             ),
-            {"id": call_id, "state": state, "next": next_poll, "now": now},
+            {"id": call_id, "state": state, "next": next_poll, "now": now, "final": final},
         )
 
 
@@ -252,6 +273,7 @@ def call_of(row: Row[tuple[object, ...]]) -> OutboundCall:
         key=row.key,
         state=row.state,
         polls=row.polls,
+        resendable=row.resendable,
         create_time=row.create_time,
         change_time=row.change_time,
     )

@@ -49,6 +49,7 @@ class ServerSettings(Settings):
     peers: dict[str, str] = {}
     database_url: SecretStr
     eventlog_url: SecretStr
+    redis_url: SecretStr
     seal_key: SecretStr
     page_token_key: SecretStr
     otlp_endpoint: str | None = None

@@ -87,7 +87,8 @@ def test_a_decline_of_the_attempt_before_is_not_taken_for_this_one(shop: Shop) -
     # The next confirm never reaches Stripe, and of the one after it every answer is lost before any work is done: Stripe still
     # shows the first one's decline.
     shop.platform.sandbox("faults", method="post", path="/confirm$", kind="error", status=429, times=3)
-    assert shop.confirm(payment["id"]).status_code == 503
+    unreached = shop.confirm(payment["id"])
+    assert unreached.status_code == 503, unreached.text
     shop.platform.sandbox("faults", method="post", path="/confirm$", kind="refuse", times=3)
     lost = shop.ok(shop.confirm(payment["id"]))
     assert (lost["state"], lost["latest_attempt"]["state"], lost["certainty"]) == ("PROCESSING", "UNKNOWN", "UNKNOWN")
@@ -95,6 +96,37 @@ def test_a_decline_of_the_attempt_before_is_not_taken_for_this_one(shop: Shop) -
     shop.platform.sql("payments", f"UPDATE outbound_calls SET next_poll_time = now() WHERE target = '{attempt}'")
     wait_for(lambda: shop.read(payment["id"])["state"] == "SUCCEEDED", "the janitor")
     assert charged(shop, payment["id"]) == 1
+
+
+def test_when_the_plan_is_spent_a_person_decides_and_a_late_webhook_still_tells(shop: Shop) -> None:
+    shop.platform.sandbox("webhooks", paused=True)
+    shop.platform.sandbox("faults", method="post", path="/confirm$", kind="lose_response", times=3)
+    payment = shop.payment()
+    shop.ok(shop.confirm(payment["id"]))
+    shop.platform.sandbox("faults", method="get", path="/v1/payment_intents/", kind="error", status=500, times=1)
+    attempt = shop.read(payment["id"])["latest_attempt"]["id"]
+    statement = "UPDATE outbound_calls SET polls = 6, next_poll_time = now()"
+    shop.platform.sql("payments", f"{statement} WHERE target = '{attempt}'")
+    wait_for(lambda: shop.read(payment["id"])["latest_attempt"]["state"] == "NEEDS_OPERATOR", "the last look")
+    assert shop.read(payment["id"])["certainty"] == "UNKNOWN"
+    assert shop.confirm(payment["id"]).status_code == 409
+    shop.platform.sandbox("webhooks", paused=False)
+    wait_for(lambda: shop.read(payment["id"])["state"] == "SUCCEEDED", "the webhook")
+    assert charged(shop, payment["id"]) == 1
+
+
+def test_after_an_answered_500_the_key_is_not_used_again(shop: Shop) -> None:
+    payment = shop.payment()
+    shop.platform.sandbox("faults", method="post", path="/confirm$", kind="error", status=500, times=1)
+    assert shop.ok(shop.confirm(payment["id"]))["certainty"] == "UNKNOWN"
+    attempt = shop.read(payment["id"])["latest_attempt"]["id"]
+    shop.platform.sql("payments", f"UPDATE outbound_calls SET next_poll_time = now() WHERE target = '{attempt}'")
+    polled = (
+        f"SELECT polls FROM outbound_calls WHERE target = '{attempt}' AND state = 'UNKNOWN' AND next_poll_time > now()"
+    )
+    wait_for(lambda: shop.platform.sql("payments", polled) == [(1,)], "the janitor")
+    assert shop.read(payment["id"])["state"] == "PROCESSING"
+    assert charged(shop, payment["id"]) == 0
 
 
 def test_webhooks_that_come_twice_change_nothing(shop: Shop) -> None:

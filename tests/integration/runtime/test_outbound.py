@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from servers.kernel.clock import ManualClock, SystemClock
-from servers.runtime.janitor import Janitor
+from servers.runtime.janitor import Janitor, Resolver
 from servers.runtime.outbound import POLLS, Answered, Failure, NotSent, Outbound, OutboundCall, Unknown
 from tests.support.postgres import MakeDatabase
 
@@ -90,7 +90,7 @@ async def test_the_janitor_looks_by_plan_and_hands_over_to_a_person(make_databas
     async def look(found: OutboundCall) -> None:
         looks.append(found)
 
-    janitor = Janitor(db, {"v": look})
+    janitor = Janitor(db, {"v": Resolver(look=look)})
     assert await janitor.round() == 0
     for wait in POLLS["UNKNOWN"]:
         clock.advance(wait + timedelta(seconds=1))
@@ -113,6 +113,6 @@ async def test_a_call_that_a_crash_left_behind_is_looked_into(make_database: Mak
             await uow.outbound.settle(found.id, Answered("done"))
 
     clock.advance(timedelta(minutes=1))
-    assert await Janitor(db, {"v": resolve}).round() == 1
+    assert await Janitor(db, {"v": Resolver(look=resolve)}).round() == 1
     async with db.read() as conn:
         assert await conn.scalar(text("SELECT state FROM outbound_calls")) == "DONE"

@@ -1,0 +1,113 @@
+"""Jobs: they exist exactly when their transaction committed, are tried again, and outlive the worker that had them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from sqlalchemy import text
+
+from servers.runtime import jobs
+from servers.runtime.db import Database
+from servers.runtime.jobs import Job, Worker
+from tests.support.postgres import MakeDatabase
+
+
+@asynccontextmanager
+async def working(db: Database, *kinds: Job) -> AsyncIterator[None]:
+    """Run a worker meanwhile."""
+    url = db.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    task = asyncio.create_task(Worker(url, kinds, application_name="test").run())
+    yield
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something, within a bound."""
+    async with asyncio.timeout(15):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+async def statuses(db: Database) -> list[str]:
+    """Return the states of the stored jobs."""
+    async with db.read() as conn:
+        return list((await conn.execute(text("SELECT status::text FROM procrastinate_jobs ORDER BY id"))).scalars())
+
+
+async def test_a_job_runs_when_its_transaction_committed_and_only_then(make_database: MakeDatabase) -> None:
+    db = await make_database("payments")
+    seen: list[str] = []
+
+    async def note(*, name: str) -> None:
+        seen.append(name)
+
+    with pytest.raises(LookupError):
+        async with db.uow() as uow:
+            await uow.jobs.defer("test.note", name="rolled back")
+            raise LookupError
+    async with db.uow() as uow:
+        await uow.jobs.defer("test.note", name="committed")
+    async with working(db, Job(name="test.note", run=note)):
+        await until(lambda: bool(seen))
+        await asyncio.sleep(0.1)
+    assert seen == ["committed"]
+    assert await statuses(db) == []
+
+
+async def test_a_job_that_fails_is_tried_again_and_then_kept_as_failed(
+    make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "BACKOFF_BASE_SECONDS", 0)
+    db = await make_database("payments")
+    tries = {"cured": 0, "hopeless": 0}
+
+    async def work(*, name: str) -> None:
+        tries[name] += 1
+        if name == "hopeless" or tries[name] < 2:
+            raise ConnectionError
+
+    async with db.uow() as uow:
+        await uow.jobs.defer("test.work", name="cured")
+        await uow.jobs.defer("test.work", name="hopeless")
+    async with working(db, Job(name="test.work", run=work, tries=3)):
+        await until(lambda: tries == {"cured": 2, "hopeless": 3})
+        await asyncio.sleep(0.2)
+    assert await statuses(db) == ["failed"]
+
+
+async def test_the_job_of_a_dead_worker_is_run_by_another(
+    make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "STALLED_SECONDS", 0.4)
+    monkeypatch.setattr(jobs, "HEARTBEAT_SECONDS", 0.1)
+    db = await make_database("payments")
+    seen: list[str] = []
+
+    async def note(*, name: str) -> None:
+        seen.append(name)
+
+    async with db.uow() as uow:
+        await uow.jobs.defer("test.note", name="left behind")
+        worker = await uow.conn.scalar(text("SELECT worker_id FROM procrastinate_register_worker_v1()"))
+        await uow.conn.execute(
+            text("UPDATE procrastinate_jobs SET status = 'doing', worker_id = :worker"), {"worker": worker}
+        )
+        await uow.conn.execute(text("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '1 minute'"))
+    async with working(db, Job(name="test.note", run=note)):
+        await until(lambda: bool(seen))
+    assert seen == ["left behind"]
+
+
+async def test_a_periodic_job_runs_by_itself(make_database: MakeDatabase) -> None:
+    db = await make_database("payments")
+    seen: list[int] = []
+
+    async def tick() -> None:
+        seen.append(1)
+
+    async with working(db, Job(name="test.tick", run=tick, cron="* * * * * *")):
+        await until(lambda: len(seen) >= 2)
