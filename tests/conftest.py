@@ -2,4 +2,9 @@
 
 import hypothesis  # noqa: F401  # at the start: CPython 3.11 cannot compile modules after a deep recursion was cut short
 
-pytest_plugins = ["tests.support.postgres", "tests.support.sandbox", "tests.support.stack"]
+pytest_plugins = [
+    "tests.support.postgres",
+    "tests.support.sandbox",
+    "tests.support.stack",
+    "tests.support.valkey",
+]

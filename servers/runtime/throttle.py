@@ -12,13 +12,14 @@ from typing import Final
 
 import structlog
 from prometheus_client import Counter
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError
 
 from servers.kernel.clock import Clock
 from servers.kernel.errors import Kind, Refusal
 
 ANSWER_SECONDS: Final = 0.25
+CONNECTIONS: Final = 16
 LOCAL_MAX: Final = 10_000
 
 _log = structlog.get_logger("throttle")
@@ -64,9 +65,15 @@ class Throttle:
     """Buckets by limit and key."""
 
     def __init__(self, url: str, clock: Clock) -> None:
-        self._redis = Redis.from_url(
-            url, socket_timeout=ANSWER_SECONDS, socket_connect_timeout=ANSWER_SECONDS, max_connections=16
+        # Blocking: whoever finds all connections busy waits for one, instead of counting alone.
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=CONNECTIONS,
+            timeout=ANSWER_SECONDS,
+            socket_timeout=ANSWER_SECONDS,
+            socket_connect_timeout=ANSWER_SECONDS,
         )
+        self._redis = Redis.from_pool(pool)
         self._clock = clock
         self._local: OrderedDict[str, float] = OrderedDict()
 

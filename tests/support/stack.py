@@ -18,11 +18,17 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from dev.paths import ROOT, Ports
+from dev.paths import DOMAINS, ROOT, Ports
+from tests.support.collector import Collector
 from tests.support.ports import free_port
 
 READY_SECONDS: Final = 60.0
 PATIENCE_SECONDS: Final = 40.0
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Platform:
@@ -30,8 +36,10 @@ class Platform:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.collector = Collector()
         ports = {f"PAYMESH_PORT_{field.name.upper()}": str(free_port()) for field in fields(Ports)}
         self._env = {"PATH": os.environ["PATH"], "PAYMESH_DATA_DIR": str(folder), **ports}
+        self._env["PAYMESH_OTLP_ENDPOINT"] = self.collector.endpoint
         self._log = (folder / "up.log").open("wb")
         command = [sys.executable, "-m", "dev.up", "--no-tour"]
         self.process = subprocess.Popen(command, cwd=ROOT, env=self._env, stdout=self._log, stderr=self._log)
@@ -41,6 +49,8 @@ class Platform:
                 raise TimeoutError((folder / "up.log").read_text())
             time.sleep(0.05)
         self.state: dict[str, Any] = json.loads((folder / "up.json").read_text())
+        self.cpu_seconds = {name: _cpu_seconds(self.state["pids"][name]) for name in DOMAINS}
+        """What each server took to start."""
         self.edge: str = self.state["edge_url"]
         self.context = ssl.create_default_context(cafile=self.state["ca_file"])
 
@@ -88,6 +98,7 @@ class Platform:
         finally:
             self.process.kill()
             self._log.close()
+            self.collector.stop()
 
 
 @dataclass(frozen=True)

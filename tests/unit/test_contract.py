@@ -38,6 +38,15 @@ def test_every_rule_of_a_request_compiles(method: object) -> None:
     protovalidate.collect_violations(message)
 
 
+def test_every_list_pages_the_same_way() -> None:
+    lists = [method for method in METHODS if method.name.startswith("List")]
+    assert len(lists) > 5
+    for method in lists:
+        asked, answered = method.input_type.fields_by_name, method.output_type.fields_by_name
+        assert {"page_size", "page_token"} <= set(asked.keys()), method.name
+        assert "next_page_token" in answered, method.name
+
+
 def test_what_moves_money_demands_a_key() -> None:
     demanding = {name.rsplit("/", 1)[1] for name, policy in policies_of(SERVICES).items() if policy.key_required}
     assert demanding == {"CreatePayment", "ConfirmPayment", "CreateRefund"}
