@@ -13,7 +13,7 @@ from dev.paths import ROOT
 FUNCTION_LINES_MAX = 70
 MODULE_LINES_MAX = 500
 # The ratchet: modules that are over the limit may only shrink.
-MODULES_OVER = {"servers/payments/store.py": 680, "servers/payments/usecases.py": 560, "sandbox/stripe/engine.py": 560}
+MODULES_OVER: dict[str, int] = {}
 OUTSIDE = {"gateway", "ledger", "outbound"}
 FOLDERS = ("servers", "sandbox", "clients", "dev")
 

@@ -1,0 +1,149 @@
+"""The SQL of attempts and captures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from servers.kernel.money import Money
+from servers.payments.domain import (
+    ATTEMPT,
+    Attempt,
+    AttemptState,
+    Capture,
+    Decline,
+    Payment,
+)
+from servers.payments.store.rows import one
+
+
+async def insert_attempt(conn: AsyncConnection, attempt: Attempt) -> None:
+    """Insert a new attempt. The partial unique index refuses a second open one."""
+    await conn.execute(
+        text(
+            """
+            INSERT INTO attempts (merchant_id, payment_id, id, payment_method_id, stripe_payment_method_id, state,
+                                  prior_charge_id, create_time, update_time)
+            VALUES (:merchant_id, :payment_id, :id, :method, :stripe_method, :state, :prior, :create_time, :update_time)
+            """
+        ),
+        {
+            "merchant_id": attempt.merchant_id,
+            "payment_id": attempt.payment_id,
+            "id": attempt.id,
+            "method": attempt.payment_method_id,
+            "stripe_method": attempt.stripe_payment_method_id,
+            "state": attempt.state.value,
+            "prior": attempt.prior_charge_id,
+            "create_time": attempt.create_time,
+            "update_time": attempt.update_time,
+        },
+    )
+
+
+async def advance_attempt(
+    conn: AsyncConnection, attempt: Attempt, trigger: str, *, now: datetime, **changes: Any
+) -> Attempt:
+    """Walk one arrow of the attempt's machine; its payment's row is locked by the caller."""
+    moved = replace(attempt, state=ATTEMPT.arrow(attempt.state, trigger).target, update_time=now, **changes)
+    done = await conn.execute(
+        text(
+            """
+            UPDATE attempts SET state = :state, charge_id = :charge_id, decline_code = :code, decline_action = :action,
+                   decline_message = :message, next_action_url = :url, update_time = :now
+            WHERE merchant_id = :merchant_id AND id = :id AND state = :expected
+            """
+        ),
+        {
+            "state": moved.state.value,
+            "charge_id": moved.charge_id,
+            "code": moved.decline.code if moved.decline else None,
+            "action": moved.decline.recommended_action if moved.decline else None,
+            "message": moved.decline.message if moved.decline else None,
+            "url": moved.next_action_url,
+            "now": now,
+            "merchant_id": attempt.merchant_id,
+            "id": attempt.id,
+            "expected": attempt.state.value,
+        },
+    )
+    one(done.rowcount, attempt.id)
+    return moved
+
+
+async def attempt_by_id(conn: AsyncConnection, attempt_id: str) -> Attempt:
+    """Return an attempt by its id."""
+    row = (await conn.execute(text("SELECT * FROM attempts WHERE id = :id"), {"id": attempt_id})).one()
+    return attempt_of(row)
+
+
+async def attempts(conn: AsyncConnection, payment: Payment, *, before: str, limit: int) -> list[Attempt]:
+    """Return a payment's attempts, newest first."""
+    rows = await conn.execute(
+        text(
+            """
+            SELECT * FROM attempts WHERE merchant_id = :merchant_id AND payment_id = :payment_id AND id < :before
+            ORDER BY id DESC LIMIT :limit
+            """
+        ),
+        {"merchant_id": payment.merchant_id, "payment_id": payment.id, "before": before, "limit": limit},
+    )
+    return [attempt_of(row) for row in rows]
+
+
+async def insert_capture(conn: AsyncConnection, payment: Payment, capture: Capture) -> None:
+    """Insert a capture."""
+    await conn.execute(
+        text(
+            """
+            INSERT INTO captures (merchant_id, payment_id, id, amount_minor, currency, fee_minor, fee_plan_version, capture_time)
+            VALUES (:merchant_id, :payment_id, :id, :amount, :currency, :fee, :plan, :time)
+            """
+        ),
+        {
+            "merchant_id": payment.merchant_id,
+            "payment_id": payment.id,
+            "id": capture.id,
+            "amount": capture.amount.amount_minor,
+            "currency": capture.amount.currency,
+            "fee": capture.fee.amount_minor,
+            "plan": capture.fee_plan_version,
+            "time": capture.capture_time,
+        },
+    )
+
+
+def capture_of(row: Row[Any]) -> Capture:
+    """Return the capture of a row."""
+    return Capture(
+        id=row.id,
+        amount=Money(amount_minor=row.amount_minor, currency=row.currency),
+        fee=Money(amount_minor=row.fee_minor, currency=row.currency),
+        fee_plan_version=row.fee_plan_version,
+        capture_time=row.capture_time,
+    )
+
+
+def attempt_of(row: Row[Any]) -> Attempt:
+    """Return the attempt of a row."""
+    decline = None
+    if row.decline_code is not None:
+        decline = Decline(code=row.decline_code, recommended_action=row.decline_action, message=row.decline_message)
+    return Attempt(
+        id=row.id,
+        payment_id=row.payment_id,
+        merchant_id=row.merchant_id,
+        payment_method_id=row.payment_method_id,
+        stripe_payment_method_id=row.stripe_payment_method_id,
+        state=AttemptState(row.state),
+        charge_id=row.charge_id,
+        prior_charge_id=row.prior_charge_id,
+        decline=decline,
+        next_action_url=row.next_action_url,
+        create_time=row.create_time,
+        update_time=row.update_time,
+    )

@@ -1,0 +1,139 @@
+"""The SQL of payment methods and of Stripe customers."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from servers.payments.domain import (
+    Card,
+    MethodState,
+    PaymentMethod,
+)
+from servers.payments.store.rows import one
+
+
+async def stripe_customer(conn: AsyncConnection, owner_id: str) -> str | None:
+    """Return the Stripe customer of a user."""
+    found: str | None = await conn.scalar(
+        text("SELECT stripe_id FROM stripe_customers WHERE owner_id = :owner"), {"owner": owner_id}
+    )
+    return found
+
+
+async def save_stripe_customer(conn: AsyncConnection, owner_id: str, stripe_id: str, now: datetime) -> None:
+    """Remember the Stripe customer of a user."""
+    await conn.execute(
+        text("INSERT INTO stripe_customers VALUES (:owner, :stripe_id, :now) ON CONFLICT (owner_id) DO NOTHING"),
+        {"owner": owner_id, "stripe_id": stripe_id, "now": now},
+    )
+
+
+async def insert_method(conn: AsyncConnection, method: PaymentMethod) -> None:
+    """Insert a payment method that is about to be attached."""
+    await conn.execute(
+        text(
+            """
+            INSERT INTO payment_methods (owner_id, id, stripe_id, state, version, create_time, update_time)
+            VALUES (:owner_id, :id, :stripe_id, :state, :version, :create_time, :update_time)
+            """
+        ),
+        {
+            "owner_id": method.owner_id,
+            "id": method.id,
+            "stripe_id": method.stripe_id,
+            "state": method.state.value,
+            "version": method.version,
+            "create_time": method.create_time,
+            "update_time": method.update_time,
+        },
+    )
+
+
+async def method(conn: AsyncConnection, owner_id: str, method_id: str, *, lock: bool = False) -> PaymentMethod | None:
+    """Return one of a user's payment methods."""
+    suffix = " FOR UPDATE" if lock else ""
+    row = (
+        await conn.execute(
+            text(f"SELECT * FROM payment_methods WHERE owner_id = :owner AND id = :id{suffix}"),
+            {"owner": owner_id, "id": method_id},
+        )
+    ).one_or_none()
+    return _method(row) if row is not None else None
+
+
+async def method_by_id(conn: AsyncConnection, method_id: str) -> PaymentMethod:
+    """Return a payment method for the janitor, who acts for nobody."""
+    row = (await conn.execute(text("SELECT * FROM payment_methods WHERE id = :id"), {"id": method_id})).one()
+    return _method(row)
+
+
+async def methods(conn: AsyncConnection, owner_id: str, *, before: str, limit: int) -> list[PaymentMethod]:
+    """Return a user's attached payment methods, newest first."""
+    rows = await conn.execute(
+        text(
+            """
+            SELECT * FROM payment_methods WHERE owner_id = :owner AND state = 'ATTACHED' AND id < :before
+            ORDER BY id DESC LIMIT :limit
+            """
+        ),
+        {"owner": owner_id, "before": before, "limit": limit},
+    )
+    return [_method(row) for row in rows]
+
+
+async def update_method(conn: AsyncConnection, method: PaymentMethod, *, expected_version: int) -> None:
+    """Write a payment method's new state. Raises ConcurrentUpdate."""
+    card = method.card
+    done = await conn.execute(
+        text(
+            """
+            UPDATE payment_methods SET state = :state, stripe_id = :stripe_id, brand = :brand, last4 = :last4,
+                   exp_month = :exp_month, exp_year = :exp_year, funding = :funding, country = :country,
+                   version = :version, update_time = :update_time
+            WHERE owner_id = :owner_id AND id = :id AND version = :expected
+            """
+        ),
+        {
+            "state": method.state.value,
+            "stripe_id": method.stripe_id,
+            "brand": card.brand if card else None,
+            "last4": card.last4 if card else None,
+            "exp_month": card.exp_month if card else None,
+            "exp_year": card.exp_year if card else None,
+            "funding": card.funding if card else None,
+            "country": card.country if card else None,
+            "version": method.version,
+            "update_time": method.update_time,
+            "owner_id": method.owner_id,
+            "id": method.id,
+            "expected": expected_version,
+        },
+    )
+    one(done.rowcount, method.id)
+
+
+def _method(row: Row[Any]) -> PaymentMethod:
+    card = None
+    if row.brand is not None:
+        card = Card(
+            brand=row.brand,
+            last4=row.last4,
+            exp_month=row.exp_month,
+            exp_year=row.exp_year,
+            funding=row.funding,
+            country=row.country,
+        )
+    return PaymentMethod(
+        id=row.id,
+        owner_id=row.owner_id,
+        stripe_id=row.stripe_id,
+        state=MethodState(row.state),
+        card=card,
+        version=row.version,
+        create_time=row.create_time,
+        update_time=row.update_time,
+    )

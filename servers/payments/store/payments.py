@@ -1,0 +1,272 @@
+"""The SQL of payments."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from servers.kernel.money import Money
+from servers.payments.domain import (
+    PAYMENT,
+    Attempt,
+    Capture,
+    Payment,
+    PaymentState,
+)
+from servers.payments.store.attempts import attempt_of, capture_of
+from servers.payments.store.rows import one
+
+
+async def insert_payment(conn: AsyncConnection, payment: Payment) -> None:
+    """Insert a new payment."""
+    await conn.execute(
+        text(
+            """
+            INSERT INTO payments (merchant_id, id, customer_id, amount_minor, currency, state, description, metadata, version,
+                                  create_time, update_time)
+            VALUES (:merchant_id, :id, :customer_id, :amount, :currency, :state, :description, CAST(:metadata AS jsonb),
+                    :version, :create_time, :update_time)
+            """
+        ),
+        {
+            "merchant_id": payment.merchant_id,
+            "id": payment.id,
+            "customer_id": payment.customer_id,
+            "amount": payment.amount.amount_minor,
+            "currency": payment.amount.currency,
+            "state": payment.state.value,
+            "description": payment.description,
+            "metadata": json.dumps(dict(payment.metadata)),
+            "version": payment.version,
+            "create_time": payment.create_time,
+            "update_time": payment.update_time,
+        },
+    )
+
+
+async def payment(
+    conn: AsyncConnection,
+    payment_id: str,
+    *,
+    merchant_id: str | None = None,
+    customer_id: str | None = None,
+    lock: bool = False,
+) -> Payment | None:
+    """Return a payment with its newest attempt and captures, if it belongs to the merchant or the customer asked for."""
+    clauses = ["id = :id"]
+    if merchant_id is not None:
+        clauses.append("merchant_id = :merchant_id")
+    if customer_id is not None:
+        clauses.append("customer_id = :customer_id")
+    row = (
+        await conn.execute(
+            text(f"SELECT * FROM payments WHERE {' AND '.join(clauses)}{' FOR UPDATE' if lock else ''}"),
+            {"id": payment_id, "merchant_id": merchant_id, "customer_id": customer_id},
+        )
+    ).one_or_none()
+    return (await _wholes(conn, [row]))[0] if row is not None else None
+
+
+async def payment_by_intent(conn: AsyncConnection, intent_id: str, *, lock: bool = False) -> Payment | None:
+    """Return the payment that a Stripe PaymentIntent carries out."""
+    suffix = " FOR UPDATE" if lock else ""
+    row = (
+        await conn.execute(
+            text(f"SELECT * FROM payments WHERE stripe_payment_intent_id = :intent{suffix}"), {"intent": intent_id}
+        )
+    ).one_or_none()
+    return (await _wholes(conn, [row]))[0] if row is not None else None
+
+
+async def payments(
+    conn: AsyncConnection,
+    *,
+    merchant_id: str | None,
+    customer_id: str | None,
+    state: str,
+    time_from: datetime | None,
+    time_to: datetime | None,
+    before: str,
+    limit: int,
+) -> list[Payment]:
+    """Return payments of a merchant or a customer, newest first."""
+    owner = "merchant_id = :owner" if merchant_id is not None else "customer_id = :owner"
+    rows = (
+        await conn.execute(
+            text(
+                f"""
+                SELECT * FROM payments WHERE {owner} AND id < :before AND (:state = '' OR state = :state)
+                  AND (CAST(:time_from AS timestamptz) IS NULL OR create_time >= :time_from)
+                  AND (CAST(:time_to AS timestamptz) IS NULL OR create_time < :time_to)
+                ORDER BY id DESC LIMIT :limit
+                """
+            ),
+            {
+                "owner": merchant_id if merchant_id is not None else customer_id,
+                "before": before,
+                "state": state,
+                "time_from": time_from,
+                "time_to": time_to,
+                "limit": limit,
+            },
+        )
+    ).all()
+    return await _wholes(conn, rows)
+
+
+async def advance(
+    conn: AsyncConnection, payment: Payment, trigger: str, *, now: datetime, captured_minor: int = 0
+) -> Payment:
+    """Walk one arrow of the payment's machine. Raises PaymentStateInvalid, or ConcurrentUpdate where the version moved."""
+    arrow = PAYMENT.arrow(payment.state, trigger)
+    moved = replace(
+        payment,
+        state=arrow.target,
+        version=payment.version + 1,
+        update_time=now,
+        captured_minor=payment.captured_minor + captured_minor,
+    )
+    done = await conn.execute(
+        text(
+            """
+            UPDATE payments SET state = :state, version = :version, update_time = :now, captured_minor = :captured
+            WHERE merchant_id = :merchant_id AND id = :id AND version = :expected
+            """
+        ),
+        {
+            "state": moved.state.value,
+            "version": moved.version,
+            "now": now,
+            "captured": moved.captured_minor,
+            "merchant_id": payment.merchant_id,
+            "id": payment.id,
+            "expected": payment.version,
+        },
+    )
+    one(done.rowcount, payment.id)
+    return moved
+
+
+async def save_intent_id(conn: AsyncConnection, payment: Payment, intent_id: str) -> None:
+    """Remember the payment's one PaymentIntent, once."""
+    await conn.execute(
+        text(
+            """
+            UPDATE payments SET stripe_payment_intent_id = :intent
+            WHERE merchant_id = :merchant_id AND id = :id AND stripe_payment_intent_id IS NULL
+            """
+        ),
+        {"intent": intent_id, "merchant_id": payment.merchant_id, "id": payment.id},
+    )
+
+
+async def reserve_refund(conn: AsyncConnection, payment: Payment, amount_minor: int, now: datetime) -> Payment | None:
+    """Take a refund's amount out of what can be refunded: one conditional statement. None where there is not enough."""
+    done = await conn.execute(
+        text(
+            """
+            UPDATE payments SET refund_pending_minor = refund_pending_minor + :amount, version = version + 1,
+                                update_time = :now
+            WHERE merchant_id = :merchant_id AND id = :id AND version = :expected
+              AND refunded_minor + refund_pending_minor + :amount <= captured_minor
+            """
+        ),
+        {
+            "amount": amount_minor,
+            "now": now,
+            "merchant_id": payment.merchant_id,
+            "id": payment.id,
+            "expected": payment.version,
+        },
+    )
+    if not done.rowcount:
+        return None
+    return replace(
+        payment,
+        refund_pending_minor=payment.refund_pending_minor + amount_minor,
+        version=payment.version + 1,
+        update_time=now,
+    )
+
+
+async def move_refund_counters(
+    conn: AsyncConnection, payment: Payment, *, pending_minor: int, refunded_minor: int, now: datetime
+) -> Payment:
+    """Add to the payment's refund counters. Raises ConcurrentUpdate."""
+    moved = replace(
+        payment,
+        refund_pending_minor=payment.refund_pending_minor + pending_minor,
+        refunded_minor=payment.refunded_minor + refunded_minor,
+        version=payment.version + 1,
+        update_time=now,
+    )
+    done = await conn.execute(
+        text(
+            """
+            UPDATE payments SET refund_pending_minor = :pending, refunded_minor = :refunded, version = :version,
+                                update_time = :now
+            WHERE merchant_id = :merchant_id AND id = :id AND version = :expected
+            """
+        ),
+        {
+            "pending": moved.refund_pending_minor,
+            "refunded": moved.refunded_minor,
+            "version": moved.version,
+            "now": now,
+            "merchant_id": payment.merchant_id,
+            "id": payment.id,
+            "expected": payment.version,
+        },
+    )
+    one(done.rowcount, payment.id)
+    return moved
+
+
+async def _wholes(conn: AsyncConnection, rows: Sequence[Row[Any]]) -> list[Payment]:
+    """Add each payment's newest attempt and its captures: two statements, however many payments there are."""
+    keys = {"merchants": sorted({row.merchant_id for row in rows}), "payments": [row.id for row in rows]}
+    attempts = await conn.execute(
+        text(
+            """
+            SELECT DISTINCT ON (merchant_id, payment_id) * FROM attempts
+            WHERE merchant_id = ANY(:merchants) AND payment_id = ANY(:payments)
+            ORDER BY merchant_id, payment_id, id DESC
+            """
+        ),
+        keys,
+    )
+    newest = {attempt.payment_id: attempt_of(attempt) for attempt in attempts}
+    captures: dict[str, list[Capture]] = {}
+    for capture in await conn.execute(
+        text("SELECT * FROM captures WHERE merchant_id = ANY(:merchants) AND payment_id = ANY(:payments) ORDER BY id"),
+        keys,
+    ):
+        captures.setdefault(capture.payment_id, []).append(capture_of(capture))
+    return [_payment(row, newest.get(row.id), tuple(captures.get(row.id, ()))) for row in rows]
+
+
+def _payment(row: Row[Any], attempt: Attempt | None, captures: tuple[Capture, ...]) -> Payment:
+    return Payment(
+        id=row.id,
+        merchant_id=row.merchant_id,
+        customer_id=row.customer_id,
+        amount=Money(amount_minor=row.amount_minor, currency=row.currency),
+        state=PaymentState(row.state),
+        captured_minor=row.captured_minor,
+        refunded_minor=row.refunded_minor,
+        refund_pending_minor=row.refund_pending_minor,
+        stripe_payment_intent_id=row.stripe_payment_intent_id or "",
+        description=row.description,
+        metadata=row.metadata,
+        version=row.version,
+        create_time=row.create_time,
+        update_time=row.update_time,
+        latest_attempt=attempt,
+        captures=captures,
+    )

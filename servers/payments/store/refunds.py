@@ -1,0 +1,144 @@
+"""The SQL of refunds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from servers.kernel.money import Money
+from servers.payments.domain import (
+    REFUND,
+    Payment,
+    Refund,
+    RefundState,
+)
+from servers.payments.store.rows import one
+
+
+async def insert_refund(conn: AsyncConnection, refund: Refund) -> None:
+    """Insert a new refund."""
+    await conn.execute(
+        text(
+            """
+            INSERT INTO refunds (merchant_id, payment_id, id, amount_minor, currency, reason, state, metadata, version,
+                                 create_time, update_time)
+            VALUES (:merchant_id, :payment_id, :id, :amount, :currency, :reason, :state, CAST(:metadata AS jsonb), :version,
+                    :create_time, :update_time)
+            """
+        ),
+        {
+            "merchant_id": refund.merchant_id,
+            "payment_id": refund.payment_id,
+            "id": refund.id,
+            "amount": refund.amount.amount_minor,
+            "currency": refund.amount.currency,
+            "reason": refund.reason,
+            "state": refund.state.value,
+            "metadata": json.dumps(dict(refund.metadata)),
+            "version": refund.version,
+            "create_time": refund.create_time,
+            "update_time": refund.update_time,
+        },
+    )
+
+
+async def refund(
+    conn: AsyncConnection, refund_id: str, *, merchant_id: str | None = None, lock: bool = False
+) -> Refund | None:
+    """Return a refund, of one merchant where given."""
+    clause = " AND merchant_id = :merchant_id" if merchant_id is not None else ""
+    row = (
+        await conn.execute(
+            text(f"SELECT * FROM refunds WHERE id = :id{clause}{' FOR UPDATE' if lock else ''}"),
+            {"id": refund_id, "merchant_id": merchant_id},
+        )
+    ).one_or_none()
+    return _refund(row) if row is not None else None
+
+
+async def refunds(conn: AsyncConnection, payment: Payment, *, before: str, limit: int) -> list[Refund]:
+    """Return a payment's refunds, newest first."""
+    rows = await conn.execute(
+        text(
+            """
+            SELECT * FROM refunds WHERE merchant_id = :merchant_id AND payment_id = :payment_id AND id < :before
+            ORDER BY id DESC LIMIT :limit
+            """
+        ),
+        {"merchant_id": payment.merchant_id, "payment_id": payment.id, "before": before, "limit": limit},
+    )
+    return [_refund(row) for row in rows]
+
+
+async def advance_refund(
+    conn: AsyncConnection, refund: Refund, trigger: str, *, stripe_refund_id: str, failure_reason: str, now: datetime
+) -> Refund:
+    """Walk one arrow of the refund's machine. Raises RefundStateInvalid, or ConcurrentUpdate where the version moved."""
+    moved = replace(
+        refund,
+        state=REFUND.arrow(refund.state, trigger).target,
+        stripe_refund_id=stripe_refund_id or refund.stripe_refund_id,
+        failure_reason=failure_reason,
+        uncertain=False,
+        version=refund.version + 1,
+        update_time=now,
+    )
+    done = await conn.execute(
+        text(
+            """
+            UPDATE refunds SET state = :state, stripe_refund_id = :stripe_id, failure_reason = :failure, uncertain = false,
+                               version = :version, update_time = :now
+            WHERE merchant_id = :merchant_id AND id = :id AND version = :expected
+            """
+        ),
+        {
+            "state": moved.state.value,
+            "stripe_id": moved.stripe_refund_id,
+            "failure": moved.failure_reason,
+            "version": moved.version,
+            "now": now,
+            "merchant_id": refund.merchant_id,
+            "id": refund.id,
+            "expected": refund.version,
+        },
+    )
+    one(done.rowcount, refund.id)
+    return moved
+
+
+async def note_refund(conn: AsyncConnection, refund: Refund, *, uncertain: bool, stripe_refund_id: str = "") -> Refund:
+    """Note what is known of a refund that stays PENDING: not a change of state, so no version and no event."""
+    stripe_id = stripe_refund_id or refund.stripe_refund_id
+    await conn.execute(
+        text(
+            """
+            UPDATE refunds SET uncertain = :uncertain, stripe_refund_id = :stripe_id
+            WHERE merchant_id = :merchant_id AND id = :id
+            """
+        ),
+        {"uncertain": uncertain, "stripe_id": stripe_id, "merchant_id": refund.merchant_id, "id": refund.id},
+    )
+    return replace(refund, uncertain=uncertain, stripe_refund_id=stripe_id)
+
+
+def _refund(row: Row[Any]) -> Refund:
+    return Refund(
+        id=row.id,
+        payment_id=row.payment_id,
+        merchant_id=row.merchant_id,
+        amount=Money(amount_minor=row.amount_minor, currency=row.currency),
+        reason=row.reason,
+        state=RefundState(row.state),
+        stripe_refund_id=row.stripe_refund_id,
+        failure_reason=row.failure_reason,
+        uncertain=row.uncertain,
+        metadata=row.metadata,
+        version=row.version,
+        create_time=row.create_time,
+        update_time=row.update_time,
+    )

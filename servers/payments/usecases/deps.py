@@ -1,0 +1,32 @@
+"""What the use cases work with."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from servers.kernel.clock import Clock
+from servers.payments.events import Events
+from servers.payments.gateway_stripe import StripeGateway
+from servers.payments.outcomes import Outcomes
+from servers.payments.peers import LedgerPeer
+from servers.runtime.db import Database
+from servers.runtime.outbound import Outbound
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deps:
+    """What the use cases work with."""
+
+    db: Database
+    clock: Clock
+    gateway: StripeGateway
+    outbound: Outbound
+    ledger: LedgerPeer
+    events: Events
+    outcomes: Outcomes
+
+
+def digest(*parts: str) -> str:
+    """Return what tells one outside request from another, for its record."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -1,0 +1,119 @@
+"""Payment methods: attached at Stripe, under ids of ours."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from servers.kernel.ids import bucket_of, new_id
+from servers.kernel.invariant import invariant
+from servers.payments import store
+from servers.payments.domain import (
+    METHOD,
+    MethodState,
+    PaymentMethod,
+    PaymentMethodRejected,
+    ProviderUnavailable,
+)
+from servers.payments.gateway_stripe import Attached
+from servers.payments.usecases.deps import Deps, digest
+from servers.runtime.db import UnitOfWork
+from servers.runtime.idempotency import IdempotentRequest
+from servers.runtime.outbound import Answered, NotSent
+
+ATTACH: Final = "stripe.attach"
+
+
+async def create_payment_method(deps: Deps, request: IdempotentRequest, owner_id: str, stripe_id: str) -> PaymentMethod:
+    """Attach a Stripe payment method to the user. Raises PaymentMethodRejected, ProviderUnavailable."""
+    async with deps.db.uow() as uow:
+        claim = await uow.idempotency.claim(request)
+        if claim.resource_id is not None:
+            method = await store.method_by_id(uow.conn, claim.resource_id)
+        else:
+            method = await _insert_method(deps, uow, owner_id, stripe_id)
+            await uow.idempotency.advance(request, "attaching", method.id)
+    return await attach_method(deps, method, request)
+
+
+async def _insert_method(deps: Deps, uow: UnitOfWork, owner_id: str, stripe_id: str) -> PaymentMethod:
+    now = deps.clock.now()
+    method = PaymentMethod(
+        id=new_id("pm", clock=deps.clock, bucket=bucket_of(owner_id)),
+        owner_id=owner_id,
+        stripe_id=stripe_id,
+        state=METHOD.arrow(None, "create").target,
+        card=None,
+        version=1,
+        create_time=now,
+        update_time=now,
+    )
+    await store.insert_method(uow.conn, method)
+    await uow.outbound.record(verb=ATTACH, target=method.id, key=method.id, request_digest=digest(owner_id, stripe_id))
+    return method
+
+
+async def attach_method(deps: Deps, method: PaymentMethod, request: IdempotentRequest | None = None) -> PaymentMethod:
+    """Bring a payment method from ATTACHING to its end. Safe to repeat: both calls to Stripe carry ids of ours."""
+    if method.state is MethodState.ATTACHING:
+        outcome = await deps.outbound.execute(ATTACH, lambda: _attach(deps, method))
+        refusal: PaymentMethodRejected | None = None
+        async with deps.db.uow() as uow:
+            current = await store.method(uow.conn, method.owner_id, method.id, lock=True)
+            invariant(current is not None, "a payment method vanished", method_id=method.id)
+            assert current is not None
+            call = await uow.outbound.open_for(method.id)
+            if call is not None:
+                await uow.outbound.settle(call.id, outcome)
+            match outcome:
+                case Answered(value=Attached() as attached) if current.state is MethodState.ATTACHING:
+                    current = await _save_method(deps, uow, current, "attach", attached)
+                case Answered(value=PaymentMethodRejected() as refusal) if current.state is MethodState.ATTACHING:
+                    current = await _save_method(deps, uow, current, "reject", None)
+                case _:
+                    pass
+            method = current
+            if request is not None and refusal is not None:
+                await uow.idempotency.refuse(request, refusal)
+            elif request is not None and not isinstance(outcome, NotSent):
+                await uow.idempotency.complete(request, method)
+        if refusal is not None:
+            raise refusal
+        if isinstance(outcome, NotSent):
+            raise ProviderUnavailable
+        return method
+    if request is not None:
+        async with deps.db.uow() as uow:
+            await uow.idempotency.complete(request, method)
+    return method
+
+
+async def _attach(deps: Deps, method: PaymentMethod) -> Attached | PaymentMethodRejected:
+    async with deps.db.read() as conn:
+        customer_id = await store.stripe_customer(conn, method.owner_id)
+    if customer_id is None:
+        customer_id = await deps.gateway.create_customer(method.owner_id)
+        async with deps.db.uow() as uow:
+            await store.save_stripe_customer(uow.conn, method.owner_id, customer_id, deps.clock.now())
+    try:
+        return await deps.gateway.attach(method.stripe_id, customer_id, key=method.id)
+    except PaymentMethodRejected as refusal:
+        return refusal
+
+
+async def _save_method(
+    deps: Deps, uow: UnitOfWork, method: PaymentMethod, trigger: str, attached: Attached | None
+) -> PaymentMethod:
+    arrow = METHOD.arrow(method.state, trigger)
+    moved = replace(
+        method,
+        state=arrow.target,
+        version=method.version + 1,
+        update_time=deps.clock.now(),
+        stripe_id=attached.stripe_id if attached else method.stripe_id,
+        card=attached.card if attached else None,
+    )
+    await store.update_method(uow.conn, moved, expected_version=method.version)
+    if arrow.event:
+        await uow.outbox.append(deps.events.method(arrow.event, moved))
+    return moved
