@@ -7,6 +7,7 @@ from typing import Any, Final
 from dev.paths import ROOT
 from servers.identity.domain import MACHINES as IDENTITY
 from servers.kernel.transitions import Machine
+from servers.notifications.domain import MACHINES as NOTIFICATIONS
 from servers.payments.domain import MACHINES as PAYMENTS
 
 PAGE: Final = ROOT / "docs" / "state-machines.md"
@@ -26,9 +27,12 @@ def section(domain: str, machine: Machine[Any]) -> str:
 
 def main() -> None:
     """Write the page."""
-    sections = [section("identity", machine) for machine in IDENTITY] + [
-        section("payments", machine) for machine in PAYMENTS
-    ]
+    tables: tuple[tuple[str, tuple[Machine[Any], ...]], ...] = (
+        ("identity", IDENTITY),
+        ("payments", PAYMENTS),
+        ("notifications", NOTIFICATIONS),
+    )
+    sections = [section(domain, machine) for domain, machines in tables for machine in machines]
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(HEAD + "".join(sections))
 

@@ -16,7 +16,10 @@ DESCRIPTORS: Final = ROOT / "generated" / "descriptors" / "paymesh.binpb"
 TEMPLATE: Final = ROOT / "envoy" / "envoy.yaml.j2"
 # Logins and registrations cost a quarter of a second of a core each, so their bucket is small.
 TIGHT: Final = {"name": "credentials", "burst": 30, "per_second": 5}
-TIGHT_METHODS: Final = {"RegisterUser", "CreateSession", "RefreshSession"}
+TIGHT_METHODS: Final = {
+    *("RegisterUser", "CreateSession", "RefreshSession", "VerifyEmail", "OpenEmailLink"),
+    *("RequestPasswordReset", "ResetPassword"),
+}
 LOCAL_REPLIES: Final = (
     (400, 3, "FIELD_INVALID", "The request is malformed."),
     (401, 16, "CREDENTIAL_INVALID", "A valid access token or API key is needed."),
@@ -90,8 +93,9 @@ def _public_routes(found: list[Any]) -> list[dict[str, Any]]:
         cluster = service.split(".")[1]
         limit = TIGHT if method.name in TIGHT_METHODS else None
         if rule is not None:
-            routes.append({"path": rule[1], "cluster": cluster, "limit": limit})
-        routes.append({"path": f"/{service}/{method.name}", "cluster": cluster, "limit": limit})
+            # With its verb: what is public to POST may need a credential to GET.
+            routes.append({"path": rule[1], "verb": rule[0].upper(), "cluster": cluster, "limit": limit})
+        routes.append({"path": f"/{service}/{method.name}", "verb": "POST", "cluster": cluster, "limit": limit})
     return routes
 
 

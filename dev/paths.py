@@ -9,7 +9,7 @@ from typing import Final, Self
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PREFIX: Final = "PAYMESH_PORT_"
-DOMAINS: Final = ("identity", "payments", "wallets")
+DOMAINS: Final = ("identity", "payments", "wallets", "notifications")
 # Handed to the servers as they are.
 PASSED_ON: Final = ("PAYMESH_LOG_LEVEL", "PAYMESH_OTLP_ENDPOINT")
 # PAYMESH_AUDIT_URLS is the command line's; whoever exported it for `paymesh audit` may still start a stack.
@@ -29,6 +29,7 @@ class Ports:
     identity: int = 9001
     payments: int = 9002
     wallets: int = 9003
+    notifications: int = 9006
     envoy_admin: int = 9901
     postgres: int = 5433
     redis: int = 6380
@@ -36,6 +37,9 @@ class Ports:
     metrics_identity: int = 9201
     metrics_payments: int = 9202
     metrics_wallets: int = 9203
+    metrics_notifications: int = 9206
+    mail_smtp: int = 1026
+    mail_inbox: int = 8026
 
     @classmethod
     def load(cls) -> Self:

@@ -92,7 +92,7 @@ class Stack:
 def make_stack(folder: Path, ports: Ports) -> Stack:
     """Prepare folders, authorities, certificates and secrets. Raises StackRefused."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("private", "tls", "stripe-sandbox"):
+    for name in ("private", "tls", "stripe-sandbox", "mail"):
         (folder / name).mkdir(exist_ok=True)
         (folder / name).chmod(0o700)
     for name in ("crash", "run"):
@@ -186,9 +186,10 @@ def parts(stack: Stack, say: Callable[[str, float | None], None]) -> list[Part]:
         made.append(Part(name="valkey", command=stack.valkey.command, ready=stack.valkey.answers))
     if "STRIPE_API_KEY" not in os.environ:
         made.append(_sandbox(stack))
+    made.append(_mail(stack))
     made.append(_migrate(stack, needs=tuple(part.name for part in made if part.name == "postgres")))
     started = {part.name for part in made}
-    made += [_server(stack, domain, uses=("stripe-sandbox", "valkey"), started=started) for domain in DOMAINS]
+    made += [_server(stack, domain, uses=("stripe-sandbox", "valkey", "mail"), started=started) for domain in DOMAINS]
     made.append(_envoy(stack))
     return made
 
@@ -266,6 +267,25 @@ def _sandbox(stack: Stack) -> Part:
     )
 
 
+def _mail(stack: Stack) -> Part:
+    async def ready() -> bool:
+        port = stack.ports.mail_inbox
+        url = f"http://127.0.0.1:{port}/healthz"
+        return await probes.listens(port) and await probes.fetch(url, _trust(stack)) is not None
+
+    return Part(
+        name="mail",
+        command=_python("-m", "sandbox.mail"),
+        ready=ready,
+        env={
+            "PAYMESH_PROFILE": "dev",
+            "MAIL_SANDBOX_SMTP_PORT": str(stack.ports.mail_smtp),
+            "MAIL_SANDBOX_INBOX_PORT": str(stack.ports.mail_inbox),
+            "MAIL_SANDBOX_DATA_DIR": str(stack.folder / "mail"),
+        },
+    )
+
+
 def _server(stack: Stack, domain: str, *, uses: tuple[str, ...], started: set[str]) -> Part:
     folder = SecretFolder(stack.folder / "private" / domain)
     folder.put("paymesh_database_url", stack.database_url(domain, domain))
@@ -284,7 +304,11 @@ def _server(stack: Stack, domain: str, *, uses: tuple[str, ...], started: set[st
         "PAYMESH_SECRETS_DIR": str(folder.path),
         **_given(PASSED_ON),
     }
-    own: dict[str, Callable[[Stack, SecretFolder], Mapping[str, str]]] = {"identity": _identity, "payments": _payments}
+    own: dict[str, Callable[[Stack, SecretFolder], Mapping[str, str]]] = {
+        "identity": _identity,
+        "payments": _payments,
+        "notifications": _notifications,
+    }
     if domain in own:
         env |= own[domain](stack, folder)
     return Part(
@@ -312,6 +336,17 @@ def _payments(stack: Stack, folder: SecretFolder) -> Mapping[str, str]:
     if real is not None:
         return plan | _given(WAY_OUT)
     return plan | {"PAYMESH_STRIPE_API_BASE": f"http://127.0.0.1:{stack.ports.stripe_sandbox}"}
+
+
+def _notifications(stack: Stack, folder: SecretFolder) -> Mapping[str, str]:
+    return {
+        "PAYMESH_SMTP_HOST": "127.0.0.1",
+        "PAYMESH_SMTP_PORT": str(stack.ports.mail_smtp),
+        "PAYMESH_SMTP_TLS": "none",
+        "PAYMESH_SENDER_NAME": "Paymesh (local)",
+        "PAYMESH_SENDER_ADDRESS": "no-reply@paymesh.example",
+        "PAYMESH_PUBLIC_URL": stack.edge_url,
+    }
 
 
 def _given(names: Sequence[str]) -> dict[str, str]:

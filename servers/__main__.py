@@ -22,6 +22,7 @@ def main() -> int:
             "identity": settings.role_password_identity.get_secret_value(),
             "payments": settings.role_password_payments.get_secret_value(),
             "wallets": settings.role_password_wallets.get_secret_value(),
+            "notifications": settings.role_password_notifications.get_secret_value(),
             "audit": settings.role_password_audit.get_secret_value(),
         }
         admin_url = settings.admin_database_url.get_secret_value()

@@ -37,7 +37,7 @@ def audit_urls(folder: Path) -> dict[str, str]:
     address = state["database_address"]
     return {
         name: f"postgresql://paymesh_audit:{password}@{address}/{name}"
-        for name in ("identity", "payments", "wallets", "eventlog")
+        for name in ("identity", "payments", "wallets", "notifications", "eventlog")
     }
 
 

@@ -14,7 +14,7 @@ from servers.audit.invariants import CHECKS
 
 SHOWN: Final = 5
 QUIET_SECONDS: Final = 20.0
-DOMAINS: Final = ("identity", "payments", "wallets")
+DOMAINS: Final = ("identity", "payments", "wallets", "notifications")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class Verdict:
 
 
 def prove(urls: Mapping[str, str]) -> list[Verdict]:
-    """Run every check on the databases at `urls` (identity, payments, wallets, eventlog)."""
+    """Run every check on the databases at `urls` (identity, payments, wallets, notifications, eventlog)."""
     engines = {name: _engine(url) for name, url in urls.items()}
     try:
         quiet = _wait_until_drained(engines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -12,6 +13,8 @@ from servers.kernel.transitions import Arrow, IllegalTransition, Machine
 
 ACCESS_SECONDS: Final = 900
 SESSION_KEEP: Final = timedelta(days=30)
+INVITATION_KEEP: Final = timedelta(days=14)
+OWNER: Final = "owner"
 
 
 class SessionState(Enum):
@@ -28,10 +31,51 @@ class ApiKeyState(Enum):
     REVOKED = "REVOKED"
 
 
+class MemberState(Enum):
+    """The states of a member."""
+
+    ACTIVE = "ACTIVE"
+    REMOVED = "REMOVED"
+
+
+class InvitationState(Enum):
+    """The states of an invitation."""
+
+    OPEN = "OPEN"
+    ACCEPTED = "ACCEPTED"
+    DECLINED = "DECLINED"
+    REVOKED = "REVOKED"
+    EXPIRED = "EXPIRED"
+
+
+class TokenPurpose(Enum):
+    """What a token in a mail is good for, and for how long."""
+
+    VERIFY_EMAIL = "VERIFY_EMAIL"
+    RESET_PASSWORD = "RESET_PASSWORD"  # noqa: S105  # a name, not a secret
+
+    @property
+    def keep(self) -> timedelta:
+        """For how long a token works."""
+        return timedelta(days=3) if self is TokenPurpose.VERIFY_EMAIL else timedelta(hours=1)
+
+
 class SessionStateInvalid(IllegalTransition):
     """The session has ended."""
 
     reason: ClassVar[str] = "SESSION_STATE_INVALID"
+
+
+class ApiKeyStateInvalid(IllegalTransition):
+    """The API key has ended."""
+
+    reason: ClassVar[str] = "API_KEY_STATE_INVALID"
+
+
+class InvitationStateInvalid(IllegalTransition):
+    """The invitation is not open any more."""
+
+    reason: ClassVar[str] = "INVITATION_STATE_INVALID"
 
 
 SESSION: Final = Machine(
@@ -48,18 +92,47 @@ API_KEY: Final = Machine(
     name="api_key",
     states=ApiKeyState,
     terminal=frozenset({ApiKeyState.REVOKED}),
-    refusal=SessionStateInvalid,
+    refusal=ApiKeyStateInvalid,
     arrows=(
         Arrow(None, "create", ApiKeyState.ACTIVE, "api_key.created"),
         Arrow(ApiKeyState.ACTIVE, "revoke", ApiKeyState.REVOKED, "api_key.revoked", "revoke"),
     ),
 )
-MACHINES: Final = (SESSION, API_KEY)
+MEMBER: Final = Machine(
+    name="member",
+    states=MemberState,
+    terminal=frozenset(),
+    refusal=SessionStateInvalid,
+    arrows=(
+        Arrow(None, "join", MemberState.ACTIVE, "member.joined"),
+        Arrow(MemberState.ACTIVE, "change_role", MemberState.ACTIVE, "member.role_changed", "update"),
+        Arrow(MemberState.ACTIVE, "remove", MemberState.REMOVED, "member.removed", "remove"),
+        Arrow(MemberState.REMOVED, "join", MemberState.ACTIVE, "member.joined"),
+    ),
+)
+_I = InvitationState
+INVITATION: Final = Machine(
+    name="invitation",
+    states=InvitationState,
+    terminal=frozenset({_I.ACCEPTED, _I.DECLINED, _I.REVOKED, _I.EXPIRED}),
+    refusal=InvitationStateInvalid,
+    arrows=(
+        Arrow(None, "create", _I.OPEN, "invitation.created"),
+        Arrow(_I.OPEN, "accept", _I.ACCEPTED, "invitation.accepted", "accept"),
+        Arrow(_I.OPEN, "decline", _I.DECLINED, "invitation.declined", "decline"),
+        Arrow(_I.OPEN, "revoke", _I.REVOKED, "invitation.revoked", "revoke"),
+        Arrow(_I.OPEN, "expire", _I.EXPIRED, "invitation.expired"),
+    ),
+)
+MACHINES: Final = (SESSION, API_KEY, MEMBER, INVITATION)
 
 CUSTOMER_SCOPES: Final = frozenset(
     {
         "users:read",
+        "users:write",
+        "sessions:read",
         "sessions:write",
+        "emails:read",
         "merchants:read",
         "merchants:write",
         "payment_methods:read",
@@ -73,9 +146,10 @@ API_KEY_SCOPES: Final = frozenset(
     {"merchants:read", "payments:read", "payments:write", "refunds:read", "refunds:write", "balances:read"}
 )
 """What an API key may carry."""
-_MEMBER: Final = frozenset({"users:read", "sessions:write", "merchants:read"})
+_MEMBER: Final = frozenset({"users:read", "users:write", "sessions:read", "sessions:write", "merchants:read"})
 _READ: Final = _MEMBER | {"payments:read", "refunds:read", "balances:read"}
-_ALL: Final = _READ | {"payments:write", "refunds:write", "api_keys:read", "api_keys:write"}
+_MANAGE: Final = frozenset({"merchants:write", "members:read", "members:write", "audit_log:read"})
+_ALL: Final = _READ | _MANAGE | {"payments:write", "refunds:write", "api_keys:read", "api_keys:write"}
 ROLE_SCOPES: Final = {
     "owner": _ALL,
     "admin": _ALL,
@@ -106,6 +180,46 @@ class RefreshTokenInvalid(Refusal):
         super().__init__("The refresh token does not work any more; log in again.")
 
 
+class EmailTokenInvalid(Refusal):
+    """The token of a mail does not work, or not any more."""
+
+    kind = Kind.UNAUTHENTICATED
+    reason = "EMAIL_TOKEN_INVALID"
+
+    def __init__(self) -> None:
+        super().__init__("This link or token does not work any more; ask for a new mail.")
+
+
+class EmailNotVerified(Refusal):
+    """The user has not shown that the address is theirs."""
+
+    kind = Kind.PRECONDITION
+    reason = "EMAIL_NOT_VERIFIED"
+
+    def __init__(self) -> None:
+        super().__init__("Verify your email address first, with the link in the mail you got.")
+
+
+class MemberRoleInvalid(Refusal):
+    """The change would break a rule about owners."""
+
+    kind = Kind.PRECONDITION
+    reason = "MEMBER_ROLE_INVALID"
+
+    def __init__(self, rule: str) -> None:
+        super().__init__(rule, metadata={"rule": rule})
+
+    @classmethod
+    def last_owner(cls) -> MemberRoleInvalid:
+        """Return the refusal to leave a merchant without an owner."""
+        return cls("A merchant keeps at least one owner: make somebody else an owner first.")
+
+    @classmethod
+    def only_owners(cls) -> MemberRoleInvalid:
+        """Return the refusal of a change of owners by somebody who is none."""
+        return cls("Only an owner makes or unmakes owners.")
+
+
 class ReferenceTaken(Refusal):
     """The unique reference is taken."""
 
@@ -133,6 +247,7 @@ class User:
     id: str
     email: str
     display_name: str
+    email_verified: bool
     password_hash: bytes
     version: int
     create_time: datetime
@@ -149,6 +264,9 @@ class Session:
     version: int
     create_time: datetime
     expire_time: datetime
+    last_used_time: datetime
+    user_agent: str
+    address: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +281,57 @@ class Merchant:
     version: int
     create_time: datetime
     update_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A user who may act for a merchant."""
+
+    merchant_id: str
+    user_id: str
+    email: str
+    display_name: str
+    role: str
+    state: MemberState
+    version: int
+    create_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invitation:
+    """An offer of a role to whoever has an address."""
+
+    id: str
+    merchant_id: str
+    merchant_display_name: str
+    email: str
+    role: str
+    state: InvitationState
+    invited_by: str
+    expire_time: datetime
+    version: int
+    create_time: datetime
+    update_time: datetime
+
+    def seen_at(self, now: datetime) -> InvitationState:
+        """Return the state as it is to be shown: past its end it has expired, whether or not the sweep was here."""
+        over = self.state is InvitationState.OPEN and self.expire_time <= now
+        return InvitationState.EXPIRED if over else self.state
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditLogEntry:
+    """Something that a member did for a merchant."""
+
+    id: str
+    merchant_id: str
+    actor_id: str
+    actor_role: str
+    action: str
+    resource_id: str
+    details: Mapping[str, str]
+    request_id: str
+    create_time: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,18 @@ from datetime import datetime
 
 from paymesh.identity.v1 import identity_events_pb2, identity_pb2
 
-from servers.identity.domain import ACCESS_SECONDS, ApiKey, Merchant, NewApiKey, Session, Tokens, User
+from servers.identity.domain import (
+    ACCESS_SECONDS,
+    ApiKey,
+    AuditLogEntry,
+    Invitation,
+    Member,
+    Merchant,
+    NewApiKey,
+    Session,
+    Tokens,
+    User,
+)
 from servers.runtime.outbox import OutboxEvent
 from servers.runtime.render import etag, stamp
 
@@ -21,16 +32,22 @@ def user_message(user: User) -> identity_pb2.User:
         etag=etag(user.version),
         email=user.email,
         display_name=user.display_name,
+        email_verified=user.email_verified,
     )
 
 
-def session_message(session: Session) -> identity_pb2.Session:
-    """Return a session as a message."""
+def session_message(session: Session, *, current_id: str = "") -> identity_pb2.Session:
+    """Return a session as a message; `current_id` is the one that asks."""
     return identity_pb2.Session(
         id=session.id,
         create_time=stamp(session.create_time),
         expire_time=stamp(session.expire_time),
         state=identity_pb2.Session.State.Value(session.state.value),
+        last_used_time=stamp(session.last_used_time),
+        user_agent=session.user_agent,
+        address=session.address,
+        current=session.id == current_id,
+        user_id=session.user_id,
     )
 
 
@@ -61,6 +78,50 @@ def merchant_message(merchant: Merchant) -> identity_pb2.Merchant:
     )
 
 
+def member_message(member: Member) -> identity_pb2.Member:
+    """Return a member as a message."""
+    return identity_pb2.Member(
+        merchant_id=member.merchant_id,
+        user_id=member.user_id,
+        email=member.email,
+        display_name=member.display_name,
+        role=member.role,
+        create_time=stamp(member.create_time),
+        resource_version=member.version,
+        state=identity_pb2.Member.State.Value(member.state.value),
+    )
+
+
+def invitation_message(invitation: Invitation, *, now: datetime | None = None) -> identity_pb2.Invitation:
+    """Return an invitation as a message, as it stands at `now` where given."""
+    state = invitation.state if now is None else invitation.seen_at(now)
+    return identity_pb2.Invitation(
+        id=invitation.id,
+        create_time=stamp(invitation.create_time),
+        expire_time=stamp(invitation.expire_time),
+        merchant_id=invitation.merchant_id,
+        merchant_display_name=invitation.merchant_display_name,
+        email=invitation.email,
+        role=invitation.role,
+        state=identity_pb2.Invitation.State.Value(state.value),
+        resource_version=invitation.version,
+    )
+
+
+def audit_entry_message(entry: AuditLogEntry) -> identity_pb2.AuditLogEntry:
+    """Return an entry of the audit log as a message."""
+    return identity_pb2.AuditLogEntry(
+        id=entry.id,
+        create_time=stamp(entry.create_time),
+        actor_id=entry.actor_id,
+        actor_role=entry.actor_role,
+        action=entry.action,
+        resource_id=entry.resource_id,
+        details=entry.details,
+        request_id=entry.request_id,
+    )
+
+
 def api_key_message(key: ApiKey) -> identity_pb2.ApiKey:
     """Return an API key as a message, without its secret."""
     message = identity_pb2.ApiKey(
@@ -84,24 +145,39 @@ def new_api_key_message(new: NewApiKey) -> identity_pb2.CreateApiKeyResponse:
     return identity_pb2.CreateApiKeyResponse(api_key=api_key_message(new.key), secret=new.secret)
 
 
-def event(kind: str, subject: User | Session | Merchant | ApiKey) -> OutboxEvent:
-    """Return the event of a change. The address of a user is left out: a topic is no place for it."""
-    message = identity_events_pb2.IdentityEvent(type=kind, subject=subject.id, version=subject.version)
+Subject = User | Session | Merchant | ApiKey | Member | Invitation
+
+
+def event(kind: str, subject: Subject) -> OutboxEvent:
+    """Return the event of a change. Addresses and names of people are left out: a topic is no place for them."""
+    message = identity_events_pb2.IdentityEvent(type=kind, version=subject.version)
     match subject:
         case User():
             message.user.CopyFrom(user_message(subject))
             message.user.ClearField("email")
+            message.user.ClearField("display_name")
         case Session():
             message.session.CopyFrom(session_message(subject))
+            message.session.ClearField("address")
         case Merchant():
             message.merchant.CopyFrom(merchant_message(subject))
             message.merchant.ClearField("role")
         case ApiKey():
             message.api_key.CopyFrom(api_key_message(subject))
+        case Member():
+            message.member.CopyFrom(member_message(subject))
+            message.member.ClearField("email")
+            message.member.ClearField("display_name")
+        case Invitation():
+            message.invitation.CopyFrom(invitation_message(subject))
+            message.invitation.ClearField("email")
+    # A member has no id of its own; its root is the merchant, whose row orders the changes.
+    root = subject.merchant_id if isinstance(subject, Member) else subject.id
+    message.subject = f"{subject.merchant_id}/{subject.user_id}" if isinstance(subject, Member) else subject.id
 
     def render(event_id: str, occur_time: datetime) -> bytes:
         message.event_id = event_id
         message.occur_time.CopyFrom(stamp(occur_time))
         return message.SerializeToString(deterministic=True)
 
-    return OutboxEvent(type=kind, root_id=subject.id, subject=subject.id, version=subject.version, render=render)
+    return OutboxEvent(type=kind, root_id=root, subject=message.subject, version=subject.version, render=render)

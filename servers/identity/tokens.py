@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import jwt
+import structlog
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from jwt.algorithms import ECAlgorithm
@@ -20,6 +22,11 @@ from servers.kernel.clock import Clock
 from servers.kernel.ids import new_id
 
 SECRET_BYTES: Final = 32
+RELOAD_SECONDS: Final = 10.0
+LEARNT_SECONDS: Final = 90.0
+"""The edge asks for the keys every minute."""
+
+_log = structlog.get_logger("tokens")
 
 
 class NoSigningKey(Exception):
@@ -27,22 +34,41 @@ class NoSigningKey(Exception):
 
 
 class Signer:
-    """Signs access tokens with the newest key."""
+    """Signs access tokens with the newest key that everybody has had the time to learn of."""
 
     def __init__(self, folder: Path, *, issuer: str, audience: str, clock: Clock) -> None:
-        files = sorted(folder.glob("*.pem"))
-        if not files:
-            raise NoSigningKey(str(folder))
+        self._folder = folder
+        self._issuer = issuer
+        self._audience = audience
+        self._clock = clock
         self._keys: dict[str, EllipticCurvePrivateKey] = {}
+        self._kid = ""
+        self.reload()
+
+    def reload(self) -> None:
+        """Read the folder of keys: all verify, and the last by name signs once it is older than what the edge keeps in its cache:
+        a token never comes before its key. Raises NoSigningKey."""
+        files = sorted(self._folder.glob("*.pem"))
+        if not files:
+            raise NoSigningKey(str(self._folder))
+        keys = {}
         for file in files:
             key = load_pem_private_key(file.read_bytes(), password=None)
             if not isinstance(key, EllipticCurvePrivateKey):
                 raise NoSigningKey(f"{file.name} is not an EC key")
-            self._keys[file.stem] = key
-        self._kid = files[-1].stem
-        self._issuer = issuer
-        self._audience = audience
-        self._clock = clock
+            keys[file.stem] = key
+        now = self._clock.now().timestamp()
+        known = [file.stem for file in files if now - file.stat().st_mtime > LEARNT_SECONDS]
+        self._keys, self._kid = keys, (known or [files[0].stem])[-1]
+
+    async def keep_fresh(self) -> None:
+        """Read the folder again and again, until cancelled; a folder in the middle of a change is read the next time."""
+        while True:
+            await asyncio.sleep(RELOAD_SECONDS)
+            try:
+                self.reload()
+            except (OSError, ValueError, NoSigningKey) as error:
+                _log.error("signing_keys.unreadable", error=type(error).__name__)
 
     def jwks(self) -> bytes:
         """Return the public keys as a JWK set (RFC 7517)."""

@@ -97,3 +97,15 @@ class ConcurrentUpdate(Refusal):
             metadata={"resource": resource},
             retry_after_seconds=0.2,
         )
+
+
+class EtagMismatch(Refusal):
+    """The caller wants to change a version that is not the present one any more."""
+
+    kind = Kind.ABORTED
+    reason = "ETAG_MISMATCH"
+
+    def __init__(self, resource: str) -> None:
+        super().__init__(
+            f"{resource} was changed since you read it; read it again and decide.", metadata={"resource": resource}
+        )

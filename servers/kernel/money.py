@@ -205,6 +205,16 @@ def exponent(currency: str) -> int:
     return _EXPONENTS.get(currency, 2)
 
 
+def decimal_text(amount: Money) -> str:
+    """Return an amount as people write it: "10.50", with the currency's own number of decimals. For reading only."""
+    digits = exponent(amount.currency)
+    if digits == 0:
+        return str(amount.amount_minor)
+    text = str(abs(amount.amount_minor)).rjust(digits + 1, "0")
+    sign = "-" if amount.amount_minor < 0 else ""
+    return f"{sign}{text[:-digits]}.{text[-digits:]}"
+
+
 def apply_bps(amount_minor: int, basis_points: int, *, rounding: Rounding) -> int:
     """Return `basis_points` / 10,000 of a non-negative amount, in minor units."""
     invariant(amount_minor >= 0 and basis_points >= 0, "rates apply to what is not negative", amount_minor=amount_minor)

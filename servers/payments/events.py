@@ -20,12 +20,14 @@ class Events:
 
     def payment(self, kind: str, payment: Payment) -> OutboxEvent:
         """Return the event of a payment's change."""
-        message = payments_events_pb2.PaymentEvent(payment=self._renderer.payment(payment))
+        message = payments_events_pb2.PaymentEvent(
+            payment=self._renderer.payment(payment), customer_id=payment.customer_id
+        )
         return _event(kind, payment.id, payment.id, payment.version, message)
 
-    def refund(self, kind: str, refund: Refund) -> OutboxEvent:
+    def refund(self, kind: str, refund: Refund, payment: Payment) -> OutboxEvent:
         """Return the event of a refund's change; its key is the payment's."""
-        message = payments_events_pb2.PaymentEvent(refund=refund_message(refund))
+        message = payments_events_pb2.PaymentEvent(refund=refund_message(refund), customer_id=payment.customer_id)
         return _event(kind, refund.payment_id, refund.id, refund.version, message)
 
     def method(self, kind: str, method: PaymentMethod) -> OutboxEvent:

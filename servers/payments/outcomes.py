@@ -173,5 +173,7 @@ class Outcomes:
             refunded_minor=amount if succeeded else (0 if was_pending else -amount),
             now=now,
         )
-        await uow.outbox.append(self._events.payment("payment.updated", moved), self._events.refund(event, refund))
+        await uow.outbox.append(
+            self._events.payment("payment.updated", moved), self._events.refund(event, refund, moved)
+        )
         return refund

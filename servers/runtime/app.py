@@ -37,6 +37,7 @@ from servers.runtime.throttle import Throttle
 from servers.runtime.tls import Certificates
 
 DRAIN_SECONDS: Final = 5.0
+CANCEL_AGAIN_SECONDS: Final = 4.0  # longer than running jobs are given to end by themselves
 MESSAGE_BYTES_MAX: Final = 1 << 20
 KEY_EXPIRY_CRON: Final = "*/10 * * * *"
 
@@ -148,12 +149,20 @@ class Server(Generic[S]):
         await health_servicer.enter_graceful_shutdown()
         await server.stop(DRAIN_SECONDS)
         await interceptor.drain()
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await _cancel(running)
         _log.info("server.stopped", domain=self.domain)
         for task in done - {stopping}:
             task.result()  # a role that ended by itself has failed: the process fails with it, and is restarted
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancel until every task has ended: where the cancellation meets a rollback, an error of the database may take its place, and
+    a loop that bears such errors would go on."""
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_SECONDS)
 
 
 def _grpc_server(settings: ServerSettings, db: Database, parts: Parts) -> tuple[grpc.aio.Server, Interceptor, Any]:

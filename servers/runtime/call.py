@@ -92,6 +92,17 @@ class Call:
     claims: list[IdempotentRequest] = field(default_factory=list)
     """The keys that the call works under, so that a failure can give them back."""
 
+    @property
+    def client_address(self) -> str:
+        """The network address that the edge saw, or "": whatever the client itself claims stands before it."""
+        return self.metadata.get("x-forwarded-for", "").rpartition(",")[2].strip()[:64]
+
+    @property
+    def user_agent(self) -> str:
+        """What the client calls itself, printable and short."""
+        given = self.metadata.get("user-agent", "")[:200]
+        return "".join(character if character.isprintable() else "?" for character in given)
+
 
 _current: ContextVar[Call] = ContextVar("paymesh_call")
 

@@ -18,7 +18,7 @@ from sqlalchemy.pool import NullPool
 
 SERVERS: Final = Path(__file__).resolve().parent.parent
 RUNTIME: Final = SERVERS / "runtime"
-DOMAINS: Final = ("identity", "payments", "wallets")
+DOMAINS: Final = ("identity", "payments", "wallets", "notifications")
 EVENTLOG: Final = "eventlog"
 LOCK_CLASS: Final = 7703
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
+from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from paymesh.type.v1 import money_pb2
 
+from servers.kernel.errors import FieldInvalid
 from servers.kernel.money import Money
+
+_ETAG: Final = re.compile('"([0-9]{1,18})"')
 
 
 def stamp(time: datetime) -> Timestamp:
@@ -30,6 +35,16 @@ def money(amount: Money) -> money_pb2.Money:
 def parse_money(message: money_pb2.Money) -> Money:
     """Return the amount of a message."""
     return Money(amount_minor=message.amount_minor, currency=message.currency)
+
+
+def expected_version(given: str) -> int | None:
+    """Return the version that an etag names, None where none is given. Raises FieldInvalid for what was never an etag of ours."""
+    if not given:
+        return None
+    found = _ETAG.fullmatch(given)
+    if found is None:
+        raise FieldInvalid.of("etag", "must be the etag of a resource, as it was answered")
+    return int(found[1])
 
 
 def etag(version: int) -> str:

@@ -71,5 +71,6 @@ class MigrateSettings(Settings):
     role_password_identity: SecretStr
     role_password_payments: SecretStr
     role_password_wallets: SecretStr
+    role_password_notifications: SecretStr
     role_password_audit: SecretStr
     log_level: Literal["debug", "info", "warning", "error"] = "info"

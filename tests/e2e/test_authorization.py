@@ -10,6 +10,7 @@ import grpc
 import pytest
 from google.protobuf import message_factory
 from paymesh.identity.v1 import identity_pb2
+from paymesh.notifications.v1 import notifications_pb2
 from paymesh.payments.v1 import payments_pb2
 from paymesh.wallets.v1 import ledger_pb2, wallets_pb2
 
@@ -18,7 +19,7 @@ from servers.runtime.call import PrincipalKind
 from servers.runtime.policy import EDGE, policy_of
 from tests.support.stack import Shop
 
-FILES = (identity_pb2, payments_pb2, wallets_pb2, ledger_pb2)
+FILES = (identity_pb2, payments_pb2, wallets_pb2, ledger_pb2, notifications_pb2)
 METHODS = [m for file in FILES for service in file.DESCRIPTOR.services_by_name.values() for m in service.methods]
 REFUSED = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
 
@@ -95,7 +96,7 @@ def test_from_outside(shop: Shop, callers: dict[str, Caller], method: Any, who: 
         assert (code not in REFUSED) == allowed, code
 
 
-@pytest.mark.parametrize("peer", ["identity", "payments", "wallets", "dev"])
+@pytest.mark.parametrize("peer", ["identity", "payments", "wallets", "notifications", "dev"])
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_from_inside_the_mesh(shop: Shop, method: Any, peer: str) -> None:
     policy, domain = policy_of(method), method.containing_service.full_name.split(".")[1]

@@ -20,7 +20,7 @@ from servers.runtime.sealed import Sealer
 from tests.support.ports import free_port
 
 PASSWORD: Final = "test-only"
-ROLES: Final = ("identity", "payments", "wallets", "audit")
+ROLES: Final = ("identity", "payments", "wallets", "notifications", "audit")
 _numbers = itertools.count()
 
 

@@ -8,6 +8,7 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import ServiceDescriptor
 from paymesh.errors.v1 import error_reason_pb2
 from paymesh.identity.v1 import identity_pb2
+from paymesh.notifications.v1 import notifications_pb2
 from paymesh.payments.v1 import payments_pb2
 from paymesh.wallets.v1 import ledger_pb2, wallets_pb2
 
@@ -16,7 +17,7 @@ from servers.runtime.call import PrincipalKind
 from servers.runtime.logs import redacted
 from servers.runtime.policy import EDGE, PolicyMissing, policies_of, policy_of
 
-FILES = (identity_pb2, payments_pb2, wallets_pb2, ledger_pb2)
+FILES = (identity_pb2, payments_pb2, wallets_pb2, ledger_pb2, notifications_pb2)
 SERVICES: list[ServiceDescriptor] = [s for file in FILES for s in file.DESCRIPTOR.services_by_name.values()]
 METHODS = [method for service in SERVICES for method in service.methods]
 
@@ -59,6 +60,7 @@ def test_the_ledger_is_out_of_the_edges_reach() -> None:
 
 def test_every_refusal_has_a_reason_of_the_catalogue() -> None:
     import servers.identity.main
+    import servers.notifications.main
     import servers.payments.main
     import servers.wallets.main  # noqa: F401  # imported so that all refusals are known
 

@@ -11,9 +11,14 @@ import pytest
 from dev.paths import ROOT
 from servers.identity.domain import MACHINES as IDENTITY
 from servers.kernel.transitions import IllegalTransition, Machine
+from servers.notifications.domain import MACHINES as NOTIFICATIONS
 from servers.payments.domain import MACHINES as PAYMENTS
 
-MACHINES = [("identity", machine) for machine in IDENTITY] + [("payments", machine) for machine in PAYMENTS]
+MACHINES = [
+    *(("identity", machine) for machine in IDENTITY),
+    *(("payments", machine) for machine in PAYMENTS),
+    *(("notifications", machine) for machine in NOTIFICATIONS),
+]
 NAMES = [machine.name for _, machine in MACHINES]
 
 

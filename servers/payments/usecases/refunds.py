@@ -96,7 +96,7 @@ async def _begin_refund(deps: Deps, uow: UnitOfWork, command: CreateRefund) -> R
     )
     await store.insert_refund(uow.conn, refund)
     await uow.outbox.append(
-        deps.events.payment("payment.updated", reserved), deps.events.refund("refund.created", refund)
+        deps.events.payment("payment.updated", reserved), deps.events.refund("refund.created", refund, reserved)
     )
     await uow.outbound.record(
         verb=REFUND_CALL, target=refund.id, key=refund.id, request_digest=digest(payment.id, str(amount.amount_minor))

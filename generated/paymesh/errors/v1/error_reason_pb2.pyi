@@ -58,6 +58,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """PERMISSION_DENIED, 403. The credential lacks the scope. Metadata: `required_scope`."""
     CALLER_NOT_ALLOWED: _ErrorReason.ValueType  # 24
     """PERMISSION_DENIED, 403. This kind of caller may not use the method. Metadata: `method`."""
+    EMAIL_TOKEN_INVALID: _ErrorReason.ValueType  # 25
+    """UNAUTHENTICATED, 401. The token of a mail is unknown, used or too old; ask for a new mail."""
     RESOURCE_NOT_FOUND: _ErrorReason.ValueType  # 30
     """NOT_FOUND, 404. No such resource, or it belongs to somebody else. Metadata: `resource`."""
     METHOD_NOT_FOUND: _ErrorReason.ValueType  # 31
@@ -78,6 +80,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION, 400. The session has ended, or its merchant membership has."""
     PAYMENT_METHOD_STATE_INVALID: _ErrorReason.ValueType  # 46
     """FAILED_PRECONDITION, 400. The payment method's state does not allow the use. Metadata: `payment_method_id`, `state`."""
+    EMAIL_NOT_VERIFIED: _ErrorReason.ValueType  # 47
+    """FAILED_PRECONDITION, 400. The user's email address must be verified first."""
+    INVITATION_STATE_INVALID: _ErrorReason.ValueType  # 48
+    """FAILED_PRECONDITION, 400. The invitation was answered, taken back or is too old. Metadata: `invitation_id`, `state`."""
+    API_KEY_STATE_INVALID: _ErrorReason.ValueType  # 49
+    """FAILED_PRECONDITION, 400. The API key has ended. Metadata: `api_key_id`, `state`."""
+    MEMBER_ROLE_INVALID: _ErrorReason.ValueType  # 50
+    """FAILED_PRECONDITION, 400. A merchant keeps at least one owner, and only owners make or unmake owners. Metadata: `rule`."""
     RATE_LIMITED: _ErrorReason.ValueType  # 60
     """RESOURCE_EXHAUSTED, 429. Too many requests; `google.rpc.RetryInfo` says when to ask again."""
     OVERLOADED: _ErrorReason.ValueType  # 61
@@ -132,6 +142,8 @@ SCOPE_MISSING: ErrorReason.ValueType  # 23
 """PERMISSION_DENIED, 403. The credential lacks the scope. Metadata: `required_scope`."""
 CALLER_NOT_ALLOWED: ErrorReason.ValueType  # 24
 """PERMISSION_DENIED, 403. This kind of caller may not use the method. Metadata: `method`."""
+EMAIL_TOKEN_INVALID: ErrorReason.ValueType  # 25
+"""UNAUTHENTICATED, 401. The token of a mail is unknown, used or too old; ask for a new mail."""
 RESOURCE_NOT_FOUND: ErrorReason.ValueType  # 30
 """NOT_FOUND, 404. No such resource, or it belongs to somebody else. Metadata: `resource`."""
 METHOD_NOT_FOUND: ErrorReason.ValueType  # 31
@@ -152,6 +164,14 @@ SESSION_STATE_INVALID: ErrorReason.ValueType  # 45
 """FAILED_PRECONDITION, 400. The session has ended, or its merchant membership has."""
 PAYMENT_METHOD_STATE_INVALID: ErrorReason.ValueType  # 46
 """FAILED_PRECONDITION, 400. The payment method's state does not allow the use. Metadata: `payment_method_id`, `state`."""
+EMAIL_NOT_VERIFIED: ErrorReason.ValueType  # 47
+"""FAILED_PRECONDITION, 400. The user's email address must be verified first."""
+INVITATION_STATE_INVALID: ErrorReason.ValueType  # 48
+"""FAILED_PRECONDITION, 400. The invitation was answered, taken back or is too old. Metadata: `invitation_id`, `state`."""
+API_KEY_STATE_INVALID: ErrorReason.ValueType  # 49
+"""FAILED_PRECONDITION, 400. The API key has ended. Metadata: `api_key_id`, `state`."""
+MEMBER_ROLE_INVALID: ErrorReason.ValueType  # 50
+"""FAILED_PRECONDITION, 400. A merchant keeps at least one owner, and only owners make or unmake owners. Metadata: `rule`."""
 RATE_LIMITED: ErrorReason.ValueType  # 60
 """RESOURCE_EXHAUSTED, 429. Too many requests; `google.rpc.RetryInfo` says when to ask again."""
 OVERLOADED: ErrorReason.ValueType  # 61

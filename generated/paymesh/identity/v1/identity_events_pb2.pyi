@@ -35,6 +35,8 @@ class IdentityEvent(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     MERCHANT_FIELD_NUMBER: _builtins.int
     API_KEY_FIELD_NUMBER: _builtins.int
+    MEMBER_FIELD_NUMBER: _builtins.int
+    INVITATION_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """The id, `evt_…`, by which consumers recognise a repeat."""
     type: _builtins.str
@@ -63,6 +65,14 @@ class IdentityEvent(_message.Message):
     def api_key(self) -> _identity_pb2.ApiKey:
         """Of `api_key.*`."""
 
+    @_builtins.property
+    def member(self) -> _identity_pb2.Member:
+        """Of `member.*`; without address and name."""
+
+    @_builtins.property
+    def invitation(self) -> _identity_pb2.Invitation:
+        """Of `invitation.*`; without the address."""
+
     def __init__(
         self,
         *,
@@ -75,12 +85,14 @@ class IdentityEvent(_message.Message):
         session: _identity_pb2.Session | None = ...,
         merchant: _identity_pb2.Merchant | None = ...,
         api_key: _identity_pb2.ApiKey | None = ...,
+        member: _identity_pb2.Member | None = ...,
+        invitation: _identity_pb2.Invitation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "merchant", b"merchant", "occur_time", b"occur_time", "session", b"session", "snapshot", b"snapshot", "user", b"user"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "invitation", b"invitation", "member", b"member", "merchant", b"merchant", "occur_time", b"occur_time", "session", b"session", "snapshot", b"snapshot", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "event_id", b"event_id", "merchant", b"merchant", "occur_time", b"occur_time", "session", b"session", "snapshot", b"snapshot", "subject", b"subject", "type", b"type", "user", b"user", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "event_id", b"event_id", "invitation", b"invitation", "member", b"member", "merchant", b"merchant", "occur_time", b"occur_time", "session", b"session", "snapshot", b"snapshot", "subject", b"subject", "type", b"type", "user", b"user", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_snapshot: _TypeAlias = _typing.Literal["user", "session", "merchant", "api_key"]  # noqa: Y015
+    _WhichOneofReturnType_snapshot: _TypeAlias = _typing.Literal["user", "session", "merchant", "api_key", "member", "invitation"]  # noqa: Y015
     _WhichOneofArgType_snapshot: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_snapshot) -> _WhichOneofReturnType_snapshot | None: ...
 

@@ -81,6 +81,101 @@ class IdentityServiceStub(object):
                 request_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.ListMerchantsRequest.SerializeToString,
                 response_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.ListMerchantsResponse.FromString,
                 _registered_method=True)
+        self.VerifyEmail = channel.unary_unary(
+                '/paymesh.identity.v1.IdentityService/VerifyEmail',
+                request_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.VerifyEmailRequest.SerializeToString,
+                response_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.User.FromString,
+                _registered_method=True)
+        self.OpenEmailLink = channel.unary_unary(
+                '/paymesh.identity.v1.IdentityService/OpenEmailLink',
+                request_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.OpenEmailLinkRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.RequestEmailVerification = channel.unary_unary(
+                '/paymesh.identity.v1.IdentityService/RequestEmailVerification',
+                request_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.RequestEmailVerificationRequest.SerializeToString,
+                response_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.User.FromString,
+                _registered_method=True)
+        self.RequestPasswordReset = channel.unary_unary(
+                '/paymesh.identity.v1.IdentityService/RequestPasswordReset',
+                request_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.RequestPasswordResetRequest.SerializeToString,
+                response_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.RequestPasswordResetResponse.FromString,
+                _registered_method=True)
+        self.ResetPassword = channel.unary_unary(
+                '/paymesh.identity.v1.IdentityService/ResetPassword',
+                request_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.ResetPasswordRequest.SerializeToString,
+                response_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.User.FromString,
+                _registered_method=True)
+        self.ChangePassword = channel.unary_unary(
+                '/paymesh.identity.v1.IdentityService/ChangePassword',
+                request_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.ChangePasswordRequest.SerializeToString,
+                response_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.User.FromString,
+                _registered_method=True)
+        self.UpdateMe = channel.unary_unary(
+                '/paymesh.identity.v1.IdentityService/UpdateMe',
+                request_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.UpdateMeRequest.SerializeToString,
+                response_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.User.FromString,
+                _registered_method=True)
+        self.ListSessions = channel.unary_unary(
+                '/paymesh.identity.v1.IdentityService/ListSessions',
+                request_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.ListSessionsRequest.SerializeToString,
+                response_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.ListSessionsResponse.FromString,
+                _registered_method=True)
+        self.DeleteSession = channel.unary_unary(
+                '/paymesh.identity.v1.IdentityService/DeleteSession',
+                request_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.DeleteSessionRequest.SerializeToString,
+                response_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.Session.FromString,
+                _registered_method=True)
+        self.UpdateMerchant = channel.unary_unary(
+                '/paymesh.identity.v1.IdentityService/UpdateMerchant',
+                request_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.UpdateMerchantRequest.SerializeToString,
+                response_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.Merchant.FromString,
+                _registered_method=True)
+        self.InviteMember = channel.unary_unary(
+                '/paymesh.identity.v1.IdentityService/InviteMember',
+                request_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.InviteMemberRequest.SerializeToString,
+                response_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.Invitation.FromString,
+                _registered_method=True)
+        self.ListMembers = channel.unary_unary(
+                '/paymesh.identity.v1.IdentityService/ListMembers',
+                request_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.ListMembersRequest.SerializeToString,
+                response_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.ListMembersResponse.FromString,
+                _registered_method=True)
+        self.UpdateMember = channel.unary_unary(
+                '/paymesh.identity.v1.IdentityService/UpdateMember',
+                request_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.UpdateMemberRequest.SerializeToString,
+                response_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.Member.FromString,
+                _registered_method=True)
+        self.RemoveMember = channel.unary_unary(
+                '/paymesh.identity.v1.IdentityService/RemoveMember',
+                request_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.RemoveMemberRequest.SerializeToString,
+                response_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.Member.FromString,
+                _registered_method=True)
+        self.ListInvitations = channel.unary_unary(
+                '/paymesh.identity.v1.IdentityService/ListInvitations',
+                request_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.ListInvitationsRequest.SerializeToString,
+                response_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.ListInvitationsResponse.FromString,
+                _registered_method=True)
+        self.RevokeInvitation = channel.unary_unary(
+                '/paymesh.identity.v1.IdentityService/RevokeInvitation',
+                request_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.RevokeInvitationRequest.SerializeToString,
+                response_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.Invitation.FromString,
+                _registered_method=True)
+        self.ListMyInvitations = channel.unary_unary(
+                '/paymesh.identity.v1.IdentityService/ListMyInvitations',
+                request_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.ListMyInvitationsRequest.SerializeToString,
+                response_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.ListMyInvitationsResponse.FromString,
+                _registered_method=True)
+        self.AcceptInvitation = channel.unary_unary(
+                '/paymesh.identity.v1.IdentityService/AcceptInvitation',
+                request_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.AcceptInvitationRequest.SerializeToString,
+                response_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.Merchant.FromString,
+                _registered_method=True)
+        self.DeclineInvitation = channel.unary_unary(
+                '/paymesh.identity.v1.IdentityService/DeclineInvitation',
+                request_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.DeclineInvitationRequest.SerializeToString,
+                response_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.Invitation.FromString,
+                _registered_method=True)
         self.CreateApiKey = channel.unary_unary(
                 '/paymesh.identity.v1.IdentityService/CreateApiKey',
                 request_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.CreateApiKeyRequest.SerializeToString,
@@ -95,6 +190,16 @@ class IdentityServiceStub(object):
                 '/paymesh.identity.v1.IdentityService/RevokeApiKey',
                 request_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.RevokeApiKeyRequest.SerializeToString,
                 response_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.ApiKey.FromString,
+                _registered_method=True)
+        self.RotateApiKey = channel.unary_unary(
+                '/paymesh.identity.v1.IdentityService/RotateApiKey',
+                request_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.RotateApiKeyRequest.SerializeToString,
+                response_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.CreateApiKeyResponse.FromString,
+                _registered_method=True)
+        self.ListAuditLog = channel.unary_unary(
+                '/paymesh.identity.v1.IdentityService/ListAuditLog',
+                request_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.ListAuditLogRequest.SerializeToString,
+                response_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.ListAuditLogResponse.FromString,
                 _registered_method=True)
         self.GetJwks = channel.unary_unary(
                 '/paymesh.identity.v1.IdentityService/GetJwks',
@@ -173,6 +278,141 @@ class IdentityServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def VerifyEmail(self, request, context):
+        """Verifies an email address with the token of the mail. Again is fine. Fails with EMAIL_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def OpenEmailLink(self, request, context):
+        """Shows the page that the link in the mail opens; with `confirm`, verifies the address. A page first, because mail scanners follow
+        links.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestEmailVerification(self, request, context):
+        """Sends the verification mail again. At most three at once, then one in ten minutes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestPasswordReset(self, request, context):
+        """Sends a mail with a token for ResetPassword, if the address belongs to an account. The answer is the same if it does not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetPassword(self, request, context):
+        """Sets a new password with the token of the mail, and ends every session of the user. Fails with EMAIL_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangePassword(self, request, context):
+        """Changes the password and ends every other session of the user. Fails with LOGIN_FAILED where the present one is wrong.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateMe(self, request, context):
+        """Changes the display name. With `etag`, only the version that the caller has seen.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSessions(self, request, context):
+        """Lists the user's sessions that are alive, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteSession(self, request, context):
+        """Ends one of the user's sessions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateMerchant(self, request, context):
+        """Changes the name that customers see. With `etag`, only the version that the caller has seen.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def InviteMember(self, request, context):
+        """Invites somebody by email. Only an owner invites an owner. Whoever has verified the address accepts with AcceptInvitation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMembers(self, request, context):
+        """Lists the merchant's members, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateMember(self, request, context):
+        """Changes a member's role. Only an owner makes or unmakes an owner, and one owner stays. Access tokens of the old role live on
+        for 15 minutes at the most.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveMember(self, request, context):
+        """Removes a member; anybody may remove themselves, but the last owner stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListInvitations(self, request, context):
+        """Lists the merchant's open invitations, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeInvitation(self, request, context):
+        """Takes an open invitation back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMyInvitations(self, request, context):
+        """Lists the open invitations to the user's own verified address, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcceptInvitation(self, request, context):
+        """Accepts an invitation to the verified address of the user. Fails with EMAIL_NOT_VERIFIED or INVITATION_STATE_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeclineInvitation(self, request, context):
+        """Declines an invitation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateApiKey(self, request, context):
         """Creates an API key for the merchant. The secret is in this answer and nowhere else.
         """
@@ -189,6 +429,21 @@ class IdentityServiceServicer(object):
 
     def RevokeApiKey(self, request, context):
         """Revokes an API key. The edge refuses it within one second.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateApiKey(self, request, context):
+        """Makes a new key with the name, scopes and end of an old one; both work until the grace period is over, then the old one expires.
+        Fails with API_KEY_STATE_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAuditLog(self, request, context):
+        """Lists what members did for the merchant, newest first: keys, members, settings.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -249,6 +504,101 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     request_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.ListMerchantsRequest.FromString,
                     response_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.ListMerchantsResponse.SerializeToString,
             ),
+            'VerifyEmail': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyEmail,
+                    request_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.VerifyEmailRequest.FromString,
+                    response_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.User.SerializeToString,
+            ),
+            'OpenEmailLink': grpc.unary_unary_rpc_method_handler(
+                    servicer.OpenEmailLink,
+                    request_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.OpenEmailLinkRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'RequestEmailVerification': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestEmailVerification,
+                    request_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.RequestEmailVerificationRequest.FromString,
+                    response_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.User.SerializeToString,
+            ),
+            'RequestPasswordReset': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestPasswordReset,
+                    request_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.RequestPasswordResetRequest.FromString,
+                    response_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.RequestPasswordResetResponse.SerializeToString,
+            ),
+            'ResetPassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetPassword,
+                    request_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.ResetPasswordRequest.FromString,
+                    response_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.User.SerializeToString,
+            ),
+            'ChangePassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangePassword,
+                    request_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.ChangePasswordRequest.FromString,
+                    response_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.User.SerializeToString,
+            ),
+            'UpdateMe': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateMe,
+                    request_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.UpdateMeRequest.FromString,
+                    response_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.User.SerializeToString,
+            ),
+            'ListSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSessions,
+                    request_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.ListSessionsRequest.FromString,
+                    response_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.ListSessionsResponse.SerializeToString,
+            ),
+            'DeleteSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSession,
+                    request_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.DeleteSessionRequest.FromString,
+                    response_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.Session.SerializeToString,
+            ),
+            'UpdateMerchant': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateMerchant,
+                    request_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.UpdateMerchantRequest.FromString,
+                    response_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.Merchant.SerializeToString,
+            ),
+            'InviteMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.InviteMember,
+                    request_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.InviteMemberRequest.FromString,
+                    response_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.Invitation.SerializeToString,
+            ),
+            'ListMembers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMembers,
+                    request_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.ListMembersRequest.FromString,
+                    response_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.ListMembersResponse.SerializeToString,
+            ),
+            'UpdateMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateMember,
+                    request_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.UpdateMemberRequest.FromString,
+                    response_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.Member.SerializeToString,
+            ),
+            'RemoveMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveMember,
+                    request_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.RemoveMemberRequest.FromString,
+                    response_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.Member.SerializeToString,
+            ),
+            'ListInvitations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListInvitations,
+                    request_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.ListInvitationsRequest.FromString,
+                    response_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.ListInvitationsResponse.SerializeToString,
+            ),
+            'RevokeInvitation': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeInvitation,
+                    request_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.RevokeInvitationRequest.FromString,
+                    response_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.Invitation.SerializeToString,
+            ),
+            'ListMyInvitations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMyInvitations,
+                    request_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.ListMyInvitationsRequest.FromString,
+                    response_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.ListMyInvitationsResponse.SerializeToString,
+            ),
+            'AcceptInvitation': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcceptInvitation,
+                    request_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.AcceptInvitationRequest.FromString,
+                    response_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.Merchant.SerializeToString,
+            ),
+            'DeclineInvitation': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeclineInvitation,
+                    request_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.DeclineInvitationRequest.FromString,
+                    response_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.Invitation.SerializeToString,
+            ),
             'CreateApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateApiKey,
                     request_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.CreateApiKeyRequest.FromString,
@@ -263,6 +613,16 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.RevokeApiKey,
                     request_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.RevokeApiKeyRequest.FromString,
                     response_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.ApiKey.SerializeToString,
+            ),
+            'RotateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateApiKey,
+                    request_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.RotateApiKeyRequest.FromString,
+                    response_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.CreateApiKeyResponse.SerializeToString,
+            ),
+            'ListAuditLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditLog,
+                    request_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.ListAuditLogRequest.FromString,
+                    response_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.ListAuditLogResponse.SerializeToString,
             ),
             'GetJwks': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJwks,
@@ -525,6 +885,519 @@ class IdentityService(object):
             _registered_method=True)
 
     @staticmethod
+    def VerifyEmail(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.identity.v1.IdentityService/VerifyEmail',
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.VerifyEmailRequest.SerializeToString,
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.User.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenEmailLink(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.identity.v1.IdentityService/OpenEmailLink',
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.OpenEmailLinkRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestEmailVerification(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.identity.v1.IdentityService/RequestEmailVerification',
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.RequestEmailVerificationRequest.SerializeToString,
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.User.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestPasswordReset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.identity.v1.IdentityService/RequestPasswordReset',
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.RequestPasswordResetRequest.SerializeToString,
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.RequestPasswordResetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetPassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.identity.v1.IdentityService/ResetPassword',
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.ResetPasswordRequest.SerializeToString,
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.User.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangePassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.identity.v1.IdentityService/ChangePassword',
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.ChangePasswordRequest.SerializeToString,
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.User.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateMe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.identity.v1.IdentityService/UpdateMe',
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.UpdateMeRequest.SerializeToString,
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.User.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.identity.v1.IdentityService/ListSessions',
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.ListSessionsRequest.SerializeToString,
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.ListSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.identity.v1.IdentityService/DeleteSession',
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.DeleteSessionRequest.SerializeToString,
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.Session.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateMerchant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.identity.v1.IdentityService/UpdateMerchant',
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.UpdateMerchantRequest.SerializeToString,
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.Merchant.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InviteMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.identity.v1.IdentityService/InviteMember',
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.InviteMemberRequest.SerializeToString,
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.Invitation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMembers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.identity.v1.IdentityService/ListMembers',
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.ListMembersRequest.SerializeToString,
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.ListMembersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.identity.v1.IdentityService/UpdateMember',
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.UpdateMemberRequest.SerializeToString,
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.Member.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.identity.v1.IdentityService/RemoveMember',
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.RemoveMemberRequest.SerializeToString,
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.Member.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListInvitations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.identity.v1.IdentityService/ListInvitations',
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.ListInvitationsRequest.SerializeToString,
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.ListInvitationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeInvitation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.identity.v1.IdentityService/RevokeInvitation',
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.RevokeInvitationRequest.SerializeToString,
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.Invitation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMyInvitations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.identity.v1.IdentityService/ListMyInvitations',
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.ListMyInvitationsRequest.SerializeToString,
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.ListMyInvitationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcceptInvitation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.identity.v1.IdentityService/AcceptInvitation',
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.AcceptInvitationRequest.SerializeToString,
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.Merchant.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeclineInvitation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.identity.v1.IdentityService/DeclineInvitation',
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.DeclineInvitationRequest.SerializeToString,
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.Invitation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CreateApiKey(request,
             target,
             options=(),
@@ -606,6 +1479,60 @@ class IdentityService(object):
             _registered_method=True)
 
     @staticmethod
+    def RotateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.identity.v1.IdentityService/RotateApiKey',
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.RotateApiKeyRequest.SerializeToString,
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.CreateApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAuditLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.identity.v1.IdentityService/ListAuditLog',
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.ListAuditLogRequest.SerializeToString,
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.ListAuditLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetJwks(request,
             target,
             options=(),
@@ -622,6 +1549,127 @@ class IdentityService(object):
             '/paymesh.identity.v1.IdentityService/GetJwks',
             paymesh_dot_identity_dot_v1_dot_identity__pb2.GetJwksRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class IdentityDirectoryServiceStub(object):
+    """What other servers of the mesh ask identity. Out of the edge's reach.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.GetContact = channel.unary_unary(
+                '/paymesh.identity.v1.IdentityDirectoryService/GetContact',
+                request_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.GetContactRequest.SerializeToString,
+                response_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.Contact.FromString,
+                _registered_method=True)
+        self.CreateEmailToken = channel.unary_unary(
+                '/paymesh.identity.v1.IdentityDirectoryService/CreateEmailToken',
+                request_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.CreateEmailTokenRequest.SerializeToString,
+                response_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.EmailToken.FromString,
+                _registered_method=True)
+
+
+class IdentityDirectoryServiceServicer(object):
+    """What other servers of the mesh ask identity. Out of the edge's reach.
+    """
+
+    def GetContact(self, request, context):
+        """Returns how to reach a user by mail.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateEmailToken(self, request, context):
+        """Makes a token for a mail. It is made when the mail is written, so that no event and no table ever holds one; an earlier token
+        of the same purpose goes on to work until its end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_IdentityDirectoryServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'GetContact': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetContact,
+                    request_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.GetContactRequest.FromString,
+                    response_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.Contact.SerializeToString,
+            ),
+            'CreateEmailToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateEmailToken,
+                    request_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.CreateEmailTokenRequest.FromString,
+                    response_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.EmailToken.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'paymesh.identity.v1.IdentityDirectoryService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('paymesh.identity.v1.IdentityDirectoryService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class IdentityDirectoryService(object):
+    """What other servers of the mesh ask identity. Out of the edge's reach.
+    """
+
+    @staticmethod
+    def GetContact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.identity.v1.IdentityDirectoryService/GetContact',
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.GetContactRequest.SerializeToString,
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.Contact.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateEmailToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.identity.v1.IdentityDirectoryService/CreateEmailToken',
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.CreateEmailTokenRequest.SerializeToString,
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.EmailToken.FromString,
             options,
             channel_credentials,
             insecure,

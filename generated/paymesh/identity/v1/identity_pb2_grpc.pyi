@@ -57,12 +57,60 @@ class IdentityServiceStub:
     """Returns one merchant that the caller acts for or is a member of."""
     ListMerchants: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListMerchantsRequest, _identity_pb2.ListMerchantsResponse]
     """Lists the merchants that the user is a member of, newest first."""
+    VerifyEmail: _grpc.UnaryUnaryMultiCallable[_identity_pb2.VerifyEmailRequest, _identity_pb2.User]
+    """Verifies an email address with the token of the mail. Again is fine. Fails with EMAIL_TOKEN_INVALID."""
+    OpenEmailLink: _grpc.UnaryUnaryMultiCallable[_identity_pb2.OpenEmailLinkRequest, _httpbody_pb2.HttpBody]
+    """Shows the page that the link in the mail opens; with `confirm`, verifies the address. A page first, because mail scanners follow
+    links.
+    """
+    RequestEmailVerification: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RequestEmailVerificationRequest, _identity_pb2.User]
+    """Sends the verification mail again. At most three at once, then one in ten minutes."""
+    RequestPasswordReset: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RequestPasswordResetRequest, _identity_pb2.RequestPasswordResetResponse]
+    """Sends a mail with a token for ResetPassword, if the address belongs to an account. The answer is the same if it does not."""
+    ResetPassword: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ResetPasswordRequest, _identity_pb2.User]
+    """Sets a new password with the token of the mail, and ends every session of the user. Fails with EMAIL_TOKEN_INVALID."""
+    ChangePassword: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ChangePasswordRequest, _identity_pb2.User]
+    """Changes the password and ends every other session of the user. Fails with LOGIN_FAILED where the present one is wrong."""
+    UpdateMe: _grpc.UnaryUnaryMultiCallable[_identity_pb2.UpdateMeRequest, _identity_pb2.User]
+    """Changes the display name. With `etag`, only the version that the caller has seen."""
+    ListSessions: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListSessionsRequest, _identity_pb2.ListSessionsResponse]
+    """Lists the user's sessions that are alive, newest first."""
+    DeleteSession: _grpc.UnaryUnaryMultiCallable[_identity_pb2.DeleteSessionRequest, _identity_pb2.Session]
+    """Ends one of the user's sessions."""
+    UpdateMerchant: _grpc.UnaryUnaryMultiCallable[_identity_pb2.UpdateMerchantRequest, _identity_pb2.Merchant]
+    """Changes the name that customers see. With `etag`, only the version that the caller has seen."""
+    InviteMember: _grpc.UnaryUnaryMultiCallable[_identity_pb2.InviteMemberRequest, _identity_pb2.Invitation]
+    """Invites somebody by email. Only an owner invites an owner. Whoever has verified the address accepts with AcceptInvitation."""
+    ListMembers: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListMembersRequest, _identity_pb2.ListMembersResponse]
+    """Lists the merchant's members, newest first."""
+    UpdateMember: _grpc.UnaryUnaryMultiCallable[_identity_pb2.UpdateMemberRequest, _identity_pb2.Member]
+    """Changes a member's role. Only an owner makes or unmakes an owner, and one owner stays. Access tokens of the old role live on
+    for 15 minutes at the most.
+    """
+    RemoveMember: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RemoveMemberRequest, _identity_pb2.Member]
+    """Removes a member; anybody may remove themselves, but the last owner stays."""
+    ListInvitations: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListInvitationsRequest, _identity_pb2.ListInvitationsResponse]
+    """Lists the merchant's open invitations, newest first."""
+    RevokeInvitation: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RevokeInvitationRequest, _identity_pb2.Invitation]
+    """Takes an open invitation back."""
+    ListMyInvitations: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListMyInvitationsRequest, _identity_pb2.ListMyInvitationsResponse]
+    """Lists the open invitations to the user's own verified address, newest first."""
+    AcceptInvitation: _grpc.UnaryUnaryMultiCallable[_identity_pb2.AcceptInvitationRequest, _identity_pb2.Merchant]
+    """Accepts an invitation to the verified address of the user. Fails with EMAIL_NOT_VERIFIED or INVITATION_STATE_INVALID."""
+    DeclineInvitation: _grpc.UnaryUnaryMultiCallable[_identity_pb2.DeclineInvitationRequest, _identity_pb2.Invitation]
+    """Declines an invitation."""
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_identity_pb2.CreateApiKeyRequest, _identity_pb2.CreateApiKeyResponse]
     """Creates an API key for the merchant. The secret is in this answer and nowhere else."""
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListApiKeysRequest, _identity_pb2.ListApiKeysResponse]
     """Lists the merchant's API keys, newest first, without their secrets."""
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RevokeApiKeyRequest, _identity_pb2.ApiKey]
     """Revokes an API key. The edge refuses it within one second."""
+    RotateApiKey: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RotateApiKeyRequest, _identity_pb2.CreateApiKeyResponse]
+    """Makes a new key with the name, scopes and end of an old one; both work until the grace period is over, then the old one expires.
+    Fails with API_KEY_STATE_INVALID.
+    """
+    ListAuditLog: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListAuditLogRequest, _identity_pb2.ListAuditLogResponse]
+    """Lists what members did for the merchant, newest first: keys, members, settings."""
     GetJwks: _grpc.UnaryUnaryMultiCallable[_identity_pb2.GetJwksRequest, _httpbody_pb2.HttpBody]
     """Returns the public keys that access tokens are verified with (RFC 7517), as application/jwk-set+json."""
 
@@ -94,12 +142,60 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """Returns one merchant that the caller acts for or is a member of."""
     ListMerchants: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListMerchantsRequest, _identity_pb2.ListMerchantsResponse]  # type: ignore[assignment]
     """Lists the merchants that the user is a member of, newest first."""
+    VerifyEmail: _aio.UnaryUnaryMultiCallable[_identity_pb2.VerifyEmailRequest, _identity_pb2.User]  # type: ignore[assignment]
+    """Verifies an email address with the token of the mail. Again is fine. Fails with EMAIL_TOKEN_INVALID."""
+    OpenEmailLink: _aio.UnaryUnaryMultiCallable[_identity_pb2.OpenEmailLinkRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """Shows the page that the link in the mail opens; with `confirm`, verifies the address. A page first, because mail scanners follow
+    links.
+    """
+    RequestEmailVerification: _aio.UnaryUnaryMultiCallable[_identity_pb2.RequestEmailVerificationRequest, _identity_pb2.User]  # type: ignore[assignment]
+    """Sends the verification mail again. At most three at once, then one in ten minutes."""
+    RequestPasswordReset: _aio.UnaryUnaryMultiCallable[_identity_pb2.RequestPasswordResetRequest, _identity_pb2.RequestPasswordResetResponse]  # type: ignore[assignment]
+    """Sends a mail with a token for ResetPassword, if the address belongs to an account. The answer is the same if it does not."""
+    ResetPassword: _aio.UnaryUnaryMultiCallable[_identity_pb2.ResetPasswordRequest, _identity_pb2.User]  # type: ignore[assignment]
+    """Sets a new password with the token of the mail, and ends every session of the user. Fails with EMAIL_TOKEN_INVALID."""
+    ChangePassword: _aio.UnaryUnaryMultiCallable[_identity_pb2.ChangePasswordRequest, _identity_pb2.User]  # type: ignore[assignment]
+    """Changes the password and ends every other session of the user. Fails with LOGIN_FAILED where the present one is wrong."""
+    UpdateMe: _aio.UnaryUnaryMultiCallable[_identity_pb2.UpdateMeRequest, _identity_pb2.User]  # type: ignore[assignment]
+    """Changes the display name. With `etag`, only the version that the caller has seen."""
+    ListSessions: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListSessionsRequest, _identity_pb2.ListSessionsResponse]  # type: ignore[assignment]
+    """Lists the user's sessions that are alive, newest first."""
+    DeleteSession: _aio.UnaryUnaryMultiCallable[_identity_pb2.DeleteSessionRequest, _identity_pb2.Session]  # type: ignore[assignment]
+    """Ends one of the user's sessions."""
+    UpdateMerchant: _aio.UnaryUnaryMultiCallable[_identity_pb2.UpdateMerchantRequest, _identity_pb2.Merchant]  # type: ignore[assignment]
+    """Changes the name that customers see. With `etag`, only the version that the caller has seen."""
+    InviteMember: _aio.UnaryUnaryMultiCallable[_identity_pb2.InviteMemberRequest, _identity_pb2.Invitation]  # type: ignore[assignment]
+    """Invites somebody by email. Only an owner invites an owner. Whoever has verified the address accepts with AcceptInvitation."""
+    ListMembers: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListMembersRequest, _identity_pb2.ListMembersResponse]  # type: ignore[assignment]
+    """Lists the merchant's members, newest first."""
+    UpdateMember: _aio.UnaryUnaryMultiCallable[_identity_pb2.UpdateMemberRequest, _identity_pb2.Member]  # type: ignore[assignment]
+    """Changes a member's role. Only an owner makes or unmakes an owner, and one owner stays. Access tokens of the old role live on
+    for 15 minutes at the most.
+    """
+    RemoveMember: _aio.UnaryUnaryMultiCallable[_identity_pb2.RemoveMemberRequest, _identity_pb2.Member]  # type: ignore[assignment]
+    """Removes a member; anybody may remove themselves, but the last owner stays."""
+    ListInvitations: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListInvitationsRequest, _identity_pb2.ListInvitationsResponse]  # type: ignore[assignment]
+    """Lists the merchant's open invitations, newest first."""
+    RevokeInvitation: _aio.UnaryUnaryMultiCallable[_identity_pb2.RevokeInvitationRequest, _identity_pb2.Invitation]  # type: ignore[assignment]
+    """Takes an open invitation back."""
+    ListMyInvitations: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListMyInvitationsRequest, _identity_pb2.ListMyInvitationsResponse]  # type: ignore[assignment]
+    """Lists the open invitations to the user's own verified address, newest first."""
+    AcceptInvitation: _aio.UnaryUnaryMultiCallable[_identity_pb2.AcceptInvitationRequest, _identity_pb2.Merchant]  # type: ignore[assignment]
+    """Accepts an invitation to the verified address of the user. Fails with EMAIL_NOT_VERIFIED or INVITATION_STATE_INVALID."""
+    DeclineInvitation: _aio.UnaryUnaryMultiCallable[_identity_pb2.DeclineInvitationRequest, _identity_pb2.Invitation]  # type: ignore[assignment]
+    """Declines an invitation."""
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_identity_pb2.CreateApiKeyRequest, _identity_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
     """Creates an API key for the merchant. The secret is in this answer and nowhere else."""
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListApiKeysRequest, _identity_pb2.ListApiKeysResponse]  # type: ignore[assignment]
     """Lists the merchant's API keys, newest first, without their secrets."""
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_identity_pb2.RevokeApiKeyRequest, _identity_pb2.ApiKey]  # type: ignore[assignment]
     """Revokes an API key. The edge refuses it within one second."""
+    RotateApiKey: _aio.UnaryUnaryMultiCallable[_identity_pb2.RotateApiKeyRequest, _identity_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
+    """Makes a new key with the name, scopes and end of an old one; both work until the grace period is over, then the old one expires.
+    Fails with API_KEY_STATE_INVALID.
+    """
+    ListAuditLog: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListAuditLogRequest, _identity_pb2.ListAuditLogResponse]  # type: ignore[assignment]
+    """Lists what members did for the merchant, newest first: keys, members, settings."""
     GetJwks: _aio.UnaryUnaryMultiCallable[_identity_pb2.GetJwksRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Returns the public keys that access tokens are verified with (RFC 7517), as application/jwk-set+json."""
 
@@ -184,6 +280,162 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists the merchants that the user is a member of, newest first."""
 
     @_abc_1.abstractmethod
+    def VerifyEmail(
+        self,
+        request: _identity_pb2.VerifyEmailRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.User, _abc.Awaitable[_identity_pb2.User]]:
+        """Verifies an email address with the token of the mail. Again is fine. Fails with EMAIL_TOKEN_INVALID."""
+
+    @_abc_1.abstractmethod
+    def OpenEmailLink(
+        self,
+        request: _identity_pb2.OpenEmailLinkRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """Shows the page that the link in the mail opens; with `confirm`, verifies the address. A page first, because mail scanners follow
+        links.
+        """
+
+    @_abc_1.abstractmethod
+    def RequestEmailVerification(
+        self,
+        request: _identity_pb2.RequestEmailVerificationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.User, _abc.Awaitable[_identity_pb2.User]]:
+        """Sends the verification mail again. At most three at once, then one in ten minutes."""
+
+    @_abc_1.abstractmethod
+    def RequestPasswordReset(
+        self,
+        request: _identity_pb2.RequestPasswordResetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.RequestPasswordResetResponse, _abc.Awaitable[_identity_pb2.RequestPasswordResetResponse]]:
+        """Sends a mail with a token for ResetPassword, if the address belongs to an account. The answer is the same if it does not."""
+
+    @_abc_1.abstractmethod
+    def ResetPassword(
+        self,
+        request: _identity_pb2.ResetPasswordRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.User, _abc.Awaitable[_identity_pb2.User]]:
+        """Sets a new password with the token of the mail, and ends every session of the user. Fails with EMAIL_TOKEN_INVALID."""
+
+    @_abc_1.abstractmethod
+    def ChangePassword(
+        self,
+        request: _identity_pb2.ChangePasswordRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.User, _abc.Awaitable[_identity_pb2.User]]:
+        """Changes the password and ends every other session of the user. Fails with LOGIN_FAILED where the present one is wrong."""
+
+    @_abc_1.abstractmethod
+    def UpdateMe(
+        self,
+        request: _identity_pb2.UpdateMeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.User, _abc.Awaitable[_identity_pb2.User]]:
+        """Changes the display name. With `etag`, only the version that the caller has seen."""
+
+    @_abc_1.abstractmethod
+    def ListSessions(
+        self,
+        request: _identity_pb2.ListSessionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.ListSessionsResponse, _abc.Awaitable[_identity_pb2.ListSessionsResponse]]:
+        """Lists the user's sessions that are alive, newest first."""
+
+    @_abc_1.abstractmethod
+    def DeleteSession(
+        self,
+        request: _identity_pb2.DeleteSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.Session, _abc.Awaitable[_identity_pb2.Session]]:
+        """Ends one of the user's sessions."""
+
+    @_abc_1.abstractmethod
+    def UpdateMerchant(
+        self,
+        request: _identity_pb2.UpdateMerchantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.Merchant, _abc.Awaitable[_identity_pb2.Merchant]]:
+        """Changes the name that customers see. With `etag`, only the version that the caller has seen."""
+
+    @_abc_1.abstractmethod
+    def InviteMember(
+        self,
+        request: _identity_pb2.InviteMemberRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.Invitation, _abc.Awaitable[_identity_pb2.Invitation]]:
+        """Invites somebody by email. Only an owner invites an owner. Whoever has verified the address accepts with AcceptInvitation."""
+
+    @_abc_1.abstractmethod
+    def ListMembers(
+        self,
+        request: _identity_pb2.ListMembersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.ListMembersResponse, _abc.Awaitable[_identity_pb2.ListMembersResponse]]:
+        """Lists the merchant's members, newest first."""
+
+    @_abc_1.abstractmethod
+    def UpdateMember(
+        self,
+        request: _identity_pb2.UpdateMemberRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.Member, _abc.Awaitable[_identity_pb2.Member]]:
+        """Changes a member's role. Only an owner makes or unmakes an owner, and one owner stays. Access tokens of the old role live on
+        for 15 minutes at the most.
+        """
+
+    @_abc_1.abstractmethod
+    def RemoveMember(
+        self,
+        request: _identity_pb2.RemoveMemberRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.Member, _abc.Awaitable[_identity_pb2.Member]]:
+        """Removes a member; anybody may remove themselves, but the last owner stays."""
+
+    @_abc_1.abstractmethod
+    def ListInvitations(
+        self,
+        request: _identity_pb2.ListInvitationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.ListInvitationsResponse, _abc.Awaitable[_identity_pb2.ListInvitationsResponse]]:
+        """Lists the merchant's open invitations, newest first."""
+
+    @_abc_1.abstractmethod
+    def RevokeInvitation(
+        self,
+        request: _identity_pb2.RevokeInvitationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.Invitation, _abc.Awaitable[_identity_pb2.Invitation]]:
+        """Takes an open invitation back."""
+
+    @_abc_1.abstractmethod
+    def ListMyInvitations(
+        self,
+        request: _identity_pb2.ListMyInvitationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.ListMyInvitationsResponse, _abc.Awaitable[_identity_pb2.ListMyInvitationsResponse]]:
+        """Lists the open invitations to the user's own verified address, newest first."""
+
+    @_abc_1.abstractmethod
+    def AcceptInvitation(
+        self,
+        request: _identity_pb2.AcceptInvitationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.Merchant, _abc.Awaitable[_identity_pb2.Merchant]]:
+        """Accepts an invitation to the verified address of the user. Fails with EMAIL_NOT_VERIFIED or INVITATION_STATE_INVALID."""
+
+    @_abc_1.abstractmethod
+    def DeclineInvitation(
+        self,
+        request: _identity_pb2.DeclineInvitationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.Invitation, _abc.Awaitable[_identity_pb2.Invitation]]:
+        """Declines an invitation."""
+
+    @_abc_1.abstractmethod
     def CreateApiKey(
         self,
         request: _identity_pb2.CreateApiKeyRequest,
@@ -208,6 +460,24 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         """Revokes an API key. The edge refuses it within one second."""
 
     @_abc_1.abstractmethod
+    def RotateApiKey(
+        self,
+        request: _identity_pb2.RotateApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.CreateApiKeyResponse, _abc.Awaitable[_identity_pb2.CreateApiKeyResponse]]:
+        """Makes a new key with the name, scopes and end of an old one; both work until the grace period is over, then the old one expires.
+        Fails with API_KEY_STATE_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def ListAuditLog(
+        self,
+        request: _identity_pb2.ListAuditLogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.ListAuditLogResponse, _abc.Awaitable[_identity_pb2.ListAuditLogResponse]]:
+        """Lists what members did for the merchant, newest first: keys, members, settings."""
+
+    @_abc_1.abstractmethod
     def GetJwks(
         self,
         request: _identity_pb2.GetJwksRequest,
@@ -216,3 +486,52 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns the public keys that access tokens are verified with (RFC 7517), as application/jwk-set+json."""
 
 def add_IdentityServiceServicer_to_server(servicer: IdentityServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class IdentityDirectoryServiceStub:
+    """What other servers of the mesh ask identity. Out of the edge's reach."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> IdentityDirectoryServiceAsyncStub: ...
+    GetContact: _grpc.UnaryUnaryMultiCallable[_identity_pb2.GetContactRequest, _identity_pb2.Contact]
+    """Returns how to reach a user by mail."""
+    CreateEmailToken: _grpc.UnaryUnaryMultiCallable[_identity_pb2.CreateEmailTokenRequest, _identity_pb2.EmailToken]
+    """Makes a token for a mail. It is made when the mail is written, so that no event and no table ever holds one; an earlier token
+    of the same purpose goes on to work until its end.
+    """
+
+@_typing.type_check_only
+class IdentityDirectoryServiceAsyncStub(IdentityDirectoryServiceStub):
+    """What other servers of the mesh ask identity. Out of the edge's reach."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    GetContact: _aio.UnaryUnaryMultiCallable[_identity_pb2.GetContactRequest, _identity_pb2.Contact]  # type: ignore[assignment]
+    """Returns how to reach a user by mail."""
+    CreateEmailToken: _aio.UnaryUnaryMultiCallable[_identity_pb2.CreateEmailTokenRequest, _identity_pb2.EmailToken]  # type: ignore[assignment]
+    """Makes a token for a mail. It is made when the mail is written, so that no event and no table ever holds one; an earlier token
+    of the same purpose goes on to work until its end.
+    """
+
+class IdentityDirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
+    """What other servers of the mesh ask identity. Out of the edge's reach."""
+
+    @_abc_1.abstractmethod
+    def GetContact(
+        self,
+        request: _identity_pb2.GetContactRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.Contact, _abc.Awaitable[_identity_pb2.Contact]]:
+        """Returns how to reach a user by mail."""
+
+    @_abc_1.abstractmethod
+    def CreateEmailToken(
+        self,
+        request: _identity_pb2.CreateEmailTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.EmailToken, _abc.Awaitable[_identity_pb2.EmailToken]]:
+        """Makes a token for a mail. It is made when the mail is written, so that no event and no table ever holds one; an earlier token
+        of the same purpose goes on to work until its end.
+        """
+
+def add_IdentityDirectoryServiceServicer_to_server(servicer: IdentityDirectoryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -31,6 +31,7 @@ class PaymentEvent(_message.Message):
     SUBJECT_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     OCCUR_TIME_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     PAYMENT_FIELD_NUMBER: _builtins.int
     REFUND_FIELD_NUMBER: _builtins.int
     PAYMENT_METHOD_FIELD_NUMBER: _builtins.int
@@ -42,6 +43,8 @@ class PaymentEvent(_message.Message):
     """The id of the resource that changed."""
     version: _builtins.int
     """The resource's version after the change."""
+    customer_id: _builtins.str
+    """The customer of the payment that changed, or whose refund did; empty for a payment without one."""
     @_builtins.property
     def occur_time(self) -> _timestamp_pb2.Timestamp:
         """When it happened."""
@@ -66,13 +69,14 @@ class PaymentEvent(_message.Message):
         subject: _builtins.str = ...,
         version: _builtins.int = ...,
         occur_time: _timestamp_pb2.Timestamp | None = ...,
+        customer_id: _builtins.str = ...,
         payment: _payments_pb2.Payment | None = ...,
         refund: _payments_pb2.Refund | None = ...,
         payment_method: _payments_pb2.PaymentMethod | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["occur_time", b"occur_time", "payment", b"payment", "payment_method", b"payment_method", "refund", b"refund", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "occur_time", b"occur_time", "payment", b"payment", "payment_method", b"payment_method", "refund", b"refund", "snapshot", b"snapshot", "subject", b"subject", "type", b"type", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "event_id", b"event_id", "occur_time", b"occur_time", "payment", b"payment", "payment_method", b"payment_method", "refund", b"refund", "snapshot", b"snapshot", "subject", b"subject", "type", b"type", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_snapshot: _TypeAlias = _typing.Literal["payment", "refund", "payment_method"]  # noqa: Y015
     _WhichOneofArgType_snapshot: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015

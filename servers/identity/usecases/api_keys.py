@@ -1,0 +1,127 @@
+"""API keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from servers.identity import store
+from servers.identity.domain import (
+    API_KEY,
+    API_KEY_SCOPES,
+    ApiKey,
+    ApiKeyState,
+    ApiKeyStateInvalid,
+    NewApiKey,
+)
+from servers.identity.render import event
+from servers.identity.usecases.audit import note
+from servers.identity.usecases.deps import Deps
+from servers.kernel.errors import FieldInvalid, ResourceNotFound
+from servers.kernel.ids import bucket_of, new_id
+from servers.runtime.call import Principal
+from servers.runtime.db import UnitOfWork
+from servers.runtime.idempotency import IdempotentRequest
+
+
+async def create_api_key(
+    deps: Deps,
+    request: IdempotentRequest,
+    principal: Principal,
+    *,
+    display_name: str,
+    scopes: Sequence[str],
+    expire_time: datetime | None,
+) -> NewApiKey:
+    """Make an API key. Raises FieldInvalid for a scope that a key cannot carry or the caller does not have."""
+    for index, scope in enumerate(scopes):
+        if scope not in API_KEY_SCOPES or scope not in principal.scopes:
+            raise FieldInvalid.of(
+                f"scopes[{index}]", f"must be one that you have yourself, of {', '.join(sorted(API_KEY_SCOPES))}"
+            )
+    if expire_time is not None and expire_time <= deps.clock.now():
+        raise FieldInvalid.of("expire_time", "must lie in the future")
+    async with deps.db.uow() as uow:
+        await uow.idempotency.claim(request)
+        new = await _insert(deps, uow, principal.merchant_id, display_name, scopes, expire_time)
+        await note(deps, uow, principal.merchant_id, "api_key.created", new.key.id, scopes=" ".join(scopes))
+        await uow.idempotency.complete(request, new)
+    return new
+
+
+async def _insert(
+    deps: Deps,
+    uow: UnitOfWork,
+    merchant_id: str,
+    display_name: str,
+    scopes: Sequence[str],
+    expire_time: datetime | None,
+) -> NewApiKey:
+    now = deps.clock.now()
+    secret = deps.secrets.new(deps.key_prefix)
+    key = ApiKey(
+        id=new_id("key", clock=deps.clock, bucket=bucket_of(merchant_id)),
+        merchant_id=merchant_id,
+        display_name=display_name,
+        scopes=tuple(scopes),
+        secret_prefix=secret[: len(deps.key_prefix) + 4],
+        expire_time=expire_time,
+        last_used_time=None,
+        state=API_KEY.arrow(None, "create").target,
+        version=1,
+        create_time=now,
+        update_time=now,
+    )
+    await store.insert_api_key(uow.conn, key, deps.secrets.hash(secret))
+    await uow.outbox.append(event("api_key.created", key))
+    return NewApiKey(key=key, secret=secret)
+
+
+async def rotate_api_key(
+    deps: Deps, request: IdempotentRequest, principal: Principal, *, key_id: str, grace: timedelta
+) -> NewApiKey:
+    """Make a key like an old one, which works on for `grace`. Raises ResourceNotFound, ApiKeyStateInvalid, FieldInvalid where the
+    old one carries a scope that the caller lacks."""
+    async with deps.db.uow() as uow:
+        await uow.idempotency.claim(request)
+        async with uow.refusals(request):
+            old = await store.api_key(uow.conn, principal.merchant_id, key_id)
+            if old is None:
+                raise ResourceNotFound(key_id)
+            now = deps.clock.now()
+            over = old.expire_time is not None and old.expire_time <= now
+            if old.state is not ApiKeyState.ACTIVE or over:
+                state = "EXPIRED" if over else old.state.name
+                raise ApiKeyStateInvalid(
+                    "The key has ended; make a new one.", metadata={"api_key_id": old.id, "state": state}
+                )
+            if not principal.scopes.issuperset(old.scopes):
+                raise FieldInvalid.of("api_key_id", "carries scopes that you do not have yourself")
+            new = await _insert(deps, uow, old.merchant_id, old.display_name, old.scopes, old.expire_time)
+            end = min(now + grace, old.expire_time) if old.expire_time is not None else now + grace
+            ending = replace(old, expire_time=end, version=old.version + 1, update_time=now)
+            await store.limit_api_key(uow.conn, ending, expected=old.version)
+            await uow.outbox.append(event("api_key.updated", ending))
+            await note(deps, uow, old.merchant_id, "api_key.rotated", old.id, new_key=new.key.id)
+            await uow.idempotency.complete(request, new)
+    return new
+
+
+async def revoke_api_key(deps: Deps, request: IdempotentRequest, *, merchant_id: str, key_id: str) -> ApiKey:
+    """Revoke an API key; again is fine. Raises ResourceNotFound."""
+    async with deps.db.uow() as uow:
+        await uow.idempotency.claim(request)
+        async with uow.refusals(request):
+            key = await store.api_key(uow.conn, merchant_id, key_id)
+            if key is None:
+                raise ResourceNotFound(key_id)
+            if API_KEY.allows(key.state, "revoke"):
+                now = deps.clock.now()
+                await store.revoke_api_key(uow.conn, key, now)
+                arrow = API_KEY.arrow(key.state, "revoke")
+                key = replace(key, state=arrow.target, version=key.version + 1, update_time=now)
+                await uow.outbox.append(event(arrow.event, key))
+                await note(deps, uow, merchant_id, arrow.event, key.id)
+            await uow.idempotency.complete(request, key)
+    return key

@@ -1,0 +1,65 @@
+"""Merchants."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from servers.identity import store
+from servers.identity.domain import (
+    Merchant,
+)
+from servers.identity.render import event
+from servers.identity.usecases.audit import note
+from servers.identity.usecases.deps import Deps
+from servers.kernel.errors import EtagMismatch, FieldInvalid, ResourceNotFound
+from servers.kernel.ids import new_id
+from servers.kernel.money import is_currency
+from servers.runtime.call import Principal
+from servers.runtime.idempotency import IdempotentRequest
+
+
+async def create_merchant(
+    deps: Deps, request: IdempotentRequest, *, owner_id: str, display_name: str, country: str, default_currency: str
+) -> Merchant:
+    """Create a merchant with the caller as its owner. Raises FieldInvalid."""
+    if not is_currency(default_currency):
+        raise FieldInvalid.of("default_currency", "must be an ISO 4217 currency, for example USD")
+    async with deps.db.uow() as uow:
+        await uow.idempotency.claim(request)
+        now = deps.clock.now()
+        merchant = Merchant(
+            id=new_id("mer", clock=deps.clock),
+            display_name=display_name,
+            country=country,
+            default_currency=default_currency,
+            role="owner",
+            version=1,
+            create_time=now,
+            update_time=now,
+        )
+        await store.insert_merchant(uow.conn, merchant, owner_id)
+        await uow.outbox.append(event("merchant.created", merchant))
+        await note(deps, uow, merchant.id, "merchant.created", merchant.id)
+        await uow.idempotency.complete(request, merchant)
+    return merchant
+
+
+async def update_merchant(
+    deps: Deps, request: IdempotentRequest, principal: Principal, *, display_name: str, expected: int | None
+) -> Merchant:
+    """Change a merchant's name. Raises EtagMismatch."""
+    async with deps.db.uow() as uow:
+        await uow.idempotency.claim(request)
+        merchant = await store.merchant_of_member(uow.conn, principal.merchant_id, principal.subject)
+        if merchant is None:
+            raise ResourceNotFound(principal.merchant_id)
+        if expected is not None and expected != merchant.version:
+            raise EtagMismatch(merchant.id)
+        changed = replace(
+            merchant, display_name=display_name, version=merchant.version + 1, update_time=deps.clock.now()
+        )
+        await store.update_merchant(uow.conn, changed, expected=merchant.version)
+        await uow.outbox.append(event("merchant.updated", changed))
+        await note(deps, uow, merchant.id, "merchant.updated", merchant.id, display_name=display_name)
+        await uow.idempotency.complete(request, changed)
+    return changed

@@ -1,0 +1,121 @@
+"""Which events ask for which mails."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import partial
+from typing import Final
+
+from paymesh.identity.v1 import identity_events_pb2
+from paymesh.payments.v1 import payments_events_pb2
+
+from servers.notifications import store
+from servers.notifications.domain import EmailKind
+from servers.notifications.usecases import Deps, queue_email
+from servers.runtime.consumer import Handler
+from servers.runtime.db import UnitOfWork
+from servers.runtime.eventlog import Delivered
+from servers.runtime.render import instant
+
+GROUP: Final = "notifications"
+TOPICS: Final = ("paymesh.identity.v1", "paymesh.payments.v1")
+_OF_USER: Final = {
+    "user.registered": EmailKind.VERIFY_EMAIL,
+    "user.email_verification_requested": EmailKind.VERIFY_EMAIL,
+    "user.password_reset_requested": EmailKind.RESET_PASSWORD,
+    "user.password_changed": EmailKind.PASSWORD_CHANGED,
+}
+_TIME: Final = "%-d %B %Y, %H:%M UTC"
+
+
+def handlers(deps: Deps) -> dict[str, Handler]:
+    """Return what is done with each type."""
+    table: dict[str, Handler] = {kind: partial(_user, deps, mail) for kind, mail in _OF_USER.items()}
+    table["session.created"] = partial(_session, deps)
+    table["invitation.created"] = partial(_invitation, deps)
+    table["payment.succeeded"] = partial(_receipt, deps)
+    table["refund.succeeded"] = partial(_refund, deps, EmailKind.REFUND)
+    table["refund.failed"] = partial(_refund, deps, EmailKind.REFUND_FAILED)
+    return table
+
+
+async def _user(deps: Deps, kind: EmailKind, uow: UnitOfWork, delivered: Delivered) -> None:
+    event = identity_events_pb2.IdentityEvent.FromString(delivered.record.data)
+    await queue_email(deps, uow, event_id=event.event_id, kind=kind, user_id=event.user.id, resource_id=event.user.id)
+
+
+async def _session(deps: Deps, uow: UnitOfWork, delivered: Delivered) -> None:
+    event = identity_events_pb2.IdentityEvent.FromString(delivered.record.data)
+    user_id, agent = event.session.user_id, event.session.user_agent
+    device = hashlib.sha256(agent.encode()).hexdigest()
+    if await store.new_device(uow.conn, user_id, device, deps.clock.now()):
+        facts = {"time": instant(event.occur_time).strftime(_TIME), "user_agent": agent}
+        await queue_email(
+            deps,
+            uow,
+            event_id=event.event_id,
+            kind=EmailKind.NEW_SIGN_IN,
+            user_id=user_id,
+            resource_id=event.session.id,
+            facts=facts,
+        )
+
+
+async def _invitation(deps: Deps, uow: UnitOfWork, delivered: Delivered) -> None:
+    event = identity_events_pb2.IdentityEvent.FromString(delivered.record.data)
+    await queue_email(
+        deps,
+        uow,
+        event_id=event.event_id,
+        kind=EmailKind.INVITATION,
+        user_id="",
+        resource_id=event.invitation.id,
+        facts={"role": event.invitation.role, "invitation_id": event.invitation.id},
+    )
+
+
+async def _receipt(deps: Deps, uow: UnitOfWork, delivered: Delivered) -> None:
+    event = payments_events_pb2.PaymentEvent.FromString(delivered.record.data)
+    payment = event.payment
+    if not event.customer_id:
+        return
+    facts = {
+        "payment_id": payment.id,
+        "merchant_id": payment.merchant_id,
+        "amount_minor": str(payment.amount_captured.amount_minor),
+        "currency": payment.amount_captured.currency,
+        "description": payment.description,
+        "time": instant(event.occur_time).strftime(_TIME),
+    }
+    await queue_email(
+        deps,
+        uow,
+        event_id=event.event_id,
+        kind=EmailKind.RECEIPT,
+        user_id=event.customer_id,
+        resource_id=payment.id,
+        facts=facts,
+    )
+
+
+async def _refund(deps: Deps, kind: EmailKind, uow: UnitOfWork, delivered: Delivered) -> None:
+    event = payments_events_pb2.PaymentEvent.FromString(delivered.record.data)
+    refund = event.refund
+    if not event.customer_id:
+        return
+    facts = {
+        "refund_id": refund.id,
+        "payment_id": refund.payment_id,
+        "merchant_id": refund.merchant_id,
+        "amount_minor": str(refund.amount.amount_minor),
+        "currency": refund.amount.currency,
+    }
+    await queue_email(
+        deps,
+        uow,
+        event_id=event.event_id,
+        kind=kind,
+        user_id=event.customer_id,
+        resource_id=refund.id,
+        facts=facts,
+    )
