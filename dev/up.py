@@ -172,7 +172,7 @@ class Run:
         first = round(captured - self._began, 2)
         self._state.write(self._supervisor, first_captured_payment_seconds=first)
         print(f"\nPaymesh: first captured payment after {first} s. Logs: {self._stack.folder / 'logs'}", flush=True)
-        print(f"Mails of it: http://localhost:{self._stack.ports.mail_inbox}", flush=True)
+        print(f"Mails: http://localhost:{self._stack.ports.mail_inbox}", flush=True)
         return True
 
     def _elapsed(self) -> float:

@@ -128,7 +128,7 @@ WALLETS: Final = (
 PAYMENTS: Final = (
     Check(
         invariant="I5",
-        title="a payment has one successful attempt if it succeeded, else none",
+        title="a payment has one successful attempt if it was authorized, else none, and captures only if money was taken",
         database="payments",
         count="SELECT count(*) FROM payments",
         broken="""
@@ -137,7 +137,10 @@ PAYMENTS: Final = (
                 AND a.payment_id = p.id AND a.state = 'SUCCEEDED') a ON true
             LEFT JOIN LATERAL (SELECT count(*) AS n FROM captures c WHERE c.merchant_id = p.merchant_id
                 AND c.payment_id = p.id) c ON true
-            WHERE a.n <> CASE WHEN p.state = 'SUCCEEDED' THEN 1 ELSE 0 END OR a.n <> c.n""",
+            WHERE a.n > 1
+               OR (p.state IN ('SUCCEEDED', 'PARTIALLY_CAPTURED', 'REQUIRES_CAPTURE', 'EXPIRED') AND a.n <> 1)
+               OR (p.state IN ('REQUIRES_PAYMENT_METHOD', 'REQUIRES_CONFIRMATION', 'REQUIRES_ACTION', 'PROCESSING') AND a.n <> 0)
+               OR (c.n > 0) <> (p.state IN ('SUCCEEDED', 'PARTIALLY_CAPTURED'))""",
     ),
     Check(
         invariant="I5",
@@ -167,6 +170,21 @@ PAYMENTS: Final = (
             WHERE p.captured_minor > p.amount_minor OR p.refunded_minor + p.refund_pending_minor > p.captured_minor
                OR p.captured_minor <> c.captured OR p.refunded_minor <> r.refunded
                OR p.refund_pending_minor <> r.pending""",
+    ),
+    Check(
+        invariant="I7",
+        title="capturable + pending + captured ≤ amount; what is pending is what open captures ask for",
+        database="payments",
+        count="SELECT count(*) FROM payments WHERE capture_method = 'MANUAL'",
+        broken="""
+            SELECT p.id, format('of %s: capturable %s, pending %s (%s), captured %s', p.amount_minor, p.capturable_minor,
+                p.capture_pending_minor, o.asked, p.captured_minor)
+            FROM payments p
+            LEFT JOIN LATERAL (SELECT coalesce(sum(amount_minor), 0) AS asked FROM operations o
+                WHERE o.merchant_id = p.merchant_id AND o.payment_id = p.id AND o.kind = 'CAPTURE'
+                  AND o.state IN ('CREATED', 'UNKNOWN', 'NEEDS_OPERATOR')) o ON true
+            WHERE p.capturable_minor + p.capture_pending_minor + p.captured_minor > p.amount_minor
+               OR p.capture_pending_minor <> o.asked""",
     ),
     Check(
         invariant="I8",
@@ -203,6 +221,19 @@ IDENTITY: Final = tuple(
                 ON o.subject = r.id
             GROUP BY r.id, r.version HAVING count(o.event_id) <> r.version""",
     )
-    for table in ("users", "sessions", "merchants", "api_keys")
+    for table in ("users", "sessions", "merchants", "api_keys", "invitations")
 )
-CHECKS: Final = (*WALLETS, *PAYMENTS, *IDENTITY)
+NOTIFICATIONS: Final = (
+    Check(
+        invariant="I8",
+        title="every mail that was sent or failed is told by one outbox row",
+        database="notifications",
+        count="SELECT count(*) FROM emails",
+        broken="""
+            SELECT e.id, format('version %s, %s events', e.version, count(o.event_id)) FROM emails e
+            LEFT JOIN (SELECT subject, event_id FROM outbox UNION ALL SELECT subject, event_id FROM outbox_archive) o
+                ON o.subject = e.id
+            GROUP BY e.id, e.version HAVING count(o.event_id) <> e.version - 1""",
+    ),
+)
+CHECKS: Final = (*WALLETS, *PAYMENTS, *IDENTITY, *NOTIFICATIONS)

@@ -167,7 +167,7 @@ def _consumed_once(engines: Mapping[str, Engine]) -> Verdict:
         rows = conn.execute(
             text(
                 "SELECT event_id FROM records WHERE topic = 'paymesh.payments.v1' "
-                "AND type IN ('payment.succeeded', 'refund.failed')"
+                "AND type IN ('payment.succeeded', 'payment.partially_captured', 'refund.failed')"
             )
         )
         told = {row[0] for row in rows}

@@ -60,3 +60,9 @@ def decline_of(*, code: str, decline_code: str, advice_code: str) -> Decline:
     if advice_code == "do_not_try_again":
         action = _STOP
     return Decline(code=ours, recommended_action=action, message=message)
+
+
+PAYMENT_CANCELED: Final = Decline(
+    code="payment_canceled", recommended_action=_STOP, message="The payment was canceled."
+)
+"""Of an attempt that waited for the cardholder when its payment was canceled."""

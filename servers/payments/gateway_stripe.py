@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import httpx
@@ -15,11 +16,17 @@ from servers.kernel.money import Money
 from servers.payments.declines import decline_of
 from servers.payments.domain import (
     ActionRequired,
+    Authorized,
+    CaptureMethod,
     Card,
     CardDeclined,
     Charged,
     ChargeResult,
+    IntentStatus,
     NotConfirmed,
+    Operation,
+    OperationRefused,
+    OperationResult,
     Payment,
     PaymentMethodRejected,
     Refund,
@@ -34,6 +41,11 @@ TIMEOUT_SECONDS: Final = 6.0
 # Without decimals in ISO 4217, but counted in hundredths by Stripe's API (Stripe, "Special cases for currencies").
 _HUNDREDFOLD: Final = frozenset({"ISK", "UGX"})
 _REASONS: Final = {"DUPLICATE": "duplicate", "FRAUDULENT": "fraudulent"}
+_CANCELLATIONS: Final = {
+    "DUPLICATE_PAYMENT": "duplicate",
+    "FRAUDULENT_PAYMENT": "fraudulent",
+    "ABANDONED": "abandoned",
+}
 _REFUND_STATES: Final = {
     "succeeded": RefundState.SUCCEEDED,
     "failed": RefundState.FAILED,
@@ -139,23 +151,27 @@ class StripeGateway:
 
     async def create_intent(self, payment: Payment, customer_id: str) -> str:
         """Create the payment's one PaymentIntent, unconfirmed, and return its id."""
-        intent = await self._client.v1.payment_intents.create_async(
-            {
-                "amount": _to_stripe(payment.amount),
-                "currency": payment.amount.currency.lower(),
-                "customer": customer_id,
-                "payment_method_types": ["card"],
-                "metadata": {"paymesh_payment_id": payment.id, "paymesh_merchant_id": payment.merchant_id},
-            },
-            {"idempotency_key": payment.id},
-        )
+        manual = payment.capture_method is CaptureMethod.MANUAL
+        params: Any = {
+            "amount": _to_stripe(payment.amount),
+            "currency": payment.amount.currency.lower(),
+            "customer": customer_id,
+            "payment_method_types": ["card"],
+            "capture_method": "manual" if manual else "automatic",
+            "metadata": {"paymesh_payment_id": payment.id, "paymesh_merchant_id": payment.merchant_id},
+        }
+        if manual:
+            params["payment_method_options"] = {"card": {"request_multicapture": "if_available"}}
+        intent = await self._client.v1.payment_intents.create_async(params, {"idempotency_key": payment.id})
         return intent.id
 
     async def confirm(self, intent_id: str, stripe_payment_method_id: str, *, key: str) -> ChargeResult:
         """Confirm the intent under the attempt's key."""
         try:
             intent = await self._client.v1.payment_intents.confirm_async(
-                intent_id, {"payment_method": stripe_payment_method_id}, {"idempotency_key": key}
+                intent_id,
+                {"payment_method": stripe_payment_method_id, "expand": ["latest_charge"]},
+                {"idempotency_key": key},
             )
         except stripe.CardError as error:
             return _declined(error)
@@ -163,8 +179,45 @@ class StripeGateway:
 
     async def read_intent(self, intent_id: str, *, prior_charge_id: str) -> ChargeResult:
         """Return how the intent stands now; `prior_charge_id` is the charge of the attempt before the one asked about."""
-        intent = await self._client.v1.payment_intents.retrieve_async(intent_id)
+        intent = await self._client.v1.payment_intents.retrieve_async(intent_id, {"expand": ["latest_charge"]})
         return _result(intent, prior_charge_id=prior_charge_id)
+
+    async def capture(
+        self, intent_id: str, operation: Operation, currency: str, *, multicapture: bool
+    ) -> OperationResult:
+        """Capture under the operation's own id."""
+        params: Any = {"amount_to_capture": _to_stripe(Money(amount_minor=operation.amount_minor, currency=currency))}
+        if multicapture:
+            params["final_capture"] = operation.final
+        try:
+            intent = await self._client.v1.payment_intents.capture_async(
+                intent_id, params, {"idempotency_key": operation.id}
+            )
+        except (stripe.CardError, stripe.InvalidRequestError) as error:
+            return OperationRefused(code=_code(error) or "refused")
+        return _status(intent)
+
+    async def cancel(self, intent_id: str, operation: Operation) -> OperationResult:
+        """Cancel under the operation's own id."""
+        params: Any = {"cancellation_reason": _CANCELLATIONS.get(operation.reason, "requested_by_customer")}
+        try:
+            intent = await self._client.v1.payment_intents.cancel_async(
+                intent_id, params, {"idempotency_key": operation.id}
+            )
+        except stripe.InvalidRequestError as error:
+            return OperationRefused(code=_code(error) or "refused")
+        return _status(intent)
+
+    async def intent_status(self, intent_id: str) -> IntentStatus:
+        """Return how the intent stands as a whole."""
+        return _status(await self._client.v1.payment_intents.retrieve_async(intent_id))
+
+    async def detach(self, stripe_id: str) -> None:
+        """Detach a payment method; one that is detached or gone is fine."""
+        try:
+            await self._client.v1.payment_methods.detach_async(stripe_id)
+        except stripe.InvalidRequestError:
+            return  # Stripe's answer for one that belongs to nobody: what we want
 
     async def create_refund(self, refund: Refund, intent_id: str) -> RefundResult:
         """Refund under the refund's own id."""
@@ -209,9 +262,34 @@ class StripeGateway:
         raise SignatureInvalid
 
 
+def _status(intent: stripe.PaymentIntent) -> IntentStatus:
+    return IntentStatus(
+        status=intent.status,
+        received=_from_stripe(intent.amount_received, intent.currency),
+        cancellation_reason=intent.cancellation_reason or "",
+    )
+
+
+def _authorized(intent: stripe.PaymentIntent, charge_id: str) -> Authorized:
+    charge = intent.latest_charge
+    details = charge.payment_method_details if isinstance(charge, stripe.Charge) else None
+    card = details.card if details is not None else None
+    multicapture = getattr(card, "multicapture", None)
+    before = getattr(card, "capture_before", None)
+    return Authorized(
+        charge_id=charge_id,
+        amount=_from_stripe(intent.amount_capturable, intent.currency),
+        multicapture=multicapture is not None and multicapture.status == "available",
+        capture_before_time=datetime.fromtimestamp(before, UTC) if before is not None else None,
+    )
+
+
 def _result(intent: stripe.PaymentIntent, *, prior_charge_id: str) -> ChargeResult:
-    charge_id = intent.latest_charge if isinstance(intent.latest_charge, str) else ""
+    latest = intent.latest_charge
+    charge_id = latest if isinstance(latest, str) else latest.id if latest is not None else ""
     match intent.status:
+        case "requires_capture":
+            return _authorized(intent, charge_id)
         case "succeeded":
             return Charged(charge_id=charge_id, amount=_from_stripe(intent.amount_received, intent.currency))
         case "requires_action":

@@ -7,26 +7,36 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
 from servers.kernel.clock import Clock
 from servers.kernel.ids import bucket_of, new_id
+from servers.kernel.money import Money
 from servers.payments import store
+from servers.payments.declines import PAYMENT_CANCELED
 from servers.payments.domain import (
     ATTEMPT,
+    OPERATION,
     PAYMENT,
     REFUND,
     ActionRequired,
     Attempt,
     AttemptState,
+    Authorized,
     Capture,
+    CaptureMethod,
     CardDeclined,
     Charged,
     ChargeResult,
     FeePlan,
+    IntentStatus,
     NotConfirmed,
+    Operation,
+    OperationKind,
+    OperationRefused,
+    OperationResult,
     Payment,
     PaymentState,
     Refund,
@@ -53,17 +63,12 @@ class Outcomes:
         self._fee_plan = fee_plan
         self._clock = clock
 
-    async def walk(self, uow: UnitOfWork, payment: Payment, *triggers: str, captured_minor: int = 0) -> Payment:
-        """Walk the payment's arrows in order: a version and an outbox row each."""
+    async def walk(self, uow: UnitOfWork, payment: Payment, *triggers: str, **changes: Any) -> Payment:
+        """Walk the payment's arrows in order: a version and an outbox row each. `changes` come with the last one."""
         for trigger in triggers:
             arrow = PAYMENT.arrow(payment.state, trigger)
-            payment = await store.advance(
-                uow.conn,
-                payment,
-                trigger,
-                now=self._clock.now(),
-                captured_minor=captured_minor if trigger == "succeed" else 0,
-            )
+            with_it = changes if trigger == triggers[-1] else {}
+            payment = await store.advance(uow.conn, payment, trigger, now=self._clock.now(), **with_it)
             await uow.outbox.append(self._events.payment(arrow.event, payment))
         return payment
 
@@ -78,6 +83,8 @@ class Outcomes:
         match result:
             case Charged():
                 return await self._charged(uow, payment, attempt, result, now)
+            case Authorized():
+                return await self._authorized(uow, payment, attempt, result, now)
             case CardDeclined():
                 attempt = await store.advance_attempt(
                     uow.conn, attempt, "decline", now=now, decline=result.decline, charge_id=result.charge_id
@@ -106,22 +113,118 @@ class Outcomes:
     async def _charged(
         self, uow: UnitOfWork, payment: Payment, attempt: Attempt, result: Charged, now: datetime
     ) -> Payment:
-        steps = ("return",) if payment.state is PaymentState.REQUIRES_ACTION else ()
         if result.amount != payment.amount:
-            # The processor says that it took something else than we asked for: nobody guesses, a person decides.
-            _log.error("payment.conflicted", payment_id=payment.id, ours=str(payment.amount), theirs=str(result.amount))
-            return await self.walk(uow, payment, *steps, "conflict")
+            return await self._conflict(uow, payment, result.amount)
         attempt = await store.advance_attempt(uow.conn, attempt, "succeed", now=now, charge_id=result.charge_id)
+        payment = replace(payment, latest_attempt=attempt)
+        return await self._captured(uow, payment, payment.amount.amount_minor, *_steps(payment), "succeed")
+
+    async def _authorized(
+        self, uow: UnitOfWork, payment: Payment, attempt: Attempt, result: Authorized, now: datetime
+    ) -> Payment:
+        if result.amount != payment.amount or payment.capture_method is not CaptureMethod.MANUAL:
+            return await self._conflict(uow, payment, result.amount)
+        attempt = await store.advance_attempt(uow.conn, attempt, "succeed", now=now, charge_id=result.charge_id)
+        payment = replace(payment, latest_attempt=attempt)
+        return await self.walk(
+            uow,
+            payment,
+            *_steps(payment),
+            "authorize",
+            capturable_minor=payment.amount.amount_minor,
+            multicapture=result.multicapture,
+            capture_before_time=result.capture_before_time,
+        )
+
+    async def _conflict(self, uow: UnitOfWork, payment: Payment, theirs: Money) -> Payment:
+        """The processor says that it took something else than we asked for: nobody guesses, a person decides."""
+        _log.error("payment.conflicted", payment_id=payment.id, ours=str(payment.amount), theirs=str(theirs))
+        return await self.walk(uow, payment, *_steps(payment), "conflict")
+
+    async def _captured(
+        self, uow: UnitOfWork, payment: Payment, amount_minor: int, *triggers: str, **changes: Any
+    ) -> Payment:
+        """Walk arrows that capture an amount: the capture, with its fee, is part of what the event tells."""
+        amount = Money(amount_minor=amount_minor, currency=payment.amount.currency)
         capture = Capture(
             id=new_id("cap", clock=self._clock, bucket=bucket_of(payment.merchant_id)),
-            amount=payment.amount,
-            fee=self._fee_plan.fee(payment.amount),
+            amount=amount,
+            fee=self._fee_plan.fee_of_capture(payment.captured, amount),
             fee_plan_version=self._fee_plan.version,
-            capture_time=now,
+            capture_time=self._clock.now(),
         )
-        payment = replace(payment, latest_attempt=attempt, captures=(*payment.captures, capture))
-        payment = await self.walk(uow, payment, *steps, "succeed", captured_minor=capture.amount.amount_minor)
+        payment = replace(payment, captures=(*payment.captures, capture))
+        changes["captured_minor"] = payment.captured_minor + amount_minor
+        payment = await self.walk(uow, payment, *triggers, **changes)
         await store.insert_capture(uow.conn, payment, capture)
+        return payment
+
+    async def operation(
+        self, uow: UnitOfWork, payment: Payment, operation: Operation, result: OperationResult
+    ) -> Payment:
+        """Apply what Stripe says of a capture or cancel. What does not say that it took place leaves it open."""
+        if operation.state in OPERATION.terminal:
+            return payment
+        if isinstance(result, OperationRefused):
+            return await self.operation_failed(uow, payment, operation, result.code)
+        if operation.kind is OperationKind.CANCEL:
+            return await self._cancel_answered(uow, payment, operation, result)
+        expected = operation.captured_before_minor + operation.amount_minor
+        took_place = result.received.amount_minor >= expected and (
+            operation.amount_minor > 0 or result.status == "succeeded"
+        )
+        if not took_place and result.status in ("canceled", "succeeded"):
+            return await self.operation_failed(uow, payment, operation, "authorization_ended")
+        if not took_place:
+            return payment
+        if result.received.amount_minor != expected or result.received.currency != payment.amount.currency:
+            _log.error("capture.differs", payment_id=payment.id, ours=expected, theirs=result.received.amount_minor)
+            return payment
+        await store.advance_operation(uow.conn, operation, "succeed", now=self._clock.now())
+        last = operation.final or not payment.capturable_minor
+        rest = 0 if last else payment.capturable_minor
+        left = payment.capture_pending_minor - operation.amount_minor
+        trigger = "capture_last" if last else "capture_part"
+        payment = replace(payment, open_operation=None)
+        changes = {"capturable_minor": rest, "capture_pending_minor": left}
+        if operation.amount_minor == 0:
+            return await self.walk(uow, payment, trigger, **changes)
+        return await self._captured(uow, payment, operation.amount_minor, trigger, **changes)
+
+    async def _cancel_answered(
+        self, uow: UnitOfWork, payment: Payment, operation: Operation, result: IntentStatus
+    ) -> Payment:
+        if result.status == "succeeded":
+            # The money was taken before the cancel arrived: that is applied instead, by whoever reads the attempt.
+            return await self.operation_failed(uow, payment, operation, "already_captured")
+        if result.status != "canceled":
+            return payment
+        now = self._clock.now()
+        await store.advance_operation(uow.conn, operation, "succeed", now=now)
+        payment = replace(payment, open_operation=None)
+        return await self.canceled(uow, payment, "cancel", reason=operation.reason)
+
+    async def canceled(self, uow: UnitOfWork, payment: Payment, trigger: str, *, reason: str) -> Payment:
+        """End a payment without money, or an authorization's window. A cardholder who was asked for 3-D Secure is asked no more."""
+        attempt = payment.latest_attempt
+        if attempt is not None and attempt.state is AttemptState.REQUIRES_ACTION:
+            ended = await store.advance_attempt(
+                uow.conn, attempt, "decline", now=self._clock.now(), decline=PAYMENT_CANCELED
+            )
+            payment = replace(payment, latest_attempt=ended)
+        return await self.walk(
+            uow, payment, trigger, capturable_minor=0, capture_pending_minor=0, cancellation_reason=reason
+        )
+
+    async def operation_failed(
+        self, uow: UnitOfWork, payment: Payment, operation: Operation, code: str, *, trigger: str = "fail"
+    ) -> Payment:
+        """Apply that a capture or cancel did not take place: what it reserved is free again."""
+        await store.advance_operation(uow.conn, operation, trigger, now=self._clock.now(), failure_code=code)
+        payment = replace(payment, open_operation=None)
+        if operation.kind is OperationKind.CAPTURE and operation.amount_minor:
+            payment = await store.release_capture(uow.conn, payment, operation.amount_minor, self._clock.now())
+            await uow.outbox.append(self._events.payment("payment.updated", payment))
         return payment
 
     async def not_sent(self, uow: UnitOfWork, payment: Payment, attempt: Attempt) -> Payment:
@@ -177,3 +280,7 @@ class Outcomes:
             self._events.payment("payment.updated", moved), self._events.refund(event, refund, moved)
         )
         return refund
+
+
+def _steps(payment: Payment) -> tuple[str, ...]:
+    return ("return",) if payment.state is PaymentState.REQUIRES_ACTION else ()

@@ -36,6 +36,7 @@ class Renderer:
             customer_id=method.owner_id,
             state=payments_pb2.PaymentMethod.State.Value(method.state.value),
             livemode=self._livemode,
+            is_default=method.is_default,
         )
         if (card := method.card) is not None:
             message.card.brand = card.brand
@@ -71,7 +72,15 @@ class Renderer:
             description=payment.description,
             metadata=payment.metadata,
             livemode=self._livemode,
+            capture_method=payments_pb2.Payment.CaptureMethod.Value(payment.capture_method.value),
+            amount_capturable=_minor(payment.capturable_minor, currency),
+            amount_capture_pending=_minor(payment.capture_pending_minor, currency),
+            multicapture_available=payment.multicapture,
         )
+        if payment.capture_before_time is not None:
+            message.capture_before_time.CopyFrom(stamp(payment.capture_before_time))
+        if payment.cancellation_reason:
+            message.cancellation_reason = payments_pb2.Payment.CancellationReason.Value(payment.cancellation_reason)
         if (attempt := payment.latest_attempt) is not None:
             message.latest_attempt.CopyFrom(attempt_message(attempt))
             waits = payment.state is PaymentState.REQUIRES_ACTION and attempt.state is AttemptState.REQUIRES_ACTION

@@ -8,13 +8,19 @@ from servers.kernel.errors import Refusal
 from servers.payments import store
 from servers.payments.usecases import (
     ATTACH,
+    CANCEL,
+    CAPTURE,
     CONFIRM,
+    DETACH,
     REFUND_CALL,
     Deps,
     attach_method,
     drive_attempt,
+    drive_operation,
     drive_refund,
+    finish_detach,
     give_up_attempt,
+    give_up_operation,
 )
 from servers.runtime.janitor import Resolver
 from servers.runtime.outbound import OutboundCall
@@ -43,8 +49,23 @@ def resolvers(deps: Deps) -> dict[str, Resolver]:
         except Refusal:
             return
 
+    async def operation(call: OutboundCall) -> None:
+        try:
+            await drive_operation(deps, call.target)
+        except Refusal:
+            return
+
+    async def detach(call: OutboundCall) -> None:
+        async with deps.db.read() as conn:
+            method = await store.method_by_id(conn, call.target)
+        await finish_detach(deps, method)
+
+    undecided = partial(give_up_operation, deps)
     return {
         ATTACH: Resolver(look=attach),
+        DETACH: Resolver(look=detach),
         CONFIRM: Resolver(look=confirm, give_up=partial(give_up_attempt, deps)),
+        CAPTURE: Resolver(look=operation, give_up=undecided),
+        CANCEL: Resolver(look=operation, give_up=undecided),
         REFUND_CALL: Resolver(look=refund),
     }

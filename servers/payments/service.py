@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from paymesh.payments.v1 import payments_pb2, payments_pb2_grpc
@@ -9,18 +10,23 @@ from paymesh.payments.v1 import payments_pb2, payments_pb2_grpc
 from servers.kernel.errors import FieldInvalid, ResourceNotFound
 from servers.kernel.money import is_currency
 from servers.payments import store
-from servers.payments.domain import Payment
+from servers.payments.domain import CaptureMethod, Payment
 from servers.payments.gateway_stripe import SignatureInvalid
 from servers.payments.render import Renderer, attempt_message, refund_message
 from servers.payments.usecases import (
+    CapturePayment,
     CreatePayment,
     CreateRefund,
     Deps,
+    cancel_payment,
+    capture_payment,
     confirm_payment,
     create_payment,
     create_payment_method,
     create_refund,
+    detach_payment_method,
     refresh_payment,
+    set_default_method,
 )
 from servers.payments.webhooks import Webhooks
 from servers.runtime.call import CredentialInvalid, PrincipalKind, current_call
@@ -69,6 +75,24 @@ class PaymentService(payments_pb2_grpc.PaymentServiceServicer):
             next_page_token=self._pages.token(request, [method.id for method in found], page.size),
         )
 
+    async def SetDefaultPaymentMethod(
+        self, request: payments_pb2.SetDefaultPaymentMethodRequest, context: Any
+    ) -> payments_pb2.PaymentMethod:
+        """Make a card of the caller the default."""
+        ticket = idempotent(request, render=self._renderer.method)
+        owner_id = current_call().principal.subject
+        method = await set_default_method(self._deps, ticket, owner_id, request.payment_method_id)
+        return self._renderer.method(method)
+
+    async def DetachPaymentMethod(
+        self, request: payments_pb2.DetachPaymentMethodRequest, context: Any
+    ) -> payments_pb2.PaymentMethod:
+        """Remove a card of the caller."""
+        ticket = idempotent(request, render=self._renderer.method)
+        owner_id = current_call().principal.subject
+        method = await detach_payment_method(self._deps, ticket, owner_id, request.payment_method_id)
+        return self._renderer.method(method)
+
     async def CreatePayment(self, request: payments_pb2.CreatePaymentRequest, context: Any) -> payments_pb2.Payment:
         """Create a payment for the caller's merchant."""
         if not is_currency(request.amount.currency):
@@ -78,6 +102,7 @@ class PaymentService(payments_pb2_grpc.PaymentServiceServicer):
             merchant_id=current_call().principal.merchant_id,
             customer_id=request.customer_id,
             amount=parse_money(request.amount),
+            capture_method=_capture_method(request),
             description=request.description,
             metadata=dict(request.metadata),
         )
@@ -122,6 +147,44 @@ class PaymentService(payments_pb2_grpc.PaymentServiceServicer):
         )
         return self._shown(payment)
 
+    async def CapturePayment(self, request: payments_pb2.CapturePaymentRequest, context: Any) -> payments_pb2.Payment:
+        """Capture a payment of the caller's merchant."""
+        ticket = idempotent(request, render=self._shown)
+        command = CapturePayment(
+            payment_id=request.payment_id,
+            merchant_id=current_call().principal.merchant_id,
+            amount=parse_money(request.amount) if request.HasField("amount") else None,
+            final=request.final,
+        )
+        return self._shown(await capture_payment(self._deps, ticket, command))
+
+    async def CancelPayment(self, request: payments_pb2.CancelPaymentRequest, context: Any) -> payments_pb2.Payment:
+        """Cancel a payment of the caller's merchant."""
+        ticket = idempotent(request, render=self._shown)
+        reason = request.reason or payments_pb2.Payment.REQUESTED_BY_CUSTOMER
+        payment = await cancel_payment(
+            self._deps,
+            ticket,
+            payment_id=request.payment_id,
+            merchant_id=current_call().principal.merchant_id,
+            reason=payments_pb2.Payment.CancellationReason.Name(reason),
+        )
+        return self._shown(payment)
+
+    async def ListCaptures(
+        self, request: payments_pb2.ListCapturesRequest, context: Any
+    ) -> payments_pb2.ListCapturesResponse:
+        """List a payment's captures."""
+        page = self._pages.read(request)
+        payment = await self._visible(request.payment_id)
+        async with self._deps.db.read() as conn:
+            found = await store.captures(conn, payment, before=page.before, limit=page.size + 1)
+        shown = self._shown(replace(payment, captures=tuple(found[: page.size])))
+        return payments_pb2.ListCapturesResponse(
+            captures=shown.captures,
+            next_page_token=self._pages.token(request, [capture.id for capture in found], page.size),
+        )
+
     async def ListAttempts(
         self, request: payments_pb2.ListAttemptsRequest, context: Any
     ) -> payments_pb2.ListAttemptsResponse:
@@ -162,6 +225,24 @@ class PaymentService(payments_pb2_grpc.PaymentServiceServicer):
             raise ResourceNotFound(request.refund_id)
         return refund_message(refund)
 
+    async def ListRefunds(
+        self, request: payments_pb2.ListRefundsRequest, context: Any
+    ) -> payments_pb2.ListRefundsResponse:
+        """List the merchant's refunds."""
+        page = self._pages.read(request)
+        async with self._deps.db.read() as conn:
+            found = await store.refunds_of_merchant(
+                conn,
+                current_call().principal.merchant_id,
+                state=payments_pb2.Refund.State.Name(request.state) if request.state else "",
+                before=page.before,
+                limit=page.size + 1,
+            )
+        return payments_pb2.ListRefundsResponse(
+            refunds=[refund_message(refund) for refund in found[: page.size]],
+            next_page_token=self._pages.token(request, [refund.id for refund in found], page.size),
+        )
+
     async def ListPaymentRefunds(
         self, request: payments_pb2.ListPaymentRefundsRequest, context: Any
     ) -> payments_pb2.ListPaymentRefundsResponse:
@@ -192,6 +273,8 @@ class PaymentService(payments_pb2_grpc.PaymentServiceServicer):
         message = self._renderer.payment(payment)
         if current_call().principal.kind is PrincipalKind.CUSTOMER:
             message.metadata.clear()
+            own = [action for action in message.available_actions if action == "confirm"]
+            message.available_actions[:] = own
             for capture in message.captures:
                 capture.ClearField("fee")
                 capture.ClearField("fee_plan_version")
@@ -212,3 +295,8 @@ def _owner() -> tuple[str | None, str | None]:
     if principal.kind is PrincipalKind.CUSTOMER:
         return None, principal.subject
     return principal.merchant_id, None
+
+
+def _capture_method(request: payments_pb2.CreatePaymentRequest) -> CaptureMethod:
+    given = request.capture_method or payments_pb2.Payment.AUTOMATIC
+    return CaptureMethod[payments_pb2.Payment.CaptureMethod.Name(given)]

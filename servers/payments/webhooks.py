@@ -15,7 +15,7 @@ from sqlalchemy import text
 from servers.payments import store
 from servers.payments.domain import RefundState
 from servers.payments.gateway_stripe import WebhookEvent
-from servers.payments.usecases import Deps, learn_attempt
+from servers.payments.usecases import Deps, learn_payment
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.jobs import Job
 from servers.runtime.outbound import Answered
@@ -108,9 +108,9 @@ class Webhooks:
     async def _apply_intent(self, intent_id: str) -> None:
         async with self._deps.db.read() as conn:
             payment = await store.payment_by_intent(conn, intent_id)
-        if payment is None or payment.latest_attempt is None:
+        if payment is None:
             raise UnknownObject(intent_id)
-        await learn_attempt(self._deps, payment.latest_attempt.id)
+        await learn_payment(self._deps, payment)
 
     async def _apply_refund(self, refund_id: str) -> None:
         deps = self._deps

@@ -32,7 +32,7 @@ def handlers(writer: Writer) -> dict[str, Handler]:
         )
         await writer.post_fact(fact)
 
-    return {"payment.succeeded": captured, "refund.failed": refund_ended}
+    return {"payment.succeeded": captured, "payment.partially_captured": captured, "refund.failed": refund_ended}
 
 
 def _capture(payment: payments_pb2.Payment, capture: payments_pb2.Capture) -> CaptureFact:

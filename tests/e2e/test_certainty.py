@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
@@ -23,6 +24,17 @@ def intent_of(platform: Platform, payment_id: str) -> str:
 def charged(shop: Shop, payment_id: str) -> int:
     """Return how often Stripe charged for a payment."""
     return shop.platform.paid_charges().get(intent_of(shop.platform, payment_id), 0)
+
+
+def received(shop: Shop, payment_id: str) -> int:
+    """Return how much Stripe took for a payment."""
+    intent = intent_of(shop.platform, payment_id)
+    port = shop.platform.state["ports"]["stripe_sandbox"]
+    key = Path(shop.platform.state["secrets_dir"], "stripe_api_key").read_text()
+    answer = httpx.get(
+        f"http://127.0.0.1:{port}/v1/payment_intents/{intent}", headers={"authorization": f"Bearer {key}"}
+    )
+    return int(answer.raise_for_status().json()["amount_received"])
 
 
 def test_64_duplicates_of_one_confirm_charge_once(shop: Shop) -> None:
@@ -143,11 +155,12 @@ def test_webhooks_that_come_twice_change_nothing(shop: Shop) -> None:
 
 CONFIRM = [name for name in crashpoints.declared() if name.startswith("payments.confirm.")]
 REFUND = [name for name in crashpoints.declared() if name.startswith("payments.refund.")]
+OPERATIONS = [name for name in crashpoints.declared() if name.split(".")[1] in ("capture", "cancel")]
 EVENTS = [name for name in crashpoints.declared() if name.split(".")[0] in ("relay", "consumer") or ".webhook." in name]
 
 
 def test_every_crash_point_is_tried() -> None:
-    assert sorted(CONFIRM + REFUND + EVENTS) == sorted(crashpoints.declared())
+    assert sorted(CONFIRM + REFUND + OPERATIONS + EVENTS) == sorted(crashpoints.declared())
     assert len(CONFIRM) >= 4
     assert len(EVENTS) >= 5
 
@@ -176,6 +189,22 @@ def test_a_kill_during_a_refund_refunds_once(shop: Shop, point: str) -> None:
     path = f"/v1/refunds/{answer.json()['id']}"
     wait_for(lambda: shop.ok(shop.call("GET", path, token=shop.seller_token))["state"] == "SUCCEEDED", "the refund")
     assert shop.read(payment["id"])["amount_refunded"]["amount_minor"] == "900"
+
+
+@pytest.mark.parametrize("point", OPERATIONS)
+def test_a_kill_during_a_capture_or_cancel_takes_or_frees_the_money_once(shop: Shop, point: str) -> None:
+    payment = shop.authorized(1000)
+    key = str(uuid.uuid4())
+    armed = shop.platform.arm(point)
+    act = shop.capture if ".capture." in point else shop.cancel
+    answer = shop.ok(insist(lambda: act(payment["id"], key=key)))
+    assert not armed.exists()
+    assert answer["id"] == payment["id"]
+    state = "SUCCEEDED" if ".capture." in point else "CANCELED"
+    wait_for(lambda: shop.read(payment["id"])["state"] == state, "the outcome")
+    captured = "1000" if state == "SUCCEEDED" else "0"
+    assert shop.read(payment["id"])["amount_captured"]["amount_minor"] == captured
+    assert received(shop, payment["id"]) == int(captured)
 
 
 @pytest.mark.parametrize("point", EVENTS)

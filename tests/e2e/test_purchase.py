@@ -12,7 +12,7 @@ from tests.support.stack import Shop, wait_for
 def test_a_purchase_and_a_refund_move_the_balances(shop: Shop) -> None:
     before = shop.pending()
     payment = shop.payment(2500)
-    assert (payment["state"], payment["available_actions"]) == ("REQUIRES_PAYMENT_METHOD", ["confirm"])
+    assert (payment["state"], payment["available_actions"]) == ("REQUIRES_PAYMENT_METHOD", ["confirm", "cancel"])
     paid = shop.ok(shop.confirm(payment["id"]))
     assert (paid["state"], paid["certainty"], paid["latest_attempt"]["state"]) == ("SUCCEEDED", "CERTAIN", "SUCCEEDED")
     assert "fee" not in paid["captures"][0]  # the customer does not see what the platform keeps

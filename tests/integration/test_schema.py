@@ -11,9 +11,9 @@ from servers.runtime.migrate import Plan, migrate
 from tests.support.postgres import PASSWORD, ROLES, MakeDatabase, TestPostgres
 
 PAYMENT = """
-    INSERT INTO payments (merchant_id, id, customer_id, amount_minor, currency, state, description, metadata, version,
-                          create_time, update_time)
-    VALUES ('mer_1', 'pay_1', 'usr_1', {amount}, '{currency}', '{state}', '', '{{}}', 1, now(), now())
+    INSERT INTO payments (merchant_id, id, customer_id, amount_minor, currency, state, capture_method, description,
+                          metadata, version, create_time, update_time)
+    VALUES ('mer_1', 'pay_1', 'usr_1', {amount}, '{currency}', '{state}', 'AUTOMATIC', '', '{{}}', 1, now(), now())
 """
 OWNERS = {"payments": ("merchant_id", "owner_id"), "wallets": ("bucket",)}
 HOUSE = {

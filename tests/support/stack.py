@@ -122,15 +122,33 @@ class Shop:
             headers["idempotency-key"] = key or str(uuid.uuid4())
         return self.client.request(method, path, json=body, headers=headers)
 
-    def payment(self, amount: int = 2500, currency: str = "USD") -> dict[str, Any]:
+    def payment(self, amount: int = 2500, currency: str = "USD", **more: Any) -> dict[str, Any]:
         """Create a payment."""
-        body = {"amount": {"amount_minor": str(amount), "currency": currency}, "customer_id": self.user_id}
+        body = {"amount": {"amount_minor": str(amount), "currency": currency}, "customer_id": self.user_id, **more}
         return self.ok(self.call("POST", "/v1/payments", body, token=self.seller_token))
 
     def confirm(self, payment_id: str, *, key: str | None = None, method_id: str | None = None) -> httpx.Response:
         """Confirm a payment as the customer."""
         body = {"payment_method_id": method_id or self.method_id}
         return self.call("POST", f"/v1/payments/{payment_id}:confirm", body, token=self.customer_token, key=key)
+
+    def authorized(self, amount: int = 2500) -> dict[str, Any]:
+        """Create a payment that is captured later, and confirm it."""
+        payment = self.payment(amount, capture_method="MANUAL")
+        return self.ok(self.confirm(payment["id"]))
+
+    def capture(
+        self, payment_id: str, amount: int | None = None, *, final: bool = False, key: str | None = None
+    ) -> httpx.Response:
+        """Capture as the merchant."""
+        body: dict[str, Any] = {"final": final}
+        if amount is not None:
+            body["amount"] = {"amount_minor": str(amount), "currency": "USD"}
+        return self.call("POST", f"/v1/payments/{payment_id}:capture", body, token=self.seller_token, key=key)
+
+    def cancel(self, payment_id: str, *, key: str | None = None) -> httpx.Response:
+        """Cancel as the merchant."""
+        return self.call("POST", f"/v1/payments/{payment_id}:cancel", {}, token=self.seller_token, key=key)
 
     def refund(self, payment_id: str, amount: int | None = None, *, key: str | None = None) -> httpx.Response:
         """Refund as the merchant."""

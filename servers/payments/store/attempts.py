@@ -128,6 +128,20 @@ def capture_of(row: Row[Any]) -> Capture:
     )
 
 
+async def captures(conn: AsyncConnection, payment: Payment, *, before: str, limit: int) -> list[Capture]:
+    """Return a payment's captures, newest first."""
+    rows = await conn.execute(
+        text(
+            """
+            SELECT * FROM captures WHERE merchant_id = :merchant_id AND payment_id = :payment_id AND id < :before
+            ORDER BY id DESC LIMIT :limit
+            """
+        ),
+        {"merchant_id": payment.merchant_id, "payment_id": payment.id, "before": before, "limit": limit},
+    )
+    return [capture_of(row) for row in rows]
+
+
 def attempt_of(row: Row[Any]) -> Attempt:
     """Return the attempt of a row."""
     decline = None

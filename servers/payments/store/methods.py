@@ -85,6 +85,31 @@ async def methods(conn: AsyncConnection, owner_id: str, *, before: str, limit: i
     return [_method(row) for row in rows]
 
 
+async def default_method(conn: AsyncConnection, owner_id: str) -> PaymentMethod | None:
+    """Return the card that a user made the default, locked; every change of a default passes here and waits for the others."""
+    await conn.execute(text("SELECT 1 FROM stripe_customers WHERE owner_id = :owner FOR UPDATE"), {"owner": owner_id})
+    found = await conn.execute(
+        text("SELECT * FROM payment_methods WHERE owner_id = :owner AND is_default FOR UPDATE"), {"owner": owner_id}
+    )
+    row = found.one_or_none()
+    return _method(row) if row is not None else None
+
+
+async def method_in_use(conn: AsyncConnection, method: PaymentMethod) -> bool:
+    """Tell whether an attempt with a card is under way."""
+    return bool(
+        await conn.scalar(
+            text(
+                """
+                SELECT 1 FROM attempts WHERE payment_method_id = :id
+                  AND state IN ('CREATED', 'SENT', 'PENDING', 'UNKNOWN', 'NEEDS_OPERATOR', 'REQUIRES_ACTION') LIMIT 1
+                """
+            ),
+            {"id": method.id},
+        )
+    )
+
+
 async def update_method(conn: AsyncConnection, method: PaymentMethod, *, expected_version: int) -> None:
     """Write a payment method's new state. Raises ConcurrentUpdate."""
     card = method.card
@@ -92,7 +117,7 @@ async def update_method(conn: AsyncConnection, method: PaymentMethod, *, expecte
         text(
             """
             UPDATE payment_methods SET state = :state, stripe_id = :stripe_id, brand = :brand, last4 = :last4,
-                   exp_month = :exp_month, exp_year = :exp_year, funding = :funding, country = :country,
+                   is_default = :is_default, exp_month = :exp_month, exp_year = :exp_year, funding = :funding, country = :country,
                    version = :version, update_time = :update_time
             WHERE owner_id = :owner_id AND id = :id AND version = :expected
             """
@@ -100,6 +125,7 @@ async def update_method(conn: AsyncConnection, method: PaymentMethod, *, expecte
         {
             "state": method.state.value,
             "stripe_id": method.stripe_id,
+            "is_default": method.is_default,
             "brand": card.brand if card else None,
             "last4": card.last4 if card else None,
             "exp_month": card.exp_month if card else None,
@@ -133,6 +159,7 @@ def _method(row: Row[Any]) -> PaymentMethod:
         stripe_id=row.stripe_id,
         state=MethodState(row.state),
         card=card,
+        is_default=row.is_default,
         version=row.version,
         create_time=row.create_time,
         update_time=row.update_time,

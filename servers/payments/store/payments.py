@@ -16,10 +16,13 @@ from servers.payments.domain import (
     PAYMENT,
     Attempt,
     Capture,
+    CaptureMethod,
+    Operation,
     Payment,
     PaymentState,
 )
 from servers.payments.store.attempts import attempt_of, capture_of
+from servers.payments.store.operations import operation_of
 from servers.payments.store.rows import one
 
 
@@ -28,10 +31,10 @@ async def insert_payment(conn: AsyncConnection, payment: Payment) -> None:
     await conn.execute(
         text(
             """
-            INSERT INTO payments (merchant_id, id, customer_id, amount_minor, currency, state, description, metadata, version,
-                                  create_time, update_time)
-            VALUES (:merchant_id, :id, :customer_id, :amount, :currency, :state, :description, CAST(:metadata AS jsonb),
-                    :version, :create_time, :update_time)
+            INSERT INTO payments (merchant_id, id, customer_id, amount_minor, currency, state, capture_method, description,
+                                  metadata, version, create_time, update_time)
+            VALUES (:merchant_id, :id, :customer_id, :amount, :currency, :state, :capture_method, :description,
+                    CAST(:metadata AS jsonb), :version, :create_time, :update_time)
             """
         ),
         {
@@ -41,6 +44,7 @@ async def insert_payment(conn: AsyncConnection, payment: Payment) -> None:
             "amount": payment.amount.amount_minor,
             "currency": payment.amount.currency,
             "state": payment.state.value,
+            "capture_method": payment.capture_method.value,
             "description": payment.description,
             "metadata": json.dumps(dict(payment.metadata)),
             "version": payment.version,
@@ -120,22 +124,36 @@ async def payments(
     return await _wholes(conn, rows)
 
 
-async def advance(
-    conn: AsyncConnection, payment: Payment, trigger: str, *, now: datetime, captured_minor: int = 0
-) -> Payment:
+async def advance(conn: AsyncConnection, payment: Payment, trigger: str, *, now: datetime, **changes: Any) -> Payment:
     """Walk one arrow of the payment's machine. Raises PaymentStateInvalid, or ConcurrentUpdate where the version moved."""
-    arrow = PAYMENT.arrow(payment.state, trigger)
-    moved = replace(
+    return await _write(conn, payment, now, state=PAYMENT.arrow(payment.state, trigger).target, **changes)
+
+
+async def reserve_capture(conn: AsyncConnection, payment: Payment, amount_minor: int, now: datetime) -> Payment:
+    """Move a capture's amount from what is capturable to what is pending; its row is locked by the caller, and the constraints
+    refuse what the caller did not check. Raises ConcurrentUpdate."""
+    return await _write(
+        conn,
         payment,
-        state=arrow.target,
-        version=payment.version + 1,
-        update_time=now,
-        captured_minor=payment.captured_minor + captured_minor,
+        now,
+        capturable_minor=payment.capturable_minor - amount_minor,
+        capture_pending_minor=payment.capture_pending_minor + amount_minor,
     )
+
+
+async def release_capture(conn: AsyncConnection, payment: Payment, amount_minor: int, now: datetime) -> Payment:
+    """Take a reservation back: the capture did not take place. Raises ConcurrentUpdate."""
+    return await reserve_capture(conn, payment, -amount_minor, now)
+
+
+async def _write(conn: AsyncConnection, payment: Payment, now: datetime, **changes: Any) -> Payment:
+    moved = replace(payment, version=payment.version + 1, update_time=now, **changes)
     done = await conn.execute(
         text(
             """
-            UPDATE payments SET state = :state, version = :version, update_time = :now, captured_minor = :captured
+            UPDATE payments SET state = :state, version = :version, update_time = :now, captured_minor = :captured,
+                   capturable_minor = :capturable, capture_pending_minor = :pending, multicapture = :multicapture,
+                   capture_before_time = :capture_before, cancellation_reason = :reason
             WHERE merchant_id = :merchant_id AND id = :id AND version = :expected
             """
         ),
@@ -144,6 +162,11 @@ async def advance(
             "version": moved.version,
             "now": now,
             "captured": moved.captured_minor,
+            "capturable": moved.capturable_minor,
+            "pending": moved.capture_pending_minor,
+            "multicapture": moved.multicapture,
+            "capture_before": moved.capture_before_time,
+            "reason": moved.cancellation_reason,
             "merchant_id": payment.merchant_id,
             "id": payment.id,
             "expected": payment.version,
@@ -229,7 +252,7 @@ async def move_refund_counters(
 
 
 async def _wholes(conn: AsyncConnection, rows: Sequence[Row[Any]]) -> list[Payment]:
-    """Add each payment's newest attempt and its captures: two statements, however many payments there are."""
+    """Add each payment's newest attempt, captures and open operation: three statements, however many payments there are."""
     keys = {"merchants": sorted({row.merchant_id for row in rows}), "payments": [row.id for row in rows]}
     attempts = await conn.execute(
         text(
@@ -248,16 +271,34 @@ async def _wholes(conn: AsyncConnection, rows: Sequence[Row[Any]]) -> list[Payme
         keys,
     ):
         captures.setdefault(capture.payment_id, []).append(capture_of(capture))
-    return [_payment(row, newest.get(row.id), tuple(captures.get(row.id, ()))) for row in rows]
+    operations = await conn.execute(
+        text(
+            """
+            SELECT * FROM operations WHERE merchant_id = ANY(:merchants) AND payment_id = ANY(:payments)
+              AND state IN ('CREATED', 'UNKNOWN', 'NEEDS_OPERATOR')
+            """
+        ),
+        keys,
+    )
+    opened = {operation.payment_id: operation_of(operation) for operation in operations}
+    return [_payment(row, newest.get(row.id), tuple(captures.get(row.id, ())), opened.get(row.id)) for row in rows]
 
 
-def _payment(row: Row[Any], attempt: Attempt | None, captures: tuple[Capture, ...]) -> Payment:
+def _payment(
+    row: Row[Any], attempt: Attempt | None, captures: tuple[Capture, ...], operation: Operation | None
+) -> Payment:
     return Payment(
         id=row.id,
         merchant_id=row.merchant_id,
         customer_id=row.customer_id,
         amount=Money(amount_minor=row.amount_minor, currency=row.currency),
         state=PaymentState(row.state),
+        capture_method=CaptureMethod(row.capture_method),
+        capturable_minor=row.capturable_minor,
+        capture_pending_minor=row.capture_pending_minor,
+        multicapture=row.multicapture,
+        capture_before_time=row.capture_before_time,
+        cancellation_reason=row.cancellation_reason,
         captured_minor=row.captured_minor,
         refunded_minor=row.refunded_minor,
         refund_pending_minor=row.refund_pending_minor,
@@ -269,4 +310,5 @@ def _payment(row: Row[Any], attempt: Attempt | None, captures: tuple[Capture, ..
         update_time=row.update_time,
         latest_attempt=attempt,
         captures=captures,
+        open_operation=operation,
     )

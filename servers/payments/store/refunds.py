@@ -75,6 +75,22 @@ async def refunds(conn: AsyncConnection, payment: Payment, *, before: str, limit
     return [_refund(row) for row in rows]
 
 
+async def refunds_of_merchant(
+    conn: AsyncConnection, merchant_id: str, *, state: str, before: str, limit: int
+) -> list[Refund]:
+    """Return a merchant's refunds, newest first."""
+    rows = await conn.execute(
+        text(
+            """
+            SELECT * FROM refunds WHERE merchant_id = :merchant_id AND id < :before AND (:state = '' OR state = :state)
+            ORDER BY id DESC LIMIT :limit
+            """
+        ),
+        {"merchant_id": merchant_id, "state": state, "before": before, "limit": limit},
+    )
+    return [_refund(row) for row in rows]
+
+
 async def advance_refund(
     conn: AsyncConnection, refund: Refund, trigger: str, *, stripe_refund_id: str, failure_reason: str, now: datetime
 ) -> Refund:

@@ -63,7 +63,7 @@ async def _begin_attempt(deps: Deps, uow: UnitOfWork, payment_id: str, customer_
     if payment is None:
         raise ResourceNotFound(payment_id)
     previous = payment.latest_attempt
-    if previous is not None and previous.state in OPEN_ATTEMPTS:
+    if payment.open_operation is not None or (previous is not None and previous.state in OPEN_ATTEMPTS):
         raise OperationInProgress(payment_id)
     triggers = ("attach", "send") if payment.state is PaymentState.REQUIRES_PAYMENT_METHOD else ("send",)
     if not PAYMENT.allows(payment.state, triggers[0]):

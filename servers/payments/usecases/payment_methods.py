@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from servers.kernel.errors import ResourceNotFound
 from servers.kernel.ids import bucket_of, new_id
 from servers.kernel.invariant import invariant
 from servers.payments import store
 from servers.payments.domain import (
     METHOD,
     MethodState,
+    OperationInProgress,
     PaymentMethod,
     PaymentMethodRejected,
     ProviderUnavailable,
@@ -19,9 +21,10 @@ from servers.payments.gateway_stripe import Attached
 from servers.payments.usecases.deps import Deps, digest
 from servers.runtime.db import UnitOfWork
 from servers.runtime.idempotency import IdempotentRequest
-from servers.runtime.outbound import Answered, NotSent
+from servers.runtime.outbound import Answered, NotSent, Unknown
 
 ATTACH: Final = "stripe.attach"
+DETACH: Final = "stripe.detach"
 
 
 async def create_payment_method(deps: Deps, request: IdempotentRequest, owner_id: str, stripe_id: str) -> PaymentMethod:
@@ -44,6 +47,7 @@ async def _insert_method(deps: Deps, uow: UnitOfWork, owner_id: str, stripe_id: 
         stripe_id=stripe_id,
         state=METHOD.arrow(None, "create").target,
         card=None,
+        is_default=False,
         version=1,
         create_time=now,
         update_time=now,
@@ -117,3 +121,76 @@ async def _save_method(
     if arrow.event:
         await uow.outbox.append(deps.events.method(arrow.event, moved))
     return moved
+
+
+async def _move(deps: Deps, uow: UnitOfWork, method: PaymentMethod, trigger: str, *, is_default: bool) -> PaymentMethod:
+    arrow = METHOD.arrow(method.state, trigger)
+    moved = replace(
+        method,
+        state=arrow.target,
+        is_default=is_default,
+        version=method.version + 1,
+        update_time=deps.clock.now(),
+    )
+    await store.update_method(uow.conn, moved, expected_version=method.version)
+    await uow.outbox.append(deps.events.method(arrow.event, moved))
+    return moved
+
+
+async def set_default_method(deps: Deps, request: IdempotentRequest, owner_id: str, method_id: str) -> PaymentMethod:
+    """Make a card the default. Raises ResourceNotFound, MethodStateInvalid."""
+    async with deps.db.uow() as uow:
+        await uow.idempotency.claim(request)
+        async with uow.refusals(request):
+            # The former default gives way first: the index allows one, and two callers wait for each other here.
+            former = await store.default_method(uow.conn, owner_id)
+            method = await store.method(uow.conn, owner_id, method_id, lock=True)
+            if method is None:
+                raise ResourceNotFound(method_id)
+            if not method.is_default:
+                if former is not None:
+                    await _move(deps, uow, former, "set_default", is_default=False)
+                method = await _move(deps, uow, method, "set_default", is_default=True)
+            await uow.idempotency.complete(request, method)
+    return method
+
+
+async def detach_payment_method(deps: Deps, request: IdempotentRequest, owner_id: str, method_id: str) -> PaymentMethod:
+    """Remove a card: at once for us, and at Stripe as soon as it answers. Raises ResourceNotFound, MethodStateInvalid,
+    OperationInProgress while an attempt with it is under way."""
+    async with deps.db.uow() as uow:
+        claim = await uow.idempotency.claim(request)
+        async with uow.refusals(request):
+            method = await store.method(uow.conn, owner_id, method_id, lock=True)
+            if method is None:
+                raise ResourceNotFound(method_id)
+            if claim.resource_id is None:
+                if await store.method_in_use(uow.conn, method):
+                    raise OperationInProgress(method_id)
+                method = await _move(deps, uow, method, "remove", is_default=False)
+                await uow.outbound.record(
+                    verb=DETACH, target=method.id, key=method.id, request_digest=digest(method.stripe_id)
+                )
+        await uow.idempotency.advance(request, "detaching", method.id)
+    return await finish_detach(deps, method, request)
+
+
+async def finish_detach(deps: Deps, method: PaymentMethod, request: IdempotentRequest | None = None) -> PaymentMethod:
+    """Bring a payment method from DETACHING to its end; a repeat at Stripe changes nothing."""
+    if method.state is MethodState.DETACHING:
+        outcome = await deps.outbound.execute(DETACH, lambda: deps.gateway.detach(method.stripe_id))
+        async with deps.db.uow() as uow:
+            current = await store.method(uow.conn, method.owner_id, method.id, lock=True)
+            assert current is not None
+            if isinstance(outcome, Answered) and current.state is MethodState.DETACHING:
+                current = await _move(deps, uow, current, "detach", is_default=False)
+            call = await uow.outbound.open_for(method.id)
+            if call is not None:
+                # A card that Stripe was not told of stays promised: the janitor tells it.
+                kept = Unknown(outcome.reason) if isinstance(outcome, NotSent) else outcome
+                await uow.outbound.settle(call.id, kept)
+            method = current
+    if request is not None:
+        async with deps.db.uow() as uow:
+            await uow.idempotency.complete(request, method)
+    return method

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from servers.kernel.ids import bucket_of, new_id
 from servers.kernel.money import Money
@@ -12,10 +13,12 @@ from servers.payments.domain import (
     ATTEMPT,
     PAYMENT,
     AttemptState,
+    CaptureMethod,
     Payment,
+    PaymentState,
 )
-from servers.payments.usecases.attempts import learn_attempt
 from servers.payments.usecases.deps import Deps
+from servers.payments.usecases.operations import learn_payment
 from servers.runtime.idempotency import IdempotentRequest
 
 
@@ -26,6 +29,7 @@ class CreatePayment:
     merchant_id: str
     customer_id: str
     amount: Money
+    capture_method: CaptureMethod
     description: str
     metadata: Mapping[str, str]
 
@@ -42,6 +46,12 @@ async def create_payment(deps: Deps, request: IdempotentRequest, command: Create
             customer_id=command.customer_id,
             amount=command.amount,
             state=arrow.target,
+            capture_method=command.capture_method,
+            capturable_minor=0,
+            capture_pending_minor=0,
+            multicapture=False,
+            capture_before_time=None,
+            cancellation_reason="",
             captured_minor=0,
             refunded_minor=0,
             refund_pending_minor=0,
@@ -59,11 +69,24 @@ async def create_payment(deps: Deps, request: IdempotentRequest, command: Create
 
 
 async def refresh_payment(deps: Deps, payment: Payment) -> Payment:
-    """Ask Stripe about a payment whose outcome has been open for more than a minute, for somebody who reads it."""
-    attempt = payment.latest_attempt
-    if attempt is None or attempt.state in ATTEMPT.terminal or attempt.state is AttemptState.CREATED:
+    """Ask Stripe about a payment whose outcome has been open for more than a minute, or whose authorization should have ended, for
+    somebody who reads it."""
+    target = _uncertain(payment, deps.clock.now())
+    if target is None:
         return payment
     async with deps.db.uow() as uow:
-        if not await uow.outbound.may_read(attempt.id):
+        if not await uow.outbound.may_read(target):
             return payment
-    return await learn_attempt(deps, attempt.id)
+    return await learn_payment(deps, payment)
+
+
+def _uncertain(payment: Payment, now: datetime) -> str | None:
+    """Return the id of what should be looked into, if anything."""
+    attempt = payment.latest_attempt
+    if payment.open_operation is not None:
+        return payment.open_operation.id
+    if attempt is None or attempt.state is AttemptState.CREATED:
+        return None
+    authorized = payment.state in (PaymentState.REQUIRES_CAPTURE, PaymentState.PARTIALLY_CAPTURED)
+    over = authorized and payment.capture_before_time is not None and payment.capture_before_time <= now
+    return attempt.id if over or attempt.state not in ATTEMPT.terminal else None

@@ -88,6 +88,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION, 400. The API key has ended. Metadata: `api_key_id`, `state`."""
     MEMBER_ROLE_INVALID: _ErrorReason.ValueType  # 50
     """FAILED_PRECONDITION, 400. A merchant keeps at least one owner, and only owners make or unmake owners. Metadata: `rule`."""
+    MULTICAPTURE_UNAVAILABLE: _ErrorReason.ValueType  # 51
+    """FAILED_PRECONDITION, 400. The card does not allow several captures: capture all, or set `final`. Metadata: `payment_id`."""
+    CAPTURE_EXCEEDS_AVAILABLE: _ErrorReason.ValueType  # 52
+    """FAILED_PRECONDITION, 400. More than what is authorized and not yet captured. Metadata: `capturable_minor`, `currency`."""
     RATE_LIMITED: _ErrorReason.ValueType  # 60
     """RESOURCE_EXHAUSTED, 429. Too many requests; `google.rpc.RetryInfo` says when to ask again."""
     OVERLOADED: _ErrorReason.ValueType  # 61
@@ -172,6 +176,10 @@ API_KEY_STATE_INVALID: ErrorReason.ValueType  # 49
 """FAILED_PRECONDITION, 400. The API key has ended. Metadata: `api_key_id`, `state`."""
 MEMBER_ROLE_INVALID: ErrorReason.ValueType  # 50
 """FAILED_PRECONDITION, 400. A merchant keeps at least one owner, and only owners make or unmake owners. Metadata: `rule`."""
+MULTICAPTURE_UNAVAILABLE: ErrorReason.ValueType  # 51
+"""FAILED_PRECONDITION, 400. The card does not allow several captures: capture all, or set `final`. Metadata: `payment_id`."""
+CAPTURE_EXCEEDS_AVAILABLE: ErrorReason.ValueType  # 52
+"""FAILED_PRECONDITION, 400. More than what is authorized and not yet captured. Metadata: `capturable_minor`, `currency`."""
 RATE_LIMITED: ErrorReason.ValueType  # 60
 """RESOURCE_EXHAUSTED, 429. Too many requests; `google.rpc.RetryInfo` says when to ask again."""
 OVERLOADED: ErrorReason.ValueType  # 61

@@ -66,6 +66,10 @@ class PaymentMethod(_message.Message):
         """It can be used."""
         REJECTED: PaymentMethod._State.ValueType  # 3
         """Stripe refused to attach it."""
+        DETACHING: PaymentMethod._State.ValueType  # 4
+        """It is being removed at Stripe, and pays nothing any more."""
+        DETACHED: PaymentMethod._State.ValueType  # 5
+        """It was removed."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """The states of a payment method."""
@@ -78,6 +82,10 @@ class PaymentMethod(_message.Message):
     """It can be used."""
     REJECTED: PaymentMethod.State.ValueType  # 3
     """Stripe refused to attach it."""
+    DETACHING: PaymentMethod.State.ValueType  # 4
+    """It is being removed at Stripe, and pays nothing any more."""
+    DETACHED: PaymentMethod.State.ValueType  # 5
+    """It was removed."""
 
     ID_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
@@ -88,6 +96,7 @@ class PaymentMethod(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     CARD_FIELD_NUMBER: _builtins.int
     LIVEMODE_FIELD_NUMBER: _builtins.int
+    IS_DEFAULT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id, `pm_…`."""
     resource_version: _builtins.int
@@ -100,6 +109,8 @@ class PaymentMethod(_message.Message):
     """Where it stands."""
     livemode: _builtins.bool
     """False where Stripe runs in test mode."""
+    is_default: _builtins.bool
+    """Whether it is the one to offer first."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the card was saved."""
@@ -124,10 +135,11 @@ class PaymentMethod(_message.Message):
         state: Global___PaymentMethod.State.ValueType = ...,
         card: Global___Card | None = ...,
         livemode: _builtins.bool = ...,
+        is_default: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "create_time", b"create_time", "customer_id", b"customer_id", "etag", b"etag", "id", b"id", "livemode", b"livemode", "resource_version", b"resource_version", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "create_time", b"create_time", "customer_id", b"customer_id", "etag", b"etag", "id", b"id", "is_default", b"is_default", "livemode", b"livemode", "resource_version", b"resource_version", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -201,6 +213,14 @@ class Payment(_message.Message):
         """Captured."""
         CONFLICTED: Payment._State.ValueType  # 6
         """Stripe's amount, currency or id differs from ours; a person decides."""
+        REQUIRES_CAPTURE: Payment._State.ValueType  # 7
+        """Authorized; it waits for a capture."""
+        PARTIALLY_CAPTURED: Payment._State.ValueType  # 8
+        """A part is captured, and more can be."""
+        CANCELED: Payment._State.ValueType  # 9
+        """It was canceled; nothing was captured."""
+        EXPIRED: Payment._State.ValueType  # 10
+        """The authorization ended before anything was captured."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """The states of a payment."""
@@ -219,6 +239,68 @@ class Payment(_message.Message):
     """Captured."""
     CONFLICTED: Payment.State.ValueType  # 6
     """Stripe's amount, currency or id differs from ours; a person decides."""
+    REQUIRES_CAPTURE: Payment.State.ValueType  # 7
+    """Authorized; it waits for a capture."""
+    PARTIALLY_CAPTURED: Payment.State.ValueType  # 8
+    """A part is captured, and more can be."""
+    CANCELED: Payment.State.ValueType  # 9
+    """It was canceled; nothing was captured."""
+    EXPIRED: Payment.State.ValueType  # 10
+    """The authorization ended before anything was captured."""
+
+    class _CaptureMethod:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _CaptureMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Payment._CaptureMethod.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        CAPTURE_METHOD_UNSPECIFIED: Payment._CaptureMethod.ValueType  # 0
+        """AUTOMATIC is meant."""
+        AUTOMATIC: Payment._CaptureMethod.ValueType  # 1
+        """With the confirm."""
+        MANUAL: Payment._CaptureMethod.ValueType  # 2
+        """By CapturePayment, before the authorization ends."""
+
+    class CaptureMethod(_CaptureMethod, metaclass=_CaptureMethodEnumTypeWrapper):
+        """When the money is taken."""
+
+    CAPTURE_METHOD_UNSPECIFIED: Payment.CaptureMethod.ValueType  # 0
+    """AUTOMATIC is meant."""
+    AUTOMATIC: Payment.CaptureMethod.ValueType  # 1
+    """With the confirm."""
+    MANUAL: Payment.CaptureMethod.ValueType  # 2
+    """By CapturePayment, before the authorization ends."""
+
+    class _CancellationReason:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _CancellationReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Payment._CancellationReason.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        CANCELLATION_REASON_UNSPECIFIED: Payment._CancellationReason.ValueType  # 0
+        """It was not, or REQUESTED_BY_CUSTOMER is meant."""
+        REQUESTED_BY_CUSTOMER: Payment._CancellationReason.ValueType  # 1
+        """The customer wanted it."""
+        DUPLICATE_PAYMENT: Payment._CancellationReason.ValueType  # 2
+        """It was made twice."""
+        FRAUDULENT_PAYMENT: Payment._CancellationReason.ValueType  # 3
+        """It looks like fraud."""
+        ABANDONED: Payment._CancellationReason.ValueType  # 4
+        """The customer did not go on."""
+
+    class CancellationReason(_CancellationReason, metaclass=_CancellationReasonEnumTypeWrapper):
+        """Why a payment was canceled."""
+
+    CANCELLATION_REASON_UNSPECIFIED: Payment.CancellationReason.ValueType  # 0
+    """It was not, or REQUESTED_BY_CUSTOMER is meant."""
+    REQUESTED_BY_CUSTOMER: Payment.CancellationReason.ValueType  # 1
+    """The customer wanted it."""
+    DUPLICATE_PAYMENT: Payment.CancellationReason.ValueType  # 2
+    """It was made twice."""
+    FRAUDULENT_PAYMENT: Payment.CancellationReason.ValueType  # 3
+    """It looks like fraud."""
+    ABANDONED: Payment.CancellationReason.ValueType  # 4
+    """The customer did not go on."""
 
     @_typing.final
     class MetadataEntry(_message.Message):
@@ -260,6 +342,12 @@ class Payment(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     LIVEMODE_FIELD_NUMBER: _builtins.int
     NEXT_ACTION_FIELD_NUMBER: _builtins.int
+    CAPTURE_METHOD_FIELD_NUMBER: _builtins.int
+    AMOUNT_CAPTURABLE_FIELD_NUMBER: _builtins.int
+    AMOUNT_CAPTURE_PENDING_FIELD_NUMBER: _builtins.int
+    MULTICAPTURE_AVAILABLE_FIELD_NUMBER: _builtins.int
+    CAPTURE_BEFORE_TIME_FIELD_NUMBER: _builtins.int
+    CANCELLATION_REASON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id, `pay_…`."""
     resource_version: _builtins.int
@@ -278,6 +366,12 @@ class Payment(_message.Message):
     """The merchant's words for it, shown to the customer."""
     livemode: _builtins.bool
     """False where Stripe runs in test mode."""
+    capture_method: Global___Payment.CaptureMethod.ValueType
+    """Whether the money is taken with the confirm, or later."""
+    multicapture_available: _builtins.bool
+    """Whether the card allows several captures; false before the authorization."""
+    cancellation_reason: Global___Payment.CancellationReason.ValueType
+    """Why it was canceled; CANCELLATION_REASON_UNSPECIFIED unless it was."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the payment was created."""
@@ -322,6 +416,18 @@ class Payment(_message.Message):
     def next_action(self) -> Global___NextAction:
         """What the next step needs, in REQUIRES_ACTION only."""
 
+    @_builtins.property
+    def amount_capturable(self) -> _money_pb2.Money:
+        """How much is authorized and can still be captured."""
+
+    @_builtins.property
+    def amount_capture_pending(self) -> _money_pb2.Money:
+        """How much is in a capture whose outcome is open."""
+
+    @_builtins.property
+    def capture_before_time(self) -> _timestamp_pb2.Timestamp:
+        """When the authorization ends by itself; unset where there is none."""
+
     def __init__(
         self,
         *,
@@ -345,10 +451,16 @@ class Payment(_message.Message):
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         livemode: _builtins.bool = ...,
         next_action: Global___NextAction | None = ...,
+        capture_method: Global___Payment.CaptureMethod.ValueType = ...,
+        amount_capturable: _money_pb2.Money | None = ...,
+        amount_capture_pending: _money_pb2.Money | None = ...,
+        multicapture_available: _builtins.bool = ...,
+        capture_before_time: _timestamp_pb2.Timestamp | None = ...,
+        cancellation_reason: Global___Payment.CancellationReason.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "amount_captured", b"amount_captured", "amount_refund_pending", b"amount_refund_pending", "amount_refunded", b"amount_refunded", "create_time", b"create_time", "latest_attempt", b"latest_attempt", "next_action", b"next_action", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "amount_capturable", b"amount_capturable", "amount_capture_pending", b"amount_capture_pending", "amount_captured", b"amount_captured", "amount_refund_pending", b"amount_refund_pending", "amount_refunded", b"amount_refunded", "capture_before_time", b"capture_before_time", "create_time", b"create_time", "latest_attempt", b"latest_attempt", "next_action", b"next_action", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "amount_captured", b"amount_captured", "amount_refund_pending", b"amount_refund_pending", "amount_refunded", b"amount_refunded", "available_actions", b"available_actions", "captures", b"captures", "certainty", b"certainty", "create_time", b"create_time", "customer_id", b"customer_id", "description", b"description", "etag", b"etag", "id", b"id", "latest_attempt", b"latest_attempt", "livemode", b"livemode", "merchant_id", b"merchant_id", "metadata", b"metadata", "next_action", b"next_action", "resource_version", b"resource_version", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "amount_capturable", b"amount_capturable", "amount_capture_pending", b"amount_capture_pending", "amount_captured", b"amount_captured", "amount_refund_pending", b"amount_refund_pending", "amount_refunded", b"amount_refunded", "available_actions", b"available_actions", "cancellation_reason", b"cancellation_reason", "capture_before_time", b"capture_before_time", "capture_method", b"capture_method", "captures", b"captures", "certainty", b"certainty", "create_time", b"create_time", "customer_id", b"customer_id", "description", b"description", "etag", b"etag", "id", b"id", "latest_attempt", b"latest_attempt", "livemode", b"livemode", "merchant_id", b"merchant_id", "metadata", b"metadata", "multicapture_available", b"multicapture_available", "next_action", b"next_action", "resource_version", b"resource_version", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -895,12 +1007,15 @@ class CreatePaymentRequest(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CAPTURE_METHOD_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """The user who shall pay."""
     description: _builtins.str
     """The merchant's words for it, shown to the customer."""
     request_id: _builtins.str
     """Makes a repeat safe: a UUID, the same for every try of one request."""
+    capture_method: Global___Payment.CaptureMethod.ValueType
+    """Whether to take the money with the confirm, which is the default, or later."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """The sum: at least 1 minor unit."""
@@ -917,10 +1032,11 @@ class CreatePaymentRequest(_message.Message):
         description: _builtins.str = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         request_id: _builtins.str = ...,
+        capture_method: Global___Payment.CaptureMethod.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "customer_id", b"customer_id", "description", b"description", "metadata", b"metadata", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "capture_method", b"capture_method", "customer_id", b"customer_id", "description", b"description", "metadata", b"metadata", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1293,3 +1409,237 @@ class ReceiveStripeWebhookResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReceiveStripeWebhookResponse: _TypeAlias = ReceiveStripeWebhookResponse  # noqa: Y015
+
+@_typing.final
+class CapturePaymentRequest(_message.Message):
+    """The request of CapturePayment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    FINAL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    payment_id: _builtins.str
+    """The payment."""
+    final: _builtins.bool
+    """Whether this is the last capture: what is left is let go."""
+    request_id: _builtins.str
+    """Makes a repeat safe: a UUID, the same for every try of one request."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """How much, in the payment's currency; all that is left where unset. 0 with `final` only in PARTIALLY_CAPTURED: it lets the rest go."""
+
+    def __init__(
+        self,
+        *,
+        payment_id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        final: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "final", b"final", "payment_id", b"payment_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CapturePaymentRequest: _TypeAlias = CapturePaymentRequest  # noqa: Y015
+
+@_typing.final
+class CancelPaymentRequest(_message.Message):
+    """The request of CancelPayment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    payment_id: _builtins.str
+    """The payment."""
+    reason: Global___Payment.CancellationReason.ValueType
+    """Why."""
+    request_id: _builtins.str
+    """Makes a repeat safe: a UUID, the same for every try of one request."""
+    def __init__(
+        self,
+        *,
+        payment_id: _builtins.str = ...,
+        reason: Global___Payment.CancellationReason.ValueType = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payment_id", b"payment_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelPaymentRequest: _TypeAlias = CancelPaymentRequest  # noqa: Y015
+
+@_typing.final
+class ListCapturesRequest(_message.Message):
+    """The request of ListCaptures."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    payment_id: _builtins.str
+    """The payment."""
+    page_size: _builtins.int
+    """How many at the most: 0 means 50, more than 1000 means 1000."""
+    page_token: _builtins.str
+    """The `next_page_token` of the page before."""
+    def __init__(
+        self,
+        *,
+        payment_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "payment_id", b"payment_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCapturesRequest: _TypeAlias = ListCapturesRequest  # noqa: Y015
+
+@_typing.final
+class ListCapturesResponse(_message.Message):
+    """The answer of ListCaptures."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAPTURES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Give it as `page_token` to get the next page; empty at the end, and only there."""
+    @_builtins.property
+    def captures(self) -> _containers.RepeatedCompositeFieldContainer[Global___Capture]:
+        """The captures of this page."""
+
+    def __init__(
+        self,
+        *,
+        captures: _abc.Iterable[Global___Capture] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["captures", b"captures", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCapturesResponse: _TypeAlias = ListCapturesResponse  # noqa: Y015
+
+@_typing.final
+class ListRefundsRequest(_message.Message):
+    """The request of ListRefunds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """How many at the most: 0 means 50, more than 1000 means 1000."""
+    page_token: _builtins.str
+    """The `next_page_token` of the page before."""
+    state: Global___Refund.State.ValueType
+    """Only refunds in this state."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        state: Global___Refund.State.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRefundsRequest: _TypeAlias = ListRefundsRequest  # noqa: Y015
+
+@_typing.final
+class ListRefundsResponse(_message.Message):
+    """The answer of ListRefunds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFUNDS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Give it as `page_token` to get the next page; empty at the end, and only there."""
+    @_builtins.property
+    def refunds(self) -> _containers.RepeatedCompositeFieldContainer[Global___Refund]:
+        """The refunds of this page."""
+
+    def __init__(
+        self,
+        *,
+        refunds: _abc.Iterable[Global___Refund] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "refunds", b"refunds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRefundsResponse: _TypeAlias = ListRefundsResponse  # noqa: Y015
+
+@_typing.final
+class SetDefaultPaymentMethodRequest(_message.Message):
+    """The request of SetDefaultPaymentMethod."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENT_METHOD_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    payment_method_id: _builtins.str
+    """The card."""
+    request_id: _builtins.str
+    """Makes a repeat safe: a UUID, the same for every try of one request."""
+    def __init__(
+        self,
+        *,
+        payment_method_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payment_method_id", b"payment_method_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetDefaultPaymentMethodRequest: _TypeAlias = SetDefaultPaymentMethodRequest  # noqa: Y015
+
+@_typing.final
+class DetachPaymentMethodRequest(_message.Message):
+    """The request of DetachPaymentMethod."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENT_METHOD_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    payment_method_id: _builtins.str
+    """The card."""
+    request_id: _builtins.str
+    """Makes a repeat safe: a UUID, the same for every try of one request."""
+    def __init__(
+        self,
+        *,
+        payment_method_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payment_method_id", b"payment_method_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DetachPaymentMethodRequest: _TypeAlias = DetachPaymentMethodRequest  # noqa: Y015

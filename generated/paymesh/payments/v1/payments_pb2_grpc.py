@@ -50,6 +50,16 @@ class PaymentServiceStub(object):
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentMethodsRequest.SerializeToString,
                 response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentMethodsResponse.FromString,
                 _registered_method=True)
+        self.SetDefaultPaymentMethod = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/SetDefaultPaymentMethod',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.SetDefaultPaymentMethodRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.PaymentMethod.FromString,
+                _registered_method=True)
+        self.DetachPaymentMethod = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/DetachPaymentMethod',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.DetachPaymentMethodRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.PaymentMethod.FromString,
+                _registered_method=True)
         self.CreatePayment = channel.unary_unary(
                 '/paymesh.payments.v1.PaymentService/CreatePayment',
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.CreatePaymentRequest.SerializeToString,
@@ -70,6 +80,21 @@ class PaymentServiceStub(object):
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ConfirmPaymentRequest.SerializeToString,
                 response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
                 _registered_method=True)
+        self.CapturePayment = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/CapturePayment',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.CapturePaymentRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+                _registered_method=True)
+        self.CancelPayment = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/CancelPayment',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.CancelPaymentRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+                _registered_method=True)
+        self.ListCaptures = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/ListCaptures',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListCapturesRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListCapturesResponse.FromString,
+                _registered_method=True)
         self.ListAttempts = channel.unary_unary(
                 '/paymesh.payments.v1.PaymentService/ListAttempts',
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListAttemptsRequest.SerializeToString,
@@ -84,6 +109,11 @@ class PaymentServiceStub(object):
                 '/paymesh.payments.v1.PaymentService/GetRefund',
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.GetRefundRequest.SerializeToString,
                 response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Refund.FromString,
+                _registered_method=True)
+        self.ListRefunds = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/ListRefunds',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListRefundsRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListRefundsResponse.FromString,
                 _registered_method=True)
         self.ListPaymentRefunds = channel.unary_unary(
                 '/paymesh.payments.v1.PaymentService/ListPaymentRefunds',
@@ -123,6 +153,21 @@ class PaymentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetDefaultPaymentMethod(self, request, context):
+        """Makes a card the one that is offered first. One card is the default once there is one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DetachPaymentMethod(self, request, context):
+        """Removes a card: it is detached at Stripe and pays nothing any more. Payments made with it stay as they are. Fails with
+        OPERATION_IN_PROGRESS while a payment with it is under way.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreatePayment(self, request, context):
         """Creates a payment for the merchant that the caller acts for. It waits for the customer to confirm it.
         """
@@ -156,6 +201,31 @@ class PaymentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CapturePayment(self, request, context):
+        """Captures an authorized payment, in whole or in part. Without an amount, all that is left. A part leaves the rest capturable, unless
+        `final` lets it go; several parts need a card that allows them, otherwise MULTICAPTURE_UNAVAILABLE. Allowed in REQUIRES_CAPTURE and
+        PARTIALLY_CAPTURED, otherwise PAYMENT_STATE_INVALID; while a capture or cancel is open OPERATION_IN_PROGRESS. Where Stripe's answer
+        was lost, `certainty` is UNKNOWN until it is read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelPayment(self, request, context):
+        """Cancels a payment of which nothing is captured; an authorization is let go. Allowed in REQUIRES_PAYMENT_METHOD, REQUIRES_CONFIRMATION,
+        REQUIRES_ACTION and REQUIRES_CAPTURE, otherwise PAYMENT_STATE_INVALID; while an attempt or a capture is open OPERATION_IN_PROGRESS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCaptures(self, request, context):
+        """Lists the payment's captures, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListAttempts(self, request, context):
         """Lists the payment's attempts, newest first.
         """
@@ -173,6 +243,13 @@ class PaymentServiceServicer(object):
 
     def GetRefund(self, request, context):
         """Returns a refund of the caller's merchant, or of a payment of the calling user.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRefunds(self, request, context):
+        """Lists the merchant's refunds, newest first, of all payments.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -211,6 +288,16 @@ def add_PaymentServiceServicer_to_server(servicer, server):
                     request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentMethodsRequest.FromString,
                     response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentMethodsResponse.SerializeToString,
             ),
+            'SetDefaultPaymentMethod': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetDefaultPaymentMethod,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.SetDefaultPaymentMethodRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.PaymentMethod.SerializeToString,
+            ),
+            'DetachPaymentMethod': grpc.unary_unary_rpc_method_handler(
+                    servicer.DetachPaymentMethod,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.DetachPaymentMethodRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.PaymentMethod.SerializeToString,
+            ),
             'CreatePayment': grpc.unary_unary_rpc_method_handler(
                     servicer.CreatePayment,
                     request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.CreatePaymentRequest.FromString,
@@ -231,6 +318,21 @@ def add_PaymentServiceServicer_to_server(servicer, server):
                     request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ConfirmPaymentRequest.FromString,
                     response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.SerializeToString,
             ),
+            'CapturePayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.CapturePayment,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.CapturePaymentRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.SerializeToString,
+            ),
+            'CancelPayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelPayment,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.CancelPaymentRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.SerializeToString,
+            ),
+            'ListCaptures': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCaptures,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListCapturesRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListCapturesResponse.SerializeToString,
+            ),
             'ListAttempts': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAttempts,
                     request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListAttemptsRequest.FromString,
@@ -245,6 +347,11 @@ def add_PaymentServiceServicer_to_server(servicer, server):
                     servicer.GetRefund,
                     request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.GetRefundRequest.FromString,
                     response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Refund.SerializeToString,
+            ),
+            'ListRefunds': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRefunds,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListRefundsRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListRefundsResponse.SerializeToString,
             ),
             'ListPaymentRefunds': grpc.unary_unary_rpc_method_handler(
                     servicer.ListPaymentRefunds,
@@ -339,6 +446,60 @@ class PaymentService(object):
             '/paymesh.payments.v1.PaymentService/ListPaymentMethods',
             paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentMethodsRequest.SerializeToString,
             paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentMethodsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetDefaultPaymentMethod(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/SetDefaultPaymentMethod',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.SetDefaultPaymentMethodRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.PaymentMethod.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DetachPaymentMethod(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/DetachPaymentMethod',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.DetachPaymentMethodRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.PaymentMethod.FromString,
             options,
             channel_credentials,
             insecure,
@@ -458,6 +619,87 @@ class PaymentService(object):
             _registered_method=True)
 
     @staticmethod
+    def CapturePayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/CapturePayment',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.CapturePaymentRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelPayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/CancelPayment',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.CancelPaymentRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCaptures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/ListCaptures',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.ListCapturesRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.ListCapturesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListAttempts(request,
             target,
             options=(),
@@ -528,6 +770,33 @@ class PaymentService(object):
             '/paymesh.payments.v1.PaymentService/GetRefund',
             paymesh_dot_payments_dot_v1_dot_payments__pb2.GetRefundRequest.SerializeToString,
             paymesh_dot_payments_dot_v1_dot_payments__pb2.Refund.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRefunds(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/ListRefunds',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.ListRefundsRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.ListRefundsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,12 @@ class PaymentServiceStub:
     """Returns one of the user's saved cards."""
     ListPaymentMethods: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ListPaymentMethodsRequest, _payments_pb2.ListPaymentMethodsResponse]
     """Lists the user's saved cards, newest first."""
+    SetDefaultPaymentMethod: _grpc.UnaryUnaryMultiCallable[_payments_pb2.SetDefaultPaymentMethodRequest, _payments_pb2.PaymentMethod]
+    """Makes a card the one that is offered first. One card is the default once there is one."""
+    DetachPaymentMethod: _grpc.UnaryUnaryMultiCallable[_payments_pb2.DetachPaymentMethodRequest, _payments_pb2.PaymentMethod]
+    """Removes a card: it is detached at Stripe and pays nothing any more. Payments made with it stay as they are. Fails with
+    OPERATION_IN_PROGRESS while a payment with it is under way.
+    """
     CreatePayment: _grpc.UnaryUnaryMultiCallable[_payments_pb2.CreatePaymentRequest, _payments_pb2.Payment]
     """Creates a payment for the merchant that the caller acts for. It waits for the customer to confirm it."""
     GetPayment: _grpc.UnaryUnaryMultiCallable[_payments_pb2.GetPaymentRequest, _payments_pb2.Payment]
@@ -56,6 +62,18 @@ class PaymentServiceStub:
     twice. Allowed in REQUIRES_PAYMENT_METHOD and REQUIRES_CONFIRMATION, otherwise PAYMENT_STATE_INVALID; while another
     attempt is open OPERATION_IN_PROGRESS.
     """
+    CapturePayment: _grpc.UnaryUnaryMultiCallable[_payments_pb2.CapturePaymentRequest, _payments_pb2.Payment]
+    """Captures an authorized payment, in whole or in part. Without an amount, all that is left. A part leaves the rest capturable, unless
+    `final` lets it go; several parts need a card that allows them, otherwise MULTICAPTURE_UNAVAILABLE. Allowed in REQUIRES_CAPTURE and
+    PARTIALLY_CAPTURED, otherwise PAYMENT_STATE_INVALID; while a capture or cancel is open OPERATION_IN_PROGRESS. Where Stripe's answer
+    was lost, `certainty` is UNKNOWN until it is read.
+    """
+    CancelPayment: _grpc.UnaryUnaryMultiCallable[_payments_pb2.CancelPaymentRequest, _payments_pb2.Payment]
+    """Cancels a payment of which nothing is captured; an authorization is let go. Allowed in REQUIRES_PAYMENT_METHOD, REQUIRES_CONFIRMATION,
+    REQUIRES_ACTION and REQUIRES_CAPTURE, otherwise PAYMENT_STATE_INVALID; while an attempt or a capture is open OPERATION_IN_PROGRESS.
+    """
+    ListCaptures: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ListCapturesRequest, _payments_pb2.ListCapturesResponse]
+    """Lists the payment's captures, newest first."""
     ListAttempts: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ListAttemptsRequest, _payments_pb2.ListAttemptsResponse]
     """Lists the payment's attempts, newest first."""
     CreateRefund: _grpc.UnaryUnaryMultiCallable[_payments_pb2.CreateRefundRequest, _payments_pb2.Refund]
@@ -64,6 +82,8 @@ class PaymentServiceStub:
     """
     GetRefund: _grpc.UnaryUnaryMultiCallable[_payments_pb2.GetRefundRequest, _payments_pb2.Refund]
     """Returns a refund of the caller's merchant, or of a payment of the calling user."""
+    ListRefunds: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ListRefundsRequest, _payments_pb2.ListRefundsResponse]
+    """Lists the merchant's refunds, newest first, of all payments."""
     ListPaymentRefunds: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ListPaymentRefundsRequest, _payments_pb2.ListPaymentRefundsResponse]
     """Lists the payment's refunds, newest first."""
     ReceiveStripeWebhook: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ReceiveStripeWebhookRequest, _payments_pb2.ReceiveStripeWebhookResponse]
@@ -84,6 +104,12 @@ class PaymentServiceAsyncStub(PaymentServiceStub):
     """Returns one of the user's saved cards."""
     ListPaymentMethods: _aio.UnaryUnaryMultiCallable[_payments_pb2.ListPaymentMethodsRequest, _payments_pb2.ListPaymentMethodsResponse]  # type: ignore[assignment]
     """Lists the user's saved cards, newest first."""
+    SetDefaultPaymentMethod: _aio.UnaryUnaryMultiCallable[_payments_pb2.SetDefaultPaymentMethodRequest, _payments_pb2.PaymentMethod]  # type: ignore[assignment]
+    """Makes a card the one that is offered first. One card is the default once there is one."""
+    DetachPaymentMethod: _aio.UnaryUnaryMultiCallable[_payments_pb2.DetachPaymentMethodRequest, _payments_pb2.PaymentMethod]  # type: ignore[assignment]
+    """Removes a card: it is detached at Stripe and pays nothing any more. Payments made with it stay as they are. Fails with
+    OPERATION_IN_PROGRESS while a payment with it is under way.
+    """
     CreatePayment: _aio.UnaryUnaryMultiCallable[_payments_pb2.CreatePaymentRequest, _payments_pb2.Payment]  # type: ignore[assignment]
     """Creates a payment for the merchant that the caller acts for. It waits for the customer to confirm it."""
     GetPayment: _aio.UnaryUnaryMultiCallable[_payments_pb2.GetPaymentRequest, _payments_pb2.Payment]  # type: ignore[assignment]
@@ -99,6 +125,18 @@ class PaymentServiceAsyncStub(PaymentServiceStub):
     twice. Allowed in REQUIRES_PAYMENT_METHOD and REQUIRES_CONFIRMATION, otherwise PAYMENT_STATE_INVALID; while another
     attempt is open OPERATION_IN_PROGRESS.
     """
+    CapturePayment: _aio.UnaryUnaryMultiCallable[_payments_pb2.CapturePaymentRequest, _payments_pb2.Payment]  # type: ignore[assignment]
+    """Captures an authorized payment, in whole or in part. Without an amount, all that is left. A part leaves the rest capturable, unless
+    `final` lets it go; several parts need a card that allows them, otherwise MULTICAPTURE_UNAVAILABLE. Allowed in REQUIRES_CAPTURE and
+    PARTIALLY_CAPTURED, otherwise PAYMENT_STATE_INVALID; while a capture or cancel is open OPERATION_IN_PROGRESS. Where Stripe's answer
+    was lost, `certainty` is UNKNOWN until it is read.
+    """
+    CancelPayment: _aio.UnaryUnaryMultiCallable[_payments_pb2.CancelPaymentRequest, _payments_pb2.Payment]  # type: ignore[assignment]
+    """Cancels a payment of which nothing is captured; an authorization is let go. Allowed in REQUIRES_PAYMENT_METHOD, REQUIRES_CONFIRMATION,
+    REQUIRES_ACTION and REQUIRES_CAPTURE, otherwise PAYMENT_STATE_INVALID; while an attempt or a capture is open OPERATION_IN_PROGRESS.
+    """
+    ListCaptures: _aio.UnaryUnaryMultiCallable[_payments_pb2.ListCapturesRequest, _payments_pb2.ListCapturesResponse]  # type: ignore[assignment]
+    """Lists the payment's captures, newest first."""
     ListAttempts: _aio.UnaryUnaryMultiCallable[_payments_pb2.ListAttemptsRequest, _payments_pb2.ListAttemptsResponse]  # type: ignore[assignment]
     """Lists the payment's attempts, newest first."""
     CreateRefund: _aio.UnaryUnaryMultiCallable[_payments_pb2.CreateRefundRequest, _payments_pb2.Refund]  # type: ignore[assignment]
@@ -107,6 +145,8 @@ class PaymentServiceAsyncStub(PaymentServiceStub):
     """
     GetRefund: _aio.UnaryUnaryMultiCallable[_payments_pb2.GetRefundRequest, _payments_pb2.Refund]  # type: ignore[assignment]
     """Returns a refund of the caller's merchant, or of a payment of the calling user."""
+    ListRefunds: _aio.UnaryUnaryMultiCallable[_payments_pb2.ListRefundsRequest, _payments_pb2.ListRefundsResponse]  # type: ignore[assignment]
+    """Lists the merchant's refunds, newest first, of all payments."""
     ListPaymentRefunds: _aio.UnaryUnaryMultiCallable[_payments_pb2.ListPaymentRefundsRequest, _payments_pb2.ListPaymentRefundsResponse]  # type: ignore[assignment]
     """Lists the payment's refunds, newest first."""
     ReceiveStripeWebhook: _aio.UnaryUnaryMultiCallable[_payments_pb2.ReceiveStripeWebhookRequest, _payments_pb2.ReceiveStripeWebhookResponse]  # type: ignore[assignment]
@@ -142,6 +182,24 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_payments_pb2.ListPaymentMethodsResponse, _abc.Awaitable[_payments_pb2.ListPaymentMethodsResponse]]:
         """Lists the user's saved cards, newest first."""
+
+    @_abc_1.abstractmethod
+    def SetDefaultPaymentMethod(
+        self,
+        request: _payments_pb2.SetDefaultPaymentMethodRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.PaymentMethod, _abc.Awaitable[_payments_pb2.PaymentMethod]]:
+        """Makes a card the one that is offered first. One card is the default once there is one."""
+
+    @_abc_1.abstractmethod
+    def DetachPaymentMethod(
+        self,
+        request: _payments_pb2.DetachPaymentMethodRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.PaymentMethod, _abc.Awaitable[_payments_pb2.PaymentMethod]]:
+        """Removes a card: it is detached at Stripe and pays nothing any more. Payments made with it stay as they are. Fails with
+        OPERATION_IN_PROGRESS while a payment with it is under way.
+        """
 
     @_abc_1.abstractmethod
     def CreatePayment(
@@ -183,6 +241,36 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def CapturePayment(
+        self,
+        request: _payments_pb2.CapturePaymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.Payment, _abc.Awaitable[_payments_pb2.Payment]]:
+        """Captures an authorized payment, in whole or in part. Without an amount, all that is left. A part leaves the rest capturable, unless
+        `final` lets it go; several parts need a card that allows them, otherwise MULTICAPTURE_UNAVAILABLE. Allowed in REQUIRES_CAPTURE and
+        PARTIALLY_CAPTURED, otherwise PAYMENT_STATE_INVALID; while a capture or cancel is open OPERATION_IN_PROGRESS. Where Stripe's answer
+        was lost, `certainty` is UNKNOWN until it is read.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelPayment(
+        self,
+        request: _payments_pb2.CancelPaymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.Payment, _abc.Awaitable[_payments_pb2.Payment]]:
+        """Cancels a payment of which nothing is captured; an authorization is let go. Allowed in REQUIRES_PAYMENT_METHOD, REQUIRES_CONFIRMATION,
+        REQUIRES_ACTION and REQUIRES_CAPTURE, otherwise PAYMENT_STATE_INVALID; while an attempt or a capture is open OPERATION_IN_PROGRESS.
+        """
+
+    @_abc_1.abstractmethod
+    def ListCaptures(
+        self,
+        request: _payments_pb2.ListCapturesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.ListCapturesResponse, _abc.Awaitable[_payments_pb2.ListCapturesResponse]]:
+        """Lists the payment's captures, newest first."""
+
+    @_abc_1.abstractmethod
     def ListAttempts(
         self,
         request: _payments_pb2.ListAttemptsRequest,
@@ -207,6 +295,14 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_payments_pb2.Refund, _abc.Awaitable[_payments_pb2.Refund]]:
         """Returns a refund of the caller's merchant, or of a payment of the calling user."""
+
+    @_abc_1.abstractmethod
+    def ListRefunds(
+        self,
+        request: _payments_pb2.ListRefundsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.ListRefundsResponse, _abc.Awaitable[_payments_pb2.ListRefundsResponse]]:
+        """Lists the merchant's refunds, newest first, of all payments."""
 
     @_abc_1.abstractmethod
     def ListPaymentRefunds(

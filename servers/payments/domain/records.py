@@ -1,0 +1,195 @@
+"""Payments, attempts, captures, operations, refunds: records and arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from servers.kernel.money import Money, Rounding, apply_bps
+from servers.payments.domain.states import (
+    UNCERTAIN,
+    AttemptState,
+    CaptureMethod,
+    MethodState,
+    OperationKind,
+    OperationState,
+    PaymentState,
+    RefundState,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeePlan:
+    """What the platform keeps of what was captured: basis points of it and a fixed part per currency, once."""
+
+    version: str
+    basis_points: int
+    fixed_minor: Mapping[str, int] = field(default_factory=dict)
+
+    def fee(self, captured: Money) -> Money:
+        """Return the fee of a sum in full: HALF_EVEN, and never more than the sum."""
+        part = apply_bps(captured.amount_minor, self.basis_points, rounding=Rounding.HALF_EVEN)
+        whole = min(part + self.fixed_minor.get(captured.currency, 0), captured.amount_minor)
+        return Money(amount_minor=whole, currency=captured.currency)
+
+    def fee_of_capture(self, before: Money, captures: Money) -> Money:
+        """Return the fee of one more capture: what the fee of all rises by, so that parts cost together what the whole costs."""
+        after = self.fee(before + captures)
+        first = self.fee(before) if before.amount_minor else Money.zero(before.currency)
+        return Money(amount_minor=max(0, after.amount_minor - first.amount_minor), currency=after.currency)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """What may be shown of a card."""
+
+    brand: str
+    last4: str
+    exp_month: int
+    exp_year: int
+    funding: str
+    country: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentMethod:
+    """A user's card at Stripe."""
+
+    id: str
+    owner_id: str
+    stripe_id: str
+    state: MethodState
+    card: Card | None
+    is_default: bool
+    version: int
+    create_time: datetime
+    update_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decline:
+    """Why a card was declined."""
+
+    code: str
+    recommended_action: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One confirm of a payment."""
+
+    id: str
+    payment_id: str
+    merchant_id: str
+    payment_method_id: str
+    stripe_payment_method_id: str
+    state: AttemptState
+    charge_id: str
+    prior_charge_id: str
+    """The charge of the attempt before: where Stripe still shows it, this attempt was not carried out."""
+    decline: Decline | None
+    next_action_url: str
+    create_time: datetime
+    update_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capture:
+    """Money taken from the card."""
+
+    id: str
+    amount: Money
+    fee: Money
+    fee_plan_version: str
+    capture_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One capture or cancel, from the intent to the outcome."""
+
+    id: str
+    payment_id: str
+    merchant_id: str
+    kind: OperationKind
+    amount_minor: int
+    final: bool
+    captured_before_minor: int
+    """How much was captured when it began: by it, a read of Stripe tells whether this very capture took place."""
+    reason: str
+    failure_code: str
+    state: OperationState
+    create_time: datetime
+    update_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payment:
+    """A sum that a merchant wants from a customer."""
+
+    id: str
+    merchant_id: str
+    customer_id: str
+    amount: Money
+    state: PaymentState
+    capture_method: CaptureMethod
+    capturable_minor: int
+    capture_pending_minor: int
+    multicapture: bool
+    capture_before_time: datetime | None
+    cancellation_reason: str
+    captured_minor: int
+    refunded_minor: int
+    refund_pending_minor: int
+    stripe_payment_intent_id: str
+    description: str
+    metadata: Mapping[str, str]
+    version: int
+    create_time: datetime
+    update_time: datetime
+    latest_attempt: Attempt | None = None
+    captures: tuple[Capture, ...] = ()
+    open_operation: Operation | None = None
+
+    @property
+    def captured(self) -> Money:
+        """What was captured so far."""
+        return Money(amount_minor=self.captured_minor, currency=self.amount.currency)
+
+    @property
+    def capturable(self) -> Money:
+        """What can still be captured."""
+        return Money(amount_minor=self.capturable_minor, currency=self.amount.currency)
+
+    @property
+    def refundable(self) -> Money:
+        """What can still be refunded."""
+        left = self.captured_minor - self.refunded_minor - self.refund_pending_minor
+        return Money(amount_minor=left, currency=self.amount.currency)
+
+    @property
+    def certain(self) -> bool:
+        """Whether no call to Stripe is without an outcome."""
+        sure = self.latest_attempt is None or self.latest_attempt.state not in UNCERTAIN
+        return sure and self.open_operation is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refund:
+    """Money on its way back."""
+
+    id: str
+    payment_id: str
+    merchant_id: str
+    amount: Money
+    reason: str
+    state: RefundState
+    stripe_refund_id: str
+    failure_reason: str
+    uncertain: bool
+    metadata: Mapping[str, str]
+    version: int
+    create_time: datetime
+    update_time: datetime

@@ -1,0 +1,242 @@
+"""The states of each resource and the arrows between them."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import ClassVar, Final
+
+from servers.kernel.transitions import Arrow, IllegalTransition, Machine
+
+
+class PaymentState(Enum):
+    """The states of a payment; the names are those of the contract."""
+
+    REQUIRES_PAYMENT_METHOD = "REQUIRES_PAYMENT_METHOD"
+    REQUIRES_CONFIRMATION = "REQUIRES_CONFIRMATION"
+    REQUIRES_ACTION = "REQUIRES_ACTION"
+    PROCESSING = "PROCESSING"
+    REQUIRES_CAPTURE = "REQUIRES_CAPTURE"
+    PARTIALLY_CAPTURED = "PARTIALLY_CAPTURED"
+    SUCCEEDED = "SUCCEEDED"
+    CANCELED = "CANCELED"
+    EXPIRED = "EXPIRED"
+    CONFLICTED = "CONFLICTED"
+
+
+class CaptureMethod(Enum):
+    """When the money is taken."""
+
+    AUTOMATIC = "AUTOMATIC"
+    MANUAL = "MANUAL"
+
+
+class AttemptState(Enum):
+    """The states of an attempt."""
+
+    CREATED = "CREATED"
+    SENT = "SENT"
+    SUCCEEDED = "SUCCEEDED"
+    DECLINED = "DECLINED"
+    NOT_SENT = "NOT_SENT"
+    REQUIRES_ACTION = "REQUIRES_ACTION"
+    PENDING = "PENDING"
+    UNKNOWN = "UNKNOWN"
+    NEEDS_OPERATOR = "NEEDS_OPERATOR"
+
+
+class RefundState(Enum):
+    """The states of a refund."""
+
+    PENDING = "PENDING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELED = "CANCELED"
+
+
+class OperationKind(Enum):
+    """What is asked of Stripe besides a confirm."""
+
+    CAPTURE = "CAPTURE"
+    CANCEL = "CANCEL"
+
+
+class OperationState(Enum):
+    """The states of a capture or cancel while it is carried out."""
+
+    CREATED = "CREATED"
+    UNKNOWN = "UNKNOWN"
+    NEEDS_OPERATOR = "NEEDS_OPERATOR"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    NOT_SENT = "NOT_SENT"
+
+
+class MethodState(Enum):
+    """The states of a payment method."""
+
+    ATTACHING = "ATTACHING"
+    ATTACHED = "ATTACHED"
+    REJECTED = "REJECTED"
+    DETACHING = "DETACHING"
+    DETACHED = "DETACHED"
+
+
+class PaymentStateInvalid(IllegalTransition):
+    """The payment's state does not allow the verb."""
+
+    reason: ClassVar[str] = "PAYMENT_STATE_INVALID"
+
+
+class RefundStateInvalid(IllegalTransition):
+    """The refund's state does not allow the verb."""
+
+    reason: ClassVar[str] = "REFUND_STATE_INVALID"
+
+
+class MethodStateInvalid(IllegalTransition):
+    """The payment method's state does not allow the use."""
+
+    reason: ClassVar[str] = "PAYMENT_METHOD_STATE_INVALID"
+
+
+_P = PaymentState
+
+
+PAYMENT: Final = Machine(
+    name="payment",
+    states=PaymentState,
+    terminal=frozenset({_P.SUCCEEDED, _P.CANCELED, _P.EXPIRED}),
+    refusal=PaymentStateInvalid,
+    actions={_P.SUCCEEDED: ("refund",)},
+    arrows=(
+        Arrow(None, "create", _P.REQUIRES_PAYMENT_METHOD, "payment.created"),
+        Arrow(_P.REQUIRES_PAYMENT_METHOD, "attach", _P.REQUIRES_CONFIRMATION, "payment.updated", "confirm"),
+        Arrow(_P.REQUIRES_PAYMENT_METHOD, "cancel", _P.CANCELED, "payment.canceled", "cancel"),
+        Arrow(_P.REQUIRES_CONFIRMATION, "send", _P.PROCESSING, "payment.processing", "confirm"),
+        Arrow(_P.REQUIRES_CONFIRMATION, "cancel", _P.CANCELED, "payment.canceled", "cancel"),
+        Arrow(_P.PROCESSING, "not_sent", _P.REQUIRES_CONFIRMATION, "payment.updated"),
+        Arrow(_P.PROCESSING, "succeed", _P.SUCCEEDED, "payment.succeeded"),
+        Arrow(_P.PROCESSING, "authorize", _P.REQUIRES_CAPTURE, "payment.authorized"),
+        Arrow(_P.PROCESSING, "decline", _P.REQUIRES_PAYMENT_METHOD, "payment.declined"),
+        Arrow(_P.PROCESSING, "require_action", _P.REQUIRES_ACTION, "payment.requires_action"),
+        Arrow(_P.PROCESSING, "conflict", _P.CONFLICTED, "payment.conflicted"),
+        Arrow(_P.REQUIRES_ACTION, "return", _P.PROCESSING, "payment.processing"),
+        Arrow(_P.REQUIRES_ACTION, "decline", _P.REQUIRES_PAYMENT_METHOD, "payment.declined"),
+        Arrow(_P.REQUIRES_ACTION, "cancel", _P.CANCELED, "payment.canceled", "cancel"),
+        Arrow(_P.REQUIRES_CAPTURE, "capture_part", _P.PARTIALLY_CAPTURED, "payment.partially_captured", "capture"),
+        Arrow(_P.REQUIRES_CAPTURE, "capture_last", _P.SUCCEEDED, "payment.succeeded", "capture"),
+        Arrow(_P.REQUIRES_CAPTURE, "cancel", _P.CANCELED, "payment.canceled", "cancel"),
+        Arrow(_P.REQUIRES_CAPTURE, "expire", _P.EXPIRED, "payment.expired"),
+        Arrow(_P.PARTIALLY_CAPTURED, "capture_part", _P.PARTIALLY_CAPTURED, "payment.partially_captured", "capture"),
+        Arrow(_P.PARTIALLY_CAPTURED, "capture_last", _P.SUCCEEDED, "payment.succeeded", "capture"),
+        # The authorization's window ends: what was captured stays captured.
+        Arrow(_P.PARTIALLY_CAPTURED, "expire", _P.SUCCEEDED, "payment.succeeded"),
+    ),
+)
+
+
+_A = AttemptState
+
+
+ATTEMPT: Final = Machine(
+    name="attempt",
+    states=AttemptState,
+    terminal=frozenset({_A.SUCCEEDED, _A.DECLINED, _A.NOT_SENT}),
+    refusal=PaymentStateInvalid,
+    arrows=(
+        Arrow(None, "create", _A.CREATED, ""),
+        Arrow(_A.CREATED, "send", _A.SENT, ""),
+        Arrow(_A.CREATED, "not_sent", _A.NOT_SENT, ""),
+        Arrow(_A.SENT, "succeed", _A.SUCCEEDED, ""),
+        Arrow(_A.SENT, "decline", _A.DECLINED, ""),
+        Arrow(_A.SENT, "not_sent", _A.NOT_SENT, ""),
+        Arrow(_A.SENT, "require_action", _A.REQUIRES_ACTION, ""),
+        Arrow(_A.SENT, "pend", _A.PENDING, ""),
+        Arrow(_A.SENT, "lose", _A.UNKNOWN, ""),
+        Arrow(_A.REQUIRES_ACTION, "pend", _A.PENDING, ""),
+        Arrow(_A.REQUIRES_ACTION, "succeed", _A.SUCCEEDED, ""),
+        Arrow(_A.REQUIRES_ACTION, "decline", _A.DECLINED, ""),
+        Arrow(_A.PENDING, "succeed", _A.SUCCEEDED, ""),
+        Arrow(_A.PENDING, "decline", _A.DECLINED, ""),
+        Arrow(_A.UNKNOWN, "succeed", _A.SUCCEEDED, ""),
+        Arrow(_A.UNKNOWN, "decline", _A.DECLINED, ""),
+        Arrow(_A.UNKNOWN, "require_action", _A.REQUIRES_ACTION, ""),
+        Arrow(_A.UNKNOWN, "pend", _A.PENDING, ""),
+        Arrow(_A.UNKNOWN, "give_up", _A.NEEDS_OPERATOR, ""),
+        # A person looks for the answer, and the provider may still send it.
+        Arrow(_A.NEEDS_OPERATOR, "succeed", _A.SUCCEEDED, ""),
+        Arrow(_A.NEEDS_OPERATOR, "decline", _A.DECLINED, ""),
+        Arrow(_A.NEEDS_OPERATOR, "require_action", _A.REQUIRES_ACTION, ""),
+        Arrow(_A.NEEDS_OPERATOR, "pend", _A.PENDING, ""),
+    ),
+)
+
+
+_R = RefundState
+
+
+REFUND: Final = Machine(
+    name="refund",
+    states=RefundState,
+    # SUCCEEDED is left by one arrow only, the bank's return of the money.
+    terminal=frozenset({_R.FAILED, _R.CANCELED}),
+    refusal=RefundStateInvalid,
+    arrows=(
+        Arrow(None, "create", _R.PENDING, "refund.created"),
+        Arrow(_R.PENDING, "succeed", _R.SUCCEEDED, "refund.succeeded"),
+        Arrow(_R.PENDING, "fail", _R.FAILED, "refund.failed"),
+        Arrow(_R.PENDING, "cancel", _R.CANCELED, "refund.canceled"),
+        Arrow(_R.SUCCEEDED, "fail", _R.FAILED, "refund.failed"),
+    ),
+)
+
+
+_O = OperationState
+
+
+OPERATION: Final = Machine(
+    name="operation",
+    states=OperationState,
+    terminal=frozenset({_O.SUCCEEDED, _O.FAILED, _O.NOT_SENT}),
+    refusal=PaymentStateInvalid,
+    arrows=(
+        Arrow(None, "create", _O.CREATED, ""),
+        Arrow(_O.CREATED, "succeed", _O.SUCCEEDED, ""),
+        Arrow(_O.CREATED, "fail", _O.FAILED, ""),
+        Arrow(_O.CREATED, "not_sent", _O.NOT_SENT, ""),
+        Arrow(_O.CREATED, "lose", _O.UNKNOWN, ""),
+        Arrow(_O.UNKNOWN, "succeed", _O.SUCCEEDED, ""),
+        Arrow(_O.UNKNOWN, "fail", _O.FAILED, ""),
+        Arrow(_O.UNKNOWN, "give_up", _O.NEEDS_OPERATOR, ""),
+        Arrow(_O.NEEDS_OPERATOR, "succeed", _O.SUCCEEDED, ""),
+        Arrow(_O.NEEDS_OPERATOR, "fail", _O.FAILED, ""),
+    ),
+)
+
+
+_M = MethodState
+
+
+METHOD: Final = Machine(
+    name="payment_method",
+    states=MethodState,
+    terminal=frozenset({_M.REJECTED, _M.DETACHED}),
+    refusal=MethodStateInvalid,
+    arrows=(
+        Arrow(None, "create", _M.ATTACHING, ""),
+        Arrow(_M.ATTACHING, "attach", _M.ATTACHED, "payment_method.attached"),
+        Arrow(_M.ATTACHING, "reject", _M.REJECTED, ""),
+        Arrow(_M.ATTACHED, "set_default", _M.ATTACHED, "payment_method.updated", "set_default"),
+        Arrow(_M.ATTACHED, "remove", _M.DETACHING, "payment_method.updated", "detach"),
+        Arrow(_M.DETACHING, "detach", _M.DETACHED, "payment_method.detached"),
+    ),
+)
+
+
+MACHINES: Final = (PAYMENT, ATTEMPT, OPERATION, REFUND, METHOD)
+
+
+OPEN_ATTEMPTS: Final = frozenset({_A.CREATED, _A.SENT, _A.PENDING, _A.UNKNOWN, _A.NEEDS_OPERATOR})
+
+
+UNCERTAIN: Final = frozenset({_A.SENT, _A.UNKNOWN, _A.NEEDS_OPERATOR})

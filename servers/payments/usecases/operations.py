@@ -1,0 +1,330 @@
+"""Captures and cancels: one at a time, reserved before Stripe is asked, resolved by reading."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from servers.kernel.errors import FieldInvalid, ResourceNotFound
+from servers.kernel.ids import bucket_of, new_id
+from servers.kernel.invariant import invariant
+from servers.kernel.money import Money
+from servers.payments import store
+from servers.payments.domain import (
+    OPEN_ATTEMPTS,
+    OPERATION,
+    PAYMENT,
+    CaptureExceedsAvailable,
+    MulticaptureUnavailable,
+    Operation,
+    OperationInProgress,
+    OperationKind,
+    OperationResult,
+    OperationState,
+    Payment,
+    PaymentState,
+    PaymentStateInvalid,
+    ProviderUnavailable,
+)
+from servers.payments.usecases.attempts import learn_attempt
+from servers.payments.usecases.deps import Deps, digest
+from servers.runtime.crashpoints import crash_point, declare
+from servers.runtime.db import UnitOfWork
+from servers.runtime.idempotency import IdempotentRequest
+from servers.runtime.outbound import RESEND_WITHIN, Answered, NotSent, OutboundCall, Outcome, Unknown
+
+CAPTURE: Final = "stripe.capture"
+CANCEL: Final = "stripe.cancel"
+VERBS: Final = {OperationKind.CAPTURE: CAPTURE, OperationKind.CANCEL: CANCEL}
+declare(
+    "payments.capture.after_intent",
+    "payments.capture.after_send",
+    "payments.capture.after_outcome",
+    "payments.cancel.after_intent",
+    "payments.cancel.after_send",
+    "payments.cancel.after_outcome",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapturePayment:
+    """A merchant takes money that is authorized; no amount means all that is left."""
+
+    payment_id: str
+    merchant_id: str
+    amount: Money | None
+    final: bool
+
+
+async def capture_payment(deps: Deps, request: IdempotentRequest, command: CapturePayment) -> Payment:
+    """Capture. Raises ResourceNotFound, PaymentStateInvalid, OperationInProgress, CaptureExceedsAvailable,
+    MulticaptureUnavailable, FieldInvalid, ProviderUnavailable."""
+    async with deps.db.uow() as uow:
+        claim = await uow.idempotency.claim(request)
+        operation_id = await _resumed(uow, claim.resource_id)
+        if operation_id is None:
+            async with uow.refusals(request):
+                operation_id = (await _begin_capture(deps, uow, command)).id
+            await uow.idempotency.advance(request, "capturing", operation_id)
+    crash_point("payments.capture.after_intent")
+    return await drive_operation(deps, operation_id, request)
+
+
+async def cancel_payment(
+    deps: Deps, request: IdempotentRequest, *, payment_id: str, merchant_id: str, reason: str
+) -> Payment:
+    """Cancel. Raises ResourceNotFound, PaymentStateInvalid, OperationInProgress, ProviderUnavailable."""
+    async with deps.db.uow() as uow:
+        claim = await uow.idempotency.claim(request)
+        operation_id = await _resumed(uow, claim.resource_id)
+        if operation_id is None:
+            async with uow.refusals(request):
+                payment = await _locked(uow, payment_id, merchant_id, "cancel")
+                if not payment.stripe_payment_intent_id:
+                    # Stripe has never heard of it: there is nobody to ask.
+                    payment = await deps.outcomes.canceled(uow, payment, "cancel", reason=reason)
+                    await uow.idempotency.complete(request, payment)
+                    return payment
+                operation_id = (await _begin(deps, uow, payment, OperationKind.CANCEL, reason=reason)).id
+            await uow.idempotency.advance(request, "canceling", operation_id)
+    crash_point("payments.cancel.after_intent")
+    return await drive_operation(deps, operation_id, request)
+
+
+async def _resumed(uow: UnitOfWork, operation_id: str | None) -> str | None:
+    """Return the operation that a same-key call goes on with; a new one starts where Stripe provably never saw the old one."""
+    if operation_id is None:
+        return None
+    operation = await store.operation_by_id(uow.conn, operation_id)
+    return None if operation.state is OperationState.NOT_SENT else operation_id
+
+
+async def _locked(uow: UnitOfWork, payment_id: str, merchant_id: str, *triggers: str) -> Payment:
+    payment = await store.payment(uow.conn, payment_id, merchant_id=merchant_id, lock=True)
+    if payment is None:
+        raise ResourceNotFound(payment_id)
+    attempt = payment.latest_attempt
+    if payment.open_operation is not None or (attempt is not None and attempt.state in OPEN_ATTEMPTS):
+        raise OperationInProgress(payment_id)
+    if not any(PAYMENT.allows(payment.state, trigger) for trigger in triggers):
+        verb = "canceled" if "cancel" in triggers else "captured"
+        raise PaymentStateInvalid(
+            f"A payment in {payment.state.name} cannot be {verb}.",
+            metadata={"payment_id": payment.id, "state": payment.state.name},
+        )
+    return payment
+
+
+async def _begin_capture(deps: Deps, uow: UnitOfWork, command: CapturePayment) -> Operation:
+    payment = await _locked(uow, command.payment_id, command.merchant_id, "capture_part", "capture_last")
+    left = payment.capturable
+    amount = command.amount if command.amount is not None else left
+    if amount.currency != left.currency:
+        raise FieldInvalid.of("amount.currency", f"must be the payment's currency, {left.currency}")
+    if amount.amount_minor == 0 and not (command.final and payment.state is PaymentState.PARTIALLY_CAPTURED):
+        raise FieldInvalid.of("amount.amount_minor", "must be at least 1; 0 only lets the rest go, with `final`")
+    if amount.amount_minor > left.amount_minor:
+        raise CaptureExceedsAvailable(left)
+    if amount.amount_minor < left.amount_minor and not command.final and not payment.multicapture:
+        raise MulticaptureUnavailable(payment.id)
+    operation = await _begin(
+        deps,
+        uow,
+        payment,
+        OperationKind.CAPTURE,
+        amount_minor=amount.amount_minor,
+        final=command.final or amount.amount_minor == left.amount_minor,
+    )
+    if amount.amount_minor:
+        reserved = await store.reserve_capture(uow.conn, payment, amount.amount_minor, deps.clock.now())
+        await uow.outbox.append(deps.events.payment("payment.updated", reserved))
+    return operation
+
+
+async def _begin(
+    deps: Deps,
+    uow: UnitOfWork,
+    payment: Payment,
+    kind: OperationKind,
+    *,
+    amount_minor: int = 0,
+    final: bool = False,
+    reason: str = "",
+) -> Operation:
+    now = deps.clock.now()
+    operation = Operation(
+        id=new_id("op", clock=deps.clock, bucket=bucket_of(payment.merchant_id)),
+        payment_id=payment.id,
+        merchant_id=payment.merchant_id,
+        kind=kind,
+        amount_minor=amount_minor,
+        final=final,
+        captured_before_minor=payment.captured_minor,
+        reason=reason,
+        failure_code="",
+        state=OPERATION.arrow(None, "create").target,
+        create_time=now,
+        update_time=now,
+    )
+    await store.insert_operation(uow.conn, operation)
+    await uow.outbound.record(
+        verb=VERBS[kind],
+        target=operation.id,
+        key=operation.id,
+        request_digest=digest(payment.id, kind.value, str(amount_minor), str(final)),
+    )
+    return operation
+
+
+async def drive_operation(deps: Deps, operation_id: str, request: IdempotentRequest | None = None) -> Payment:
+    """Bring a capture or cancel to what is known of it: send it, or read and send again while that is safe."""
+    operation, payment = await _load(deps, operation_id)
+    if operation.state in OPERATION.terminal:
+        return await _answer(deps, operation, payment, request)
+    # A young one may be sent as it is: where it went out before a crash, Stripe recognises its key.
+    young = operation.state is OperationState.CREATED and deps.clock.now() - operation.create_time < RESEND_WITHIN
+    outcome = await (_send(deps, operation, payment) if young else _read_or_send(deps, operation, payment))
+    point = operation.kind.value.lower()
+    crash_point(f"payments.{point}.after_send")
+    operation, payment = await _record(deps, operation_id, outcome)
+    crash_point(f"payments.{point}.after_outcome")
+    if isinstance(outcome, NotSent) and operation.state is OperationState.NOT_SENT:
+        raise ProviderUnavailable
+    return await _answer(deps, operation, payment, request)
+
+
+async def learn_operation(deps: Deps, operation_id: str) -> Payment:
+    """Ask Stripe about an operation and write down what it says; never sends."""
+    operation, payment = await _load(deps, operation_id)
+    if operation.state in (*OPERATION.terminal, OperationState.CREATED):
+        return payment  # one that is CREATED is on its way right now, or the janitor's
+    found = await _status(deps, payment)
+    return (await _record(deps, operation_id, found))[1] if isinstance(found, Answered) else payment
+
+
+async def _load(deps: Deps, operation_id: str) -> tuple[Operation, Payment]:
+    async with deps.db.read() as conn:
+        operation = await store.operation_by_id(conn, operation_id)
+        payment = await store.payment(conn, operation.payment_id, merchant_id=operation.merchant_id)
+    invariant(payment is not None, "an operation without its payment", operation_id=operation_id)
+    assert payment is not None
+    return operation, payment
+
+
+async def _send(deps: Deps, operation: Operation, payment: Payment) -> Outcome[OperationResult]:
+    intent_id = payment.stripe_payment_intent_id
+    if operation.kind is OperationKind.CANCEL:
+        return await deps.outbound.execute(CANCEL, lambda: deps.gateway.cancel(intent_id, operation))
+    return await deps.outbound.execute(
+        CAPTURE,
+        lambda: deps.gateway.capture(intent_id, operation, payment.amount.currency, multicapture=payment.multicapture),
+    )
+
+
+async def _status(deps: Deps, payment: Payment) -> Outcome[OperationResult]:
+    return await deps.outbound.execute(
+        "stripe.read_intent", lambda: deps.gateway.intent_status(payment.stripe_payment_intent_id)
+    )
+
+
+async def _read_or_send(deps: Deps, operation: Operation, payment: Payment) -> Outcome[OperationResult]:
+    found = await _status(deps, payment)
+    if not isinstance(found, Answered):
+        return Unknown(found.reason)
+    if _took_place(operation, found.value):
+        return found
+    async with deps.db.uow() as uow:
+        call = await uow.outbound.open_for(operation.id)
+    fresh = deps.clock.now() - operation.create_time < RESEND_WITHIN
+    if call is None or not call.resendable or not fresh:
+        return Unknown("not carried out, and too late to send again")
+    again = await _send(deps, operation, payment)
+    return Unknown(again.reason) if isinstance(again, NotSent) else again
+
+
+def _took_place(operation: Operation, result: OperationResult) -> bool:
+    status = getattr(result, "status", "")
+    if status in ("canceled", "succeeded"):
+        return True
+    received: Money | None = getattr(result, "received", None)
+    expected = operation.captured_before_minor + operation.amount_minor
+    return operation.amount_minor > 0 and received is not None and received.amount_minor >= expected
+
+
+async def _record(deps: Deps, operation_id: str, outcome: Outcome[OperationResult]) -> tuple[Operation, Payment]:
+    """Write down what is known now. The payment's row is locked first, as for everything that happens to it."""
+    async with deps.db.uow() as uow:
+        operation = await store.operation_by_id(uow.conn, operation_id)
+        payment = await store.payment(uow.conn, operation.payment_id, merchant_id=operation.merchant_id, lock=True)
+        assert payment is not None
+        operation = await store.operation_by_id(uow.conn, operation_id)
+        if operation.state not in OPERATION.terminal:
+            match outcome:
+                case Answered():
+                    payment = await deps.outcomes.operation(uow, payment, operation, outcome.value)
+                case NotSent() if operation.state is OperationState.CREATED:
+                    payment = await deps.outcomes.operation_failed(
+                        uow, payment, operation, "not_sent", trigger="not_sent"
+                    )
+                case Unknown() if operation.state is OperationState.CREATED:
+                    await store.advance_operation(uow.conn, operation, "lose", now=deps.clock.now())
+                case _:
+                    pass
+        operation = await store.operation_by_id(uow.conn, operation_id)
+        call = await uow.outbound.open_for(operation_id)
+        if call is not None:
+            await uow.outbound.settle(call.id, outcome, pending=operation.state not in OPERATION.terminal)
+    return operation, payment
+
+
+async def _answer(deps: Deps, operation: Operation, payment: Payment, request: IdempotentRequest | None) -> Payment:
+    """Answer the caller, and keep the answer under the key: the payment, or why Stripe would not."""
+    if operation.state is OperationState.FAILED and request is not None:
+        payment = await learn_payment(deps, payment)
+        refusal = PaymentStateInvalid(
+            "Stripe did not carry it out; read the payment to see how it stands.",
+            metadata={"payment_id": payment.id, "state": payment.state.name, "code": operation.failure_code},
+        )
+        async with deps.db.uow() as uow:
+            await uow.idempotency.refuse(request, refusal)
+        raise refusal
+    if request is not None:
+        async with deps.db.uow() as uow:
+            await uow.idempotency.complete(request, payment)
+    return payment
+
+
+async def give_up_operation(deps: Deps, uow: UnitOfWork, call: OutboundCall) -> None:
+    """Note that every look of the plan was in vain."""
+    operation = await store.operation_by_id(uow.conn, call.target)
+    await store.payment(uow.conn, operation.payment_id, merchant_id=operation.merchant_id, lock=True)
+    operation = await store.operation_by_id(uow.conn, call.target)
+    if OPERATION.allows(operation.state, "give_up"):
+        await store.advance_operation(uow.conn, operation, "give_up", now=deps.clock.now())
+
+
+async def learn_payment(deps: Deps, payment: Payment) -> Payment:
+    """Find out, by reading, what has become of a payment: its attempt, its open operation, or its authorization's window."""
+    if payment.open_operation is not None:
+        return await learn_operation(deps, payment.open_operation.id)
+    if payment.state in (PaymentState.REQUIRES_CAPTURE, PaymentState.PARTIALLY_CAPTURED):
+        return await _learn_window(deps, payment)
+    if payment.latest_attempt is not None:
+        return await learn_attempt(deps, payment.latest_attempt.id)
+    return payment
+
+
+async def _learn_window(deps: Deps, payment: Payment) -> Payment:
+    found = await _status(deps, payment)
+    if not isinstance(found, Answered):
+        return payment
+    closed = getattr(found.value, "status", "") in ("canceled", "succeeded")
+    received: Money | None = getattr(found.value, "received", None)
+    async with deps.db.uow() as uow:
+        current = await store.payment(uow.conn, payment.id, merchant_id=payment.merchant_id, lock=True)
+        assert current is not None
+        # Where something else is under way, or Stripe holds another sum than we know of, this is not the end of the window.
+        same = received == current.captured and current.open_operation is None
+        if closed and same and PAYMENT.allows(current.state, "expire"):
+            return await deps.outcomes.canceled(uow, current, "expire", reason="")
+    return current
