@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +16,19 @@ from dev.paths import ROOT, Ports
 DESCRIPTORS: Final = ROOT / "generated" / "descriptors" / "paymesh.binpb"
 TEMPLATE: Final = ROOT / "envoy" / "envoy.yaml.j2"
 # Logins and registrations cost a quarter of a second of a core each, so their bucket is small.
-TIGHT: Final = {"name": "credentials", "burst": 30, "per_second": 5}
+TIGHT: Final = {
+    "name": "credentials",
+    "burst": 60,
+    "per_second": 10,
+    "address_burst": 30,
+    "address_per_second": 5,
+}
+# For everything else: of all callers together, of one address, of one user or API key. On a laptop they all have one address.
+LIMITS: Final = {
+    "all": {"burst": 4000, "per_second": 2000},
+    "address": {"burst": 3000, "per_second": 1500},
+    "principal": {"burst": 1000, "per_second": 500},
+}
 TIGHT_METHODS: Final = {
     *("RegisterUser", "CreateSession", "RefreshSession", "VerifyEmail", "OpenEmailLink"),
     *("RequestPasswordReset", "ResetPassword"),
@@ -50,6 +63,7 @@ class EdgeSettings:
     issuer: str
     audience: str = "paymesh"
     bind_address: str = "127.0.0.1"
+    limits: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: LIMITS)
 
 
 def methods() -> list[Any]:
@@ -123,7 +137,7 @@ def render(settings: EdgeSettings) -> str:
         issuer=settings.issuer,
         audience=settings.audience,
         bind_address=settings.bind_address,
-        limit={"burst": 2000, "per_second": 1000},
+        limits=settings.limits,
         local_replies=LOCAL_REPLIES,
         security_headers=SECURITY_HEADERS,
     )

@@ -125,6 +125,23 @@ WALLETS: Final = (
             WHERE NOT closed AND expire_time < clock_timestamp() - interval '15 seconds'""",
     ),
 )
+SETTLEMENT: Final = (
+    Check(
+        invariant="I2",
+        title="each merchant's pending balance is what its open lots hold",
+        database="wallets",
+        count="SELECT count(*) FROM lots",
+        broken="""
+            SELECT coalesce(a.id, l.merchant_id),
+                   format('balance %s %s, lots %s', a.balance, coalesce(a.currency, l.currency), l.held)
+            FROM (SELECT id, owner_id, currency, credits_posted - debits_posted AS balance FROM accounts
+                  WHERE kind = 'MERCHANT_PENDING') a
+            FULL JOIN (SELECT merchant_id, currency, sum(net_minor - taken_minor) FILTER (WHERE NOT settled) AS held FROM lots
+                       GROUP BY merchant_id, currency) l
+                ON l.merchant_id = a.owner_id AND l.currency = a.currency
+            WHERE coalesce(a.balance, 0) <> coalesce(l.held, 0)""",
+    ),
+)
 PAYMENTS: Final = (
     Check(
         invariant="I5",
@@ -236,4 +253,4 @@ NOTIFICATIONS: Final = (
             GROUP BY e.id, e.version HAVING count(o.event_id) <> e.version - 1""",
     ),
 )
-CHECKS: Final = (*WALLETS, *PAYMENTS, *IDENTITY, *NOTIFICATIONS)
+CHECKS: Final = (*WALLETS, *SETTLEMENT, *PAYMENTS, *IDENTITY, *NOTIFICATIONS)

@@ -21,6 +21,7 @@ from servers.runtime.db import Database
 from servers.runtime.grpc_errors import status_of
 from servers.runtime.interceptor import PRINCIPAL_HEADER
 
+KEY_HEADER: Final = "x-paymesh-key"
 CACHE_SECONDS: Final = 0.9  # a revocation is seen within one second
 CACHE_MAX: Final = 10_000
 FLUSH_SECONDS: Final = 5.0
@@ -44,13 +45,17 @@ class AuthorizationService(external_auth_pb2_grpc.AuthorizationServicer):  # typ
         if key is None or expired or key.state is not ApiKeyState.ACTIVE:
             return _denied()
         self._used[key.id] = (key.merchant_id, now)
-        header = base_pb2.HeaderValueOption(
-            header=base_pb2.HeaderValue(key=PRINCIPAL_HEADER, value=principal_header(key)),
-            append_action=base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
-        )
+        # The second one is for the edge's own limit of each key.
+        headers = [
+            base_pb2.HeaderValueOption(
+                header=base_pb2.HeaderValue(key=name, value=value),
+                append_action=base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
+            )
+            for name, value in ((PRINCIPAL_HEADER, principal_header(key)), (KEY_HEADER, key.id))
+        ]
         return external_auth_pb2.CheckResponse(
             status=status_pb2.Status(code=code_pb2.OK),
-            ok_response=external_auth_pb2.OkHttpResponse(headers=[header], headers_to_remove=["authorization"]),
+            ok_response=external_auth_pb2.OkHttpResponse(headers=headers, headers_to_remove=["authorization"]),
         )
 
     async def _find(self, secret: str) -> ApiKey | None:

@@ -29,6 +29,7 @@ def deps_of(context: Context[PaymentsSettings], renderer: Renderer, gateway: Str
         outbound=Outbound(target="stripe", classify=classify, clock=context.clock),
         ledger=LedgerPeer(context.channels),
         events=events,
+        throttle=context.throttle,
         outcomes=Outcomes(events, context.settings.fee_plan, context.clock),
     )
 

@@ -33,6 +33,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local full = math.max(tonumber(redis.call('GET', KEYS[1]) or now), now) + tonumber(ARGV[1])
 local wait = full - now - ARGV[1] * ARGV[2]
 if wait > 0 then return math.ceil(wait) end
+if ARGV[3] == 'look' then return 0 end
 redis.call('SET', KEYS[1], full, 'PX', math.max(1, math.ceil(full - now)))
 return 0
 """
@@ -80,26 +81,40 @@ class Throttle:
     async def take(self, limit: Limit, key: str) -> None:
         """Take one from a bucket. `key` tells whose it is, and is stored: a hash where it must not be readable. Raises
         RateLimited with the time until there is one again."""
-        name = f"throttle:{limit.name}:{key}"
-        try:
-            wait = (
-                float(await self._redis.eval(_TAKE, 1, name, str(limit.every_seconds * 1000), str(limit.burst))) / 1000
-            )
-        except RedisError as error:
-            _log.warning("throttle.alone", limit=limit.name, error=type(error).__name__)
-            wait = self._alone(limit, name)
+        wait = await self._ask(limit, key, take=True)
         _taken.labels(limit.name, "refused" if wait > 0 else "taken").inc()
         if wait > 0:
             raise RateLimited(limit, wait)
 
-    def _alone(self, limit: Limit, name: str) -> float:
+    async def look(self, limit: Limit, key: str) -> None:
+        """Refuse where a bucket is empty, and take nothing. Raises RateLimited."""
+        wait = await self._ask(limit, key, take=False)
+        if wait > 0:
+            _taken.labels(limit.name, "refused").inc()
+            raise RateLimited(limit, wait)
+
+    async def note(self, limit: Limit, key: str) -> None:
+        """Take one from a bucket for something that has happened already; an empty one stays empty."""
+        await self._ask(limit, key, take=True)
+
+    async def _ask(self, limit: Limit, key: str, *, take: bool) -> float:
+        name = f"throttle:{limit.name}:{key}"
+        arguments = (str(limit.every_seconds * 1000), str(limit.burst), "take" if take else "look")
+        try:
+            return float(await self._redis.eval(_TAKE, 1, name, *arguments)) / 1000
+        except RedisError as error:
+            _log.warning("throttle.alone", limit=limit.name, error=type(error).__name__)
+            return self._alone(limit, name, take=take)
+
+    def _alone(self, limit: Limit, name: str, *, take: bool) -> float:
         now = self._clock.monotonic()
         full = max(self._local.get(name, now), now) + limit.every_seconds
         wait = full - now - limit.every_seconds * limit.burst
         if wait > 0:
             return wait
-        self._local[name] = full
-        self._local.move_to_end(name)
+        if take:
+            self._local[name] = full
+            self._local.move_to_end(name)
         if len(self._local) > LOCAL_MAX:
             self._local.popitem(last=False)
         return 0.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import Final
 
@@ -156,6 +156,30 @@ class Lot:
     net_minor: int
     taken_minor: int
     capture_time: datetime
+    due_time: datetime
+    """When the settlement delay is over."""
+    settled: bool = False
+    """Whether what was left went to the available balance."""
+
+    @property
+    def left_minor(self) -> int:
+        """How much of it is still pending."""
+        return 0 if self.settled else self.net_minor - self.taken_minor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatementLine:
+    """One line of an account, with what caused it."""
+
+    version: int
+    transfer_id: str
+    code: str
+    source_id: str
+    currency: str
+    amount_minor: int
+    balance_after_minor: int
+    effective_time: datetime
+    record_time: datetime
 
 
 def account_id(owner_id: str, kind: AccountKind, currency: str) -> str:
@@ -185,6 +209,7 @@ class Sheet:
     burnt: set[str]
     pendings: dict[str, Pending]
     lots: dict[str, Lot] = field(default_factory=dict)
+    settlement_delay: timedelta = timedelta(days=2)
     written: list[Transfer] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     burns: list[str] = field(default_factory=list)

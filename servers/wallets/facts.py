@@ -48,7 +48,17 @@ class RefundFailedFact:
     fail_time: datetime
 
 
-Fact = CaptureFact | RefundCreatedFact | RefundFailedFact
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettlementFact:
+    """The settlement delay of a capture is over."""
+
+    capture_id: str
+    merchant_id: str
+    currency: str
+    settle_time: datetime
+
+
+Fact = CaptureFact | RefundCreatedFact | RefundFailedFact | SettlementFact
 
 
 def fact_key(fact: Fact) -> str:
@@ -60,6 +70,8 @@ def fact_key(fact: Fact) -> str:
             return fact.refund_id
         case RefundFailedFact():
             return f"{fact.refund_id}:failed"
+        case SettlementFact():
+            return f"{fact.capture_id}:settled"
 
 
 def related_keys(fact: Fact) -> tuple[str, ...]:
@@ -71,6 +83,8 @@ def related_keys(fact: Fact) -> tuple[str, ...]:
             return (fact.refund_id, *(capture.capture_id for capture in fact.captures))
         case RefundFailedFact():
             return (fact_key(fact), fact.refund_id)
+        case SettlementFact():
+            return (fact_key(fact), fact.capture_id)
 
 
 def merchant_of(fact: Fact) -> str:
@@ -96,6 +110,8 @@ def book(sheet: Sheet, fact: Fact, stored: Iterable[Transfer]) -> list[Transfer]
             return _refund(sheet, fact)
         case RefundFailedFact():
             return _refund_failed(sheet, fact, [t for t in stored if t.fact_id == fact.refund_id])
+        case SettlementFact():
+            return _settle(sheet, fact)
 
 
 def _line(
@@ -149,6 +165,7 @@ def _capture(sheet: Sheet, fact: CaptureFact) -> list[Transfer]:
         net_minor=net.amount_minor,
         taken_minor=0,
         capture_time=fact.capture_time,
+        due_time=fact.capture_time + sheet.settlement_delay,
     )
     sheet.touched_lots.add(fact.capture_id)
     return lines
@@ -166,7 +183,7 @@ def _refund(sheet: Sheet, fact: RefundCreatedFact) -> list[Transfer]:
     lines = []
     for capture in sorted(fact.captures, key=lambda c: c.capture_id):
         lot = sheet.lots[capture.capture_id]
-        take = min(left, lot.net_minor - lot.taken_minor)
+        take = min(left, lot.left_minor)
         if take > 0:
             lines.append(
                 _line(fact.refund_id, f"refund.pending.{lot.capture_id}", (merchant, AccountKind.MERCHANT_PENDING), transit,
@@ -194,7 +211,8 @@ def _refund_failed(sheet: Sheet, fact: RefundFailedFact, taken: list[Transfer]) 
     for transfer in taken:
         amount = Money(amount_minor=transfer.amount_minor, currency=transfer.currency)
         capture_id = transfer.code.removeprefix("refund.pending.")
-        from_pending = capture_id != transfer.code
+        # What came from a lot that was settled meanwhile goes to the available balance: the lot takes nothing back.
+        from_pending = capture_id != transfer.code and not sheet.lots[capture_id].settled
         target = AccountKind.MERCHANT_PENDING if from_pending else AccountKind.MERCHANT_AVAILABLE
         lines.append(
             _line(key, transfer.code.replace("refund.", "refund_failed.", 1), transit, (fact.merchant_id, target), amount,
@@ -205,3 +223,24 @@ def _refund_failed(sheet: Sheet, fact: RefundFailedFact, taken: list[Transfer]) 
             sheet.lots[capture_id] = replace(lot, taken_minor=lot.taken_minor - transfer.amount_minor)
             sheet.touched_lots.add(capture_id)
     return _post(sheet, lines)
+
+
+def _settle(sheet: Sheet, fact: SettlementFact) -> list[Transfer]:
+    """Move what is left of a lot from pending to available, once."""
+    lot = sheet.lots.get(fact.capture_id)
+    invariant(lot is not None, "a settlement without its capture", capture_id=fact.capture_id)
+    assert lot is not None
+    if lot.settled:
+        return []
+    pending, available = AccountKind.MERCHANT_PENDING, AccountKind.MERCHANT_AVAILABLE
+    left = Money(amount_minor=lot.left_minor, currency=lot.currency)
+    lines = _post(
+        sheet,
+        [
+            _line(fact_key(fact), "settle", (lot.merchant_id, pending), (lot.merchant_id, available), left,
+                  merchant_id=lot.merchant_id, time=fact.settle_time)
+        ],
+    )  # fmt: skip
+    sheet.lots[lot.capture_id] = replace(lot, settled=True)
+    sheet.touched_lots.add(lot.capture_id)
+    return lines

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
+from datetime import timedelta
+from functools import partial
 
 from paymesh.wallets.v1 import ledger_pb2, ledger_pb2_grpc, wallets_pb2, wallets_pb2_grpc
 
 from servers.runtime.app import Context, Parts, Server, Service
 from servers.runtime.consumer import Consumer
 from servers.wallets.consumer import GROUP, TOPICS, handlers
+from servers.wallets.jobs import sweep
 from servers.wallets.service import LedgerService, WalletService
 from servers.wallets.settings import WalletsSettings
 from servers.wallets.writer import Writer
-
-SWEEP_SECONDS = 5.0
 
 
 async def build(context: Context[WalletsSettings]) -> Parts:
     """Put the parts together."""
     settings = context.settings
-    writer = Writer(context.db, queue_max=settings.writer_queue_max, batch_max=settings.writer_batch_max)
-
-    async def sweep() -> None:
-        while True:
-            await asyncio.sleep(SWEEP_SECONDS)
-            await writer.void_expired()
+    writer = Writer(
+        context.db,
+        queue_max=settings.writer_queue_max,
+        batch_max=settings.writer_batch_max,
+        settlement_delay=timedelta(seconds=settings.settlement_delay_seconds),
+    )
 
     return Parts(
         services=[
             Service(
-                servicer=WalletService(context.db),
+                servicer=WalletService(context.db, context.pages),
                 add=wallets_pb2_grpc.add_WalletServiceServicer_to_server,
                 descriptor=wallets_pb2.DESCRIPTOR.services_by_name["WalletService"],
             ),
@@ -40,7 +40,7 @@ async def build(context: Context[WalletsSettings]) -> Parts:
             ),
         ],
         consumers=[Consumer(context.db, context.log, group=GROUP, topics=TOPICS, handlers=handlers(writer))],
-        tasks=[writer.run, sweep],
+        tasks=[writer.run, partial(sweep, writer)],
     )
 
 

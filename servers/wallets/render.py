@@ -9,7 +9,7 @@ from paymesh.wallets.v1 import ledger_pb2, wallets_pb2
 
 from servers.kernel.money import Money
 from servers.runtime.render import instant, money, parse_money, stamp
-from servers.wallets.domain import Account, AccountKind, Transfer, TransferKind
+from servers.wallets.domain import Account, AccountKind, StatementLine, Transfer, TransferKind
 from servers.wallets.facts import CaptureFact, Fact, RefundCreatedFact, RefundFailedFact
 
 
@@ -25,6 +25,19 @@ def render_account(account: Account) -> ledger_pb2.Account:
         debits_pending_minor=account.debits_pending,
         credits_pending_minor=account.credits_pending,
         version=account.version,
+    )
+
+
+def render_line(line: StatementLine) -> wallets_pb2.BalanceTransaction:
+    """Return a line of a balance as a message."""
+    return wallets_pb2.BalanceTransaction(
+        id=line.transfer_id,
+        type=line.code.partition(".cap_")[0],
+        source_id=line.source_id.partition(":")[0],
+        amount=money(Money(amount_minor=line.amount_minor, currency=line.currency)),
+        balance_after=money(Money(amount_minor=line.balance_after_minor, currency=line.currency)),
+        effective_time=stamp(line.effective_time),
+        record_time=stamp(line.record_time),
     )
 
 

@@ -10,23 +10,52 @@ from servers.kernel.errors import FieldInvalid
 from servers.kernel.money import is_currency
 from servers.runtime.call import current_call
 from servers.runtime.db import Database
+from servers.runtime.pagination import START, Pages
 from servers.wallets import store
 from servers.wallets.domain import AccountKind, Verdict, account_id
-from servers.wallets.render import parse_fact, parse_transfer, render_account, render_balances, render_transfer
+from servers.wallets.render import (
+    parse_fact,
+    parse_transfer,
+    render_account,
+    render_balances,
+    render_line,
+    render_transfer,
+)
 from servers.wallets.writer import Writer
 
 
 class WalletService(wallets_pb2_grpc.WalletServiceServicer):
-    """Balances, for merchants."""
+    """Balances and their lines, for merchants."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, pages: Pages) -> None:
         self._db = db
+        self._pages = pages
 
     async def GetBalances(self, request: wallets_pb2.GetBalancesRequest, context: Any) -> wallets_pb2.Balances:
         """Return the balances of the caller's merchant."""
         merchant_id = current_call().principal.merchant_id
         async with self._db.read() as conn:
             return render_balances(merchant_id, await store.accounts_of_owner(conn, merchant_id))
+
+    async def ListBalanceTransactions(
+        self, request: wallets_pb2.ListBalanceTransactionsRequest, context: Any
+    ) -> wallets_pb2.ListBalanceTransactionsResponse:
+        """List the lines of one of the merchant's balances."""
+        page = self._pages.read(request)
+        kind = (
+            AccountKind.MERCHANT_PENDING
+            if request.balance == wallets_pb2.PENDING_SETTLEMENT
+            else AccountKind.MERCHANT_AVAILABLE
+        )
+        account = account_id(current_call().principal.merchant_id, kind, request.currency)
+        # An account's lines are numbered: the page token carries the number.
+        before = None if page.before == START else int(page.before)
+        async with self._db.read() as conn:
+            lines = await store.statement(conn, account, before=before, limit=page.size + 1)
+        return wallets_pb2.ListBalanceTransactionsResponse(
+            balance_transactions=[render_line(line) for line in lines[: page.size]],
+            next_page_token=self._pages.token(request, [str(line.version) for line in lines], page.size),
+        )
 
 
 class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):

@@ -12,3 +12,5 @@ class WalletsSettings(ServerSettings):
     """How many transfers may wait for the writer before new ones are shed."""
     writer_batch_max: int = 500
     """How many transfers one commit may hold."""
+    settlement_delay_seconds: int = 172_800
+    """How long a capture's money is pending before it is available."""

@@ -19,6 +19,7 @@ from servers.wallets.domain import (
     Lot,
     Pending,
     Sheet,
+    StatementLine,
     Transfer,
     TransferKind,
     account_id,
@@ -165,18 +166,7 @@ async def lock_lots(conn: AsyncConnection, lots: Iterable[tuple[str, str]]) -> d
         ),
         {"buckets": [bucket_of(merchant) for _, merchant in pairs], "ids": [capture for capture, _ in pairs]},
     )
-    return {
-        row.capture_id: Lot(
-            capture_id=row.capture_id,
-            payment_id=row.payment_id,
-            merchant_id=row.merchant_id,
-            currency=row.currency,
-            net_minor=row.net_minor,
-            taken_minor=row.taken_minor,
-            capture_time=row.capture_time,
-        )
-        for row in rows
-    }
+    return {row.capture_id: _lot(row) for row in rows}
 
 
 async def save(conn: AsyncConnection, sheet: Sheet, touched: set[str], batch_id: str) -> None:
@@ -309,9 +299,12 @@ async def _save_lots(conn: AsyncConnection, lots: Sequence[Lot]) -> None:
     await conn.execute(
         text(
             """
-            INSERT INTO lots (bucket, capture_id, payment_id, merchant_id, currency, net_minor, taken_minor, capture_time)
-            VALUES (:bucket, :capture_id, :payment_id, :merchant_id, :currency, :net, :taken, :capture_time)
-            ON CONFLICT (bucket, capture_id) DO UPDATE SET taken_minor = excluded.taken_minor
+            INSERT INTO lots (bucket, capture_id, payment_id, merchant_id, currency, net_minor, taken_minor, capture_time,
+                              due_time, settled)
+            VALUES (:bucket, :capture_id, :payment_id, :merchant_id, :currency, :net, :taken, :capture_time, :due_time,
+                    :settled)
+            ON CONFLICT (bucket, capture_id)
+            DO UPDATE SET taken_minor = excluded.taken_minor, settled = excluded.settled
             """
         ),
         [
@@ -324,10 +317,52 @@ async def _save_lots(conn: AsyncConnection, lots: Sequence[Lot]) -> None:
                 "net": lot.net_minor,
                 "taken": lot.taken_minor,
                 "capture_time": lot.capture_time,
+                "due_time": lot.due_time,
+                "settled": lot.settled,
             }
             for lot in lots
         ],
     )
+
+
+async def due_lots(conn: AsyncConnection, now: datetime, limit: int) -> list[Lot]:
+    """Return lots whose settlement delay is over."""
+    rows = await conn.execute(
+        text("SELECT * FROM lots WHERE NOT settled AND due_time <= :now ORDER BY due_time LIMIT :limit"),
+        {"now": now, "limit": limit},
+    )
+    return [_lot(row) for row in rows]
+
+
+async def statement(conn: AsyncConnection, identifier: str, *, before: int | None, limit: int) -> list[StatementLine]:
+    """Return the lines of an account, newest first."""
+    rows = await conn.execute(
+        text(
+            """
+            SELECT e.account_version, e.amount_minor, e.balance_after, e.record_time, t.id, t.code, t.fact_id, t.effective_time,
+                   t.currency
+            FROM entries e JOIN transfers t ON t.bucket = e.transfer_bucket AND t.id = e.transfer_id
+            WHERE e.bucket = :bucket AND e.account_id = :account
+              AND (CAST(:before AS bigint) IS NULL OR e.account_version < :before)
+            ORDER BY e.account_version DESC LIMIT :limit
+            """
+        ),
+        {"bucket": bucket_of(identifier), "account": identifier, "before": before, "limit": limit},
+    )
+    return [
+        StatementLine(
+            version=row.account_version,
+            transfer_id=row.id,
+            code=row.code,
+            source_id=row.fact_id,
+            currency=row.currency,
+            amount_minor=row.amount_minor,
+            balance_after_minor=row.balance_after,
+            effective_time=row.effective_time,
+            record_time=row.record_time,
+        )
+        for row in rows
+    ]
 
 
 async def expired_pendings(conn: AsyncConnection, now: datetime, limit: int) -> list[str]:
@@ -377,4 +412,18 @@ def _transfer(row: Row[Any]) -> Transfer:
         pending_id=row.pending_id,
         forced=row.forced,
         expire_time=row.expire_time,
+    )
+
+
+def _lot(row: Row[Any]) -> Lot:
+    return Lot(
+        capture_id=row.capture_id,
+        payment_id=row.payment_id,
+        merchant_id=row.merchant_id,
+        currency=row.currency,
+        net_minor=row.net_minor,
+        taken_minor=row.taken_minor,
+        capture_time=row.capture_time,
+        due_time=row.due_time,
+        settled=row.settled,
     )

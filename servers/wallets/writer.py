@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 import structlog
 from prometheus_client import Histogram
@@ -22,7 +23,16 @@ from servers.kernel.invariant import InvariantBroken
 from servers.runtime.db import Database, UnitOfWork
 from servers.wallets import events, store
 from servers.wallets.domain import Sheet, Transfer, TransferKind, Verdict, account_id
-from servers.wallets.facts import Fact, RefundCreatedFact, accounts_of, book, merchant_of, related_keys
+from servers.wallets.facts import (
+    CaptureFact,
+    Fact,
+    RefundCreatedFact,
+    SettlementFact,
+    accounts_of,
+    book,
+    merchant_of,
+    related_keys,
+)
 
 _log = structlog.get_logger("writer")
 _batch_size = Histogram(
@@ -67,12 +77,15 @@ class Job:
 class Writer:
     """The one way into the ledger."""
 
-    def __init__(self, db: Database, *, queue_max: int, batch_max: int) -> None:
+    def __init__(
+        self, db: Database, *, queue_max: int, batch_max: int, settlement_delay: timedelta = timedelta(days=2)
+    ) -> None:
         self._db = db
         self._queue: asyncio.Queue[Job] = asyncio.Queue()
         self._waiting = 0
         self._queue_max = queue_max
         self._batch_max = batch_max
+        self._settlement_delay = settlement_delay
 
     async def post(self, transfers: Sequence[Transfer]) -> list[tuple[Verdict, str]]:
         """Write transfers; one verdict each. Raises LedgerOverloaded."""
@@ -159,7 +172,7 @@ class Writer:
         captures += [
             (c.capture_id, c.merchant_id) for f in facts if isinstance(f, RefundCreatedFact) for c in f.captures
         ]
-        captures += [(key, owner) for key, owner in keys if key.startswith("cap_")]
+        captures += [(key, owner) for key, owner in keys if key.startswith("cap_") and ":" not in key]
         captures += [
             (t.code.removeprefix("refund.pending."), merchant_of(f))
             for f in facts
@@ -173,8 +186,23 @@ class Writer:
             burnt=await store.burnt(conn, [t.id for t in asked]) if asked else set(),
             pendings=await store.lock_pendings(conn, pending_ids) if pending_ids else {},
             lots=await store.lock_lots(conn, captures),
+            settlement_delay=self._settlement_delay,
         )
         return sheet, stored
+
+    async def settle_due(self) -> int:
+        """Make available what has been pending for long enough. Returns how many captures."""
+        now = self._db.clock.now()
+        async with self._db.read() as conn:
+            due = await store.due_lots(conn, now, self._batch_max)
+        facts = [
+            SettlementFact(
+                capture_id=lot.capture_id, merchant_id=lot.merchant_id, currency=lot.currency, settle_time=lot.due_time
+            )
+            for lot in due
+        ]
+        await asyncio.gather(*(self.post_fact(fact) for fact in facts))
+        return len(facts)
 
     async def void_expired(self) -> int:
         """Give back what expired holds still hold. Returns how many."""
@@ -215,8 +243,13 @@ def _apply(sheet: Sheet, job: Job, stored: list[Transfer]) -> Posted:
 
 def _currency(fact: Fact) -> str:
     """Return a fact's currency, or "" where only its stored transfers know it."""
-    amount = getattr(fact, "amount", None)
-    return amount.currency if amount is not None else ""
+    match fact:
+        case CaptureFact() | RefundCreatedFact():
+            return fact.amount.currency
+        case SettlementFact():
+            return fact.currency
+        case _:
+            return ""
 
 
 def _resolve(job: Job, *, result: Posted | None = None, error: Exception | None = None) -> None:

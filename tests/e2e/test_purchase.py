@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 import pytest
 
@@ -110,3 +111,37 @@ def test_lists_go_page_by_page(shop: Shop) -> None:
 @pytest.mark.parametrize("path", ["/healthz", "/.well-known/jwks.json"])
 def test_what_is_public_answers_anybody(shop: Shop, path: str) -> None:
     assert shop.call("GET", path).status_code == 200
+
+
+def test_money_becomes_available_and_each_line_says_why(shop: Shop) -> None:
+    wait_for(lambda: all_booked(shop), "the ledger")
+    payment = shop.payment(2000)
+    shop.ok(shop.confirm(payment["id"]))
+    capture = shop.read(payment["id"])["captures"][0]["id"]
+    lot = f"SELECT count(*) FROM lots WHERE capture_id = '{capture}'"
+    wait_for(lambda: shop.platform.sql("wallets", lot) == [(1,)], "the capture in the ledger")
+    shop.platform.sql("wallets", f"UPDATE lots SET due_time = now() WHERE capture_id = '{capture}'")
+    path = "/v1/balance_transactions?currency=USD&page_size=1"
+    wait_for(
+        lambda: [line["source_id"] for line in lines(shop, path)] == [capture],
+        "the settlement",
+    )
+    line = lines(shop, path)[0]
+    assert (line["type"], line["amount"]["amount_minor"]) == ("settle", str(2000 - 55))
+    pending = lines(shop, f"{path}&balance=PENDING_SETTLEMENT")[0]
+    assert (pending["type"], pending["amount"]["amount_minor"]) == ("settle", str(55 - 2000))
+    balances = shop.ok(shop.call("GET", "/v1/balances", token=shop.seller_token))["balances"]
+    dollars = next(balance for balance in balances if balance["currency"] == "USD")
+    assert dollars["available"] == line["balance_after"]
+    assert dollars["pending"] == pending["balance_after"]
+
+
+def lines(shop: Shop, path: str) -> list[dict[str, Any]]:
+    """Return lines of a balance."""
+    found: list[dict[str, Any]] = shop.ok(shop.call("GET", path, token=shop.seller_token))["balance_transactions"]
+    return found
+
+
+def all_booked(shop: Shop) -> bool:
+    """Tell whether nothing waits to be booked."""
+    return shop.platform.sql("payments", "SELECT count(*) FROM outbox") == [(0,)]

@@ -30,8 +30,11 @@ from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import UnitOfWork
 from servers.runtime.idempotency import IdempotentRequest
 from servers.runtime.outbound import RESEND_WITHIN, Answered, NotSent, OutboundCall, Outcome, Unknown
+from servers.runtime.throttle import Limit
 
 CONFIRM: Final = "stripe.confirm"
+# Whoever tries stolen cards is declined again and again: twenty times at once, then once in three minutes.
+DECLINES_OF_CUSTOMER: Final = Limit(name="declines_of_customer", burst=20, every_seconds=180)
 declare(
     "payments.confirm.after_intent",
     "payments.confirm.before_send",
@@ -44,7 +47,8 @@ async def confirm_payment(
     deps: Deps, request: IdempotentRequest, *, payment_id: str, customer_id: str, method_id: str
 ) -> Payment:
     """Charge the customer's card. Raises ResourceNotFound, PaymentStateInvalid, MethodStateInvalid, OperationInProgress,
-    ProviderUnavailable."""
+    ProviderUnavailable, and RateLimited after too many declines."""
+    await deps.throttle.look(DECLINES_OF_CUSTOMER, customer_id)
     async with deps.db.uow() as uow:
         claim = await uow.idempotency.claim(request)
         attempt: Attempt | None = None
@@ -55,7 +59,10 @@ async def confirm_payment(
                 attempt = await _begin_attempt(deps, uow, payment_id, customer_id, method_id)
             await uow.idempotency.advance(request, "confirming", attempt.id)
     crash_point("payments.confirm.after_intent")
-    return await drive_attempt(deps, attempt.id, request)
+    payment = await drive_attempt(deps, attempt.id, request)
+    if payment.latest_attempt is not None and payment.latest_attempt.state is AttemptState.DECLINED:
+        await deps.throttle.note(DECLINES_OF_CUSTOMER, customer_id)
+    return payment
 
 
 async def _begin_attempt(deps: Deps, uow: UnitOfWork, payment_id: str, customer_id: str, method_id: str) -> Attempt:

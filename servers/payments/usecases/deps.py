@@ -12,6 +12,7 @@ from servers.payments.outcomes import Outcomes
 from servers.payments.peers import LedgerPeer
 from servers.runtime.db import Database
 from servers.runtime.outbound import Outbound
+from servers.runtime.throttle import Throttle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,7 @@ class Deps:
     ledger: LedgerPeer
     events: Events
     outcomes: Outcomes
+    throttle: Throttle
 
 
 def digest(*parts: str) -> str:

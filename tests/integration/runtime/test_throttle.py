@@ -46,3 +46,14 @@ async def test_without_redis_each_server_counts_alone(valkey: ValkeyProcess) -> 
     valkey.stop()
     assert await admitted([throttle], SLOW, "a", 40) == 5
     await throttle.close()
+
+
+async def test_looking_takes_nothing_and_noting_refuses_nobody(valkey: ValkeyProcess) -> None:
+    throttle = Throttle(valkey.url, SystemClock())
+    for _ in range(10):
+        await throttle.look(SLOW, "a")
+    for _ in range(8):
+        await throttle.note(SLOW, "a")
+    with pytest.raises(RateLimited):
+        await throttle.look(SLOW, "a")
+    await throttle.close()

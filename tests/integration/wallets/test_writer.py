@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,7 +16,7 @@ from servers.kernel.money import Money
 from servers.runtime.db import Database
 from servers.wallets import store
 from servers.wallets.domain import PLATFORM, AccountKind, Transfer, TransferKind, Verdict, account_id
-from servers.wallets.facts import CaptureFact, RefundCreatedFact, RefundFailedFact
+from servers.wallets.facts import CaptureFact, RefundCreatedFact, RefundFailedFact, SettlementFact
 from servers.wallets.writer import LedgerOverloaded, Writer
 from tests.support.postgres import MakeDatabase
 
@@ -175,3 +176,69 @@ async def test_the_ledgers_role_always_takes_the_keys(make_database: MakeDatabas
         )
     assert "Seq Scan" not in plan
     assert "on accounts a" in plan
+
+
+def refund_of(*captures: CaptureFact, amount: int) -> RefundCreatedFact:
+    """Return a refund."""
+    return RefundCreatedFact(
+        refund_id=new_id("ref", clock=CLOCK), amount=usd(amount), captures=tuple(captures), create_time=NOW
+    )
+
+
+async def test_pending_money_becomes_available_once_when_it_is_due(ledger: tuple[Database, Writer, Writer]) -> None:
+    db, one, two = ledger
+    merchant = new_id("mer", clock=CLOCK)
+    captures = [capture_of(merchant) for _ in range(3)]
+    for capture in captures:
+        await one.post_fact(capture)
+    await one.post_fact(refund_of(captures[0], amount=437))
+    await asyncio.gather(one.settle_due(), two.settle_due(), one.settle_due())
+    held = await balances(db, merchant)
+    assert held[AccountKind.MERCHANT_PENDING] == 0
+    assert held[AccountKind.MERCHANT_AVAILABLE] == 3 * 2437 - 437
+    assert await one.settle_due() == 0
+
+
+async def test_money_is_not_available_before_its_time(ledger: tuple[Database, Writer, Writer]) -> None:
+    db, one, _ = ledger
+    merchant = new_id("mer", clock=CLOCK)
+    fresh = replace(capture_of(merchant), capture_time=CLOCK.now())
+    await one.post_fact(fresh)
+    assert await one.settle_due() == 0
+    assert (await balances(db, merchant))[AccountKind.MERCHANT_PENDING] == 2437
+
+
+async def test_a_refund_after_the_settlement_takes_available_money_and_gives_it_back_there(
+    ledger: tuple[Database, Writer, Writer],
+) -> None:
+    db, one, _ = ledger
+    merchant = new_id("mer", clock=CLOCK)
+    capture = capture_of(merchant)
+    await one.post_fact(capture)
+    early = refund_of(capture, amount=1000)
+    await one.post_fact(early)  # takes pending money
+    await one.settle_due()
+    late = refund_of(capture, amount=500)
+    await one.post_fact(late)  # takes available money
+    assert (await balances(db, merchant))[AccountKind.MERCHANT_AVAILABLE] == 2437 - 1500
+    for refund in (early, late):
+        failed = RefundFailedFact(refund_id=refund.refund_id, merchant_id=merchant, fail_time=NOW)
+        await one.post_fact(failed)
+    held = await balances(db, merchant)
+    assert (held[AccountKind.MERCHANT_PENDING], held[AccountKind.MERCHANT_AVAILABLE]) == (0, 2437)
+
+
+async def test_a_settlement_and_a_refund_at_once_never_take_the_same_money_twice(
+    ledger: tuple[Database, Writer, Writer],
+) -> None:
+    db, one, two = ledger
+    for _ in range(10):
+        merchant = new_id("mer", clock=CLOCK)
+        capture = capture_of(merchant)
+        await one.post_fact(capture)
+        settlement = SettlementFact(
+            capture_id=capture.capture_id, merchant_id=merchant, currency="USD", settle_time=NOW
+        )
+        await asyncio.gather(one.post_fact(settlement), two.post_fact(refund_of(capture, amount=700)))
+        held = await balances(db, merchant)
+        assert (held[AccountKind.MERCHANT_PENDING], held[AccountKind.MERCHANT_AVAILABLE]) == (0, 1737)

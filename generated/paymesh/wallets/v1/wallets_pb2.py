@@ -22,26 +22,47 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from paymesh.options.v1 import options_pb2 as paymesh_dot_options_dot_v1_dot_options__pb2
 from paymesh.type.v1 import money_pb2 as paymesh_dot_type_dot_v1_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n paymesh/wallets/v1/wallets.proto\x12\x12paymesh.wallets.v1\x1a\x1cgoogle/api/annotations.proto\x1a paymesh/options/v1/options.proto\x1a\x1bpaymesh/type/v1/money.proto\"\x14\n\x12GetBalancesRequest\"N\n\x08\x42\x61lances\x12\x13\n\x0bmerchant_id\x18\x01 \x01(\t\x12-\n\x08\x62\x61lances\x18\x02 \x03(\x0b\x32\x1b.paymesh.wallets.v1.Balance\"\xc3\x01\n\x07\x42\x61lance\x12\x10\n\x08\x63urrency\x18\x01 \x01(\t\x12\'\n\x07pending\x18\x02 \x01(\x0b\x32\x16.paymesh.type.v1.Money\x12)\n\tavailable\x18\x03 \x01(\x0b\x32\x16.paymesh.type.v1.Money\x12(\n\x08reserved\x18\x04 \x01(\x0b\x32\x16.paymesh.type.v1.Money\x12(\n\x08\x64isputed\x18\x05 \x01(\x0b\x32\x16.paymesh.type.v1.Money2\x9e\x01\n\rWalletService\x12\x8c\x01\n\x0bGetBalances\x12&.paymesh.wallets.v1.GetBalancesRequest\x1a\x1c.paymesh.wallets.v1.Balances\"7\xca\xf3\x18\rbalances:read\xd2\xf3\x18\x04\x65\x64ge\xe0\xf3\x18\x01\xea\xf3\x18\x02\x03\x04\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/balancesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n paymesh/wallets/v1/wallets.proto\x12\x12paymesh.wallets.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a paymesh/options/v1/options.proto\x1a\x1bpaymesh/type/v1/money.proto\"\x14\n\x12GetBalancesRequest\"N\n\x08\x42\x61lances\x12\x13\n\x0bmerchant_id\x18\x01 \x01(\t\x12-\n\x08\x62\x61lances\x18\x02 \x03(\x0b\x32\x1b.paymesh.wallets.v1.Balance\"\xc3\x01\n\x07\x42\x61lance\x12\x10\n\x08\x63urrency\x18\x01 \x01(\t\x12\'\n\x07pending\x18\x02 \x01(\x0b\x32\x16.paymesh.type.v1.Money\x12)\n\tavailable\x18\x03 \x01(\x0b\x32\x16.paymesh.type.v1.Money\x12(\n\x08reserved\x18\x04 \x01(\x0b\x32\x16.paymesh.type.v1.Money\x12(\n\x08\x64isputed\x18\x05 \x01(\x0b\x32\x16.paymesh.type.v1.Money\"\xfd\x01\n\x12\x42\x61lanceTransaction\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x11\n\tsource_id\x18\x03 \x01(\t\x12&\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x16.paymesh.type.v1.Money\x12-\n\rbalance_after\x18\x05 \x01(\x0b\x32\x16.paymesh.type.v1.Money\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brecord_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc3\x01\n\x1eListBalanceTransactionsRequest\x12\'\n\x08\x63urrency\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x32\n^[A-Z]{3}$\x12>\n\x07\x62\x61lance\x18\x02 \x01(\x0e\x32\x1f.paymesh.wallets.v1.BalanceKindB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x1e\n\tpage_size\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12\x18\n\npage_token\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"\x80\x01\n\x1fListBalanceTransactionsResponse\x12\x44\n\x14\x62\x61lance_transactions\x18\x01 \x03(\x0b\x32&.paymesh.wallets.v1.BalanceTransaction\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*R\n\x0b\x42\x61lanceKind\x12\x1c\n\x18\x42\x41LANCE_KIND_UNSPECIFIED\x10\x00\x12\r\n\tAVAILABLE\x10\x01\x12\x16\n\x12PENDING_SETTLEMENT\x10\x02\x32\xe8\x02\n\rWalletService\x12\x8c\x01\n\x0bGetBalances\x12&.paymesh.wallets.v1.GetBalancesRequest\x1a\x1c.paymesh.wallets.v1.Balances\"7\xca\xf3\x18\rbalances:read\xd2\xf3\x18\x04\x65\x64ge\xe0\xf3\x18\x01\xea\xf3\x18\x02\x03\x04\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/balances\x12\xc7\x01\n\x17ListBalanceTransactions\x12\x32.paymesh.wallets.v1.ListBalanceTransactionsRequest\x1a\x33.paymesh.wallets.v1.ListBalanceTransactionsResponse\"C\xca\xf3\x18\rbalances:read\xd2\xf3\x18\x04\x65\x64ge\xe0\xf3\x18\x01\xea\xf3\x18\x02\x03\x04\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/balance_transactionsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'paymesh.wallets.v1.wallets_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_LISTBALANCETRANSACTIONSREQUEST'].fields_by_name['currency']._loaded_options = None
+  _globals['_LISTBALANCETRANSACTIONSREQUEST'].fields_by_name['currency']._serialized_options = b'\342A\001\002\272H\016r\0142\n^[A-Z]{3}$'
+  _globals['_LISTBALANCETRANSACTIONSREQUEST'].fields_by_name['balance']._loaded_options = None
+  _globals['_LISTBALANCETRANSACTIONSREQUEST'].fields_by_name['balance']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_LISTBALANCETRANSACTIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTBALANCETRANSACTIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001\272H\004\032\002(\000'
+  _globals['_LISTBALANCETRANSACTIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTBALANCETRANSACTIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
   _globals['_WALLETSERVICE'].methods_by_name['GetBalances']._loaded_options = None
   _globals['_WALLETSERVICE'].methods_by_name['GetBalances']._serialized_options = b'\312\363\030\rbalances:read\322\363\030\004edge\340\363\030\001\352\363\030\002\003\004\202\323\344\223\002\016\022\014/v1/balances'
-  _globals['_GETBALANCESREQUEST']._serialized_start=149
-  _globals['_GETBALANCESREQUEST']._serialized_end=169
-  _globals['_BALANCES']._serialized_start=171
-  _globals['_BALANCES']._serialized_end=249
-  _globals['_BALANCE']._serialized_start=252
-  _globals['_BALANCE']._serialized_end=447
-  _globals['_WALLETSERVICE']._serialized_start=450
-  _globals['_WALLETSERVICE']._serialized_end=608
+  _globals['_WALLETSERVICE'].methods_by_name['ListBalanceTransactions']._loaded_options = None
+  _globals['_WALLETSERVICE'].methods_by_name['ListBalanceTransactions']._serialized_options = b'\312\363\030\rbalances:read\322\363\030\004edge\340\363\030\001\352\363\030\002\003\004\202\323\344\223\002\032\022\030/v1/balance_transactions'
+  _globals['_BALANCEKIND']._serialized_start=1129
+  _globals['_BALANCEKIND']._serialized_end=1211
+  _globals['_GETBALANCESREQUEST']._serialized_start=244
+  _globals['_GETBALANCESREQUEST']._serialized_end=264
+  _globals['_BALANCES']._serialized_start=266
+  _globals['_BALANCES']._serialized_end=344
+  _globals['_BALANCE']._serialized_start=347
+  _globals['_BALANCE']._serialized_end=542
+  _globals['_BALANCETRANSACTION']._serialized_start=545
+  _globals['_BALANCETRANSACTION']._serialized_end=798
+  _globals['_LISTBALANCETRANSACTIONSREQUEST']._serialized_start=801
+  _globals['_LISTBALANCETRANSACTIONSREQUEST']._serialized_end=996
+  _globals['_LISTBALANCETRANSACTIONSRESPONSE']._serialized_start=999
+  _globals['_LISTBALANCETRANSACTIONSRESPONSE']._serialized_end=1127
+  _globals['_WALLETSERVICE']._serialized_start=1214
+  _globals['_WALLETSERVICE']._serialized_end=1574
 # @@protoc_insertion_point(module_scope)

@@ -6,7 +6,9 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from paymesh.type.v1 import money_pb2 as _money_pb2
 import builtins as _builtins
 import sys
@@ -18,6 +20,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _BalanceKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BalanceKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BalanceKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BALANCE_KIND_UNSPECIFIED: _BalanceKind.ValueType  # 0
+    """AVAILABLE is meant."""
+    AVAILABLE: _BalanceKind.ValueType  # 1
+    """Ready to be paid out."""
+    PENDING_SETTLEMENT: _BalanceKind.ValueType  # 2
+    """Within the settlement delay."""
+
+class BalanceKind(_BalanceKind, metaclass=_BalanceKindEnumTypeWrapper):
+    """Which of a merchant's balances is meant."""
+
+BALANCE_KIND_UNSPECIFIED: BalanceKind.ValueType  # 0
+"""AVAILABLE is meant."""
+AVAILABLE: BalanceKind.ValueType  # 1
+"""Ready to be paid out."""
+PENDING_SETTLEMENT: BalanceKind.ValueType  # 2
+"""Within the settlement delay."""
+Global___BalanceKind: _TypeAlias = BalanceKind  # noqa: Y015
 
 @_typing.final
 class GetBalancesRequest(_message.Message):
@@ -109,3 +135,119 @@ class Balance(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Balance: _TypeAlias = Balance  # noqa: Y015
+
+@_typing.final
+class BalanceTransaction(_message.Message):
+    """One line of a balance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    SOURCE_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    BALANCE_AFTER_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    RECORD_TIME_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The id of the ledger's transfer, `trf_…`."""
+    type: _builtins.str
+    """What it is: "capture.net", "refund.available", "settle"…"""
+    source_id: _builtins.str
+    """The id of the capture or refund that caused it."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """What it adds to the balance; negative where it takes."""
+
+    @_builtins.property
+    def balance_after(self) -> _money_pb2.Money:
+        """The balance after it."""
+
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """When its cause took place."""
+
+    @_builtins.property
+    def record_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was written."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        type: _builtins.str = ...,
+        source_id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        balance_after: _money_pb2.Money | None = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+        record_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "balance_after", b"balance_after", "effective_time", b"effective_time", "record_time", b"record_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "balance_after", b"balance_after", "effective_time", b"effective_time", "id", b"id", "record_time", b"record_time", "source_id", b"source_id", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BalanceTransaction: _TypeAlias = BalanceTransaction  # noqa: Y015
+
+@_typing.final
+class ListBalanceTransactionsRequest(_message.Message):
+    """The request of ListBalanceTransactions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    BALANCE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    currency: _builtins.str
+    """The ISO 4217 currency of the balance."""
+    balance: Global___BalanceKind.ValueType
+    """Which balance; AVAILABLE unless said."""
+    page_size: _builtins.int
+    """How many at the most: 0 means 50, more than 1000 means 1000."""
+    page_token: _builtins.str
+    """The `next_page_token` of the page before."""
+    def __init__(
+        self,
+        *,
+        currency: _builtins.str = ...,
+        balance: Global___BalanceKind.ValueType = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "currency", b"currency", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBalanceTransactionsRequest: _TypeAlias = ListBalanceTransactionsRequest  # noqa: Y015
+
+@_typing.final
+class ListBalanceTransactionsResponse(_message.Message):
+    """The answer of ListBalanceTransactions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BALANCE_TRANSACTIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Give it as `page_token` to get the next page; empty at the end, and only there."""
+    @_builtins.property
+    def balance_transactions(self) -> _containers.RepeatedCompositeFieldContainer[Global___BalanceTransaction]:
+        """The lines of this page."""
+
+    def __init__(
+        self,
+        *,
+        balance_transactions: _abc.Iterable[Global___BalanceTransaction] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_transactions", b"balance_transactions", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBalanceTransactionsResponse: _TypeAlias = ListBalanceTransactionsResponse  # noqa: Y015

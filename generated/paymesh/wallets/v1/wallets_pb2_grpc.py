@@ -40,6 +40,11 @@ class WalletServiceStub(object):
                 request_serializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.GetBalancesRequest.SerializeToString,
                 response_deserializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.Balances.FromString,
                 _registered_method=True)
+        self.ListBalanceTransactions = channel.unary_unary(
+                '/paymesh.wallets.v1.WalletService/ListBalanceTransactions',
+                request_serializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.ListBalanceTransactionsRequest.SerializeToString,
+                response_deserializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.ListBalanceTransactionsResponse.FromString,
+                _registered_method=True)
 
 
 class WalletServiceServicer(object):
@@ -53,6 +58,14 @@ class WalletServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListBalanceTransactions(self, request, context):
+        """Lists the lines of one of the merchant's balances in one currency, newest first: each with what caused it and the balance after
+        it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WalletServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +73,11 @@ def add_WalletServiceServicer_to_server(servicer, server):
                     servicer.GetBalances,
                     request_deserializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.GetBalancesRequest.FromString,
                     response_serializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.Balances.SerializeToString,
+            ),
+            'ListBalanceTransactions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBalanceTransactions,
+                    request_deserializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.ListBalanceTransactionsRequest.FromString,
+                    response_serializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.ListBalanceTransactionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +108,33 @@ class WalletService(object):
             '/paymesh.wallets.v1.WalletService/GetBalances',
             paymesh_dot_wallets_dot_v1_dot_wallets__pb2.GetBalancesRequest.SerializeToString,
             paymesh_dot_wallets_dot_v1_dot_wallets__pb2.Balances.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBalanceTransactions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.wallets.v1.WalletService/ListBalanceTransactions',
+            paymesh_dot_wallets_dot_v1_dot_wallets__pb2.ListBalanceTransactionsRequest.SerializeToString,
+            paymesh_dot_wallets_dot_v1_dot_wallets__pb2.ListBalanceTransactionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

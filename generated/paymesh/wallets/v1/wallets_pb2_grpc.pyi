@@ -35,6 +35,10 @@ class WalletServiceStub:
     def __new__(cls, channel: _aio.Channel) -> WalletServiceAsyncStub: ...
     GetBalances: _grpc.UnaryUnaryMultiCallable[_wallets_pb2.GetBalancesRequest, _wallets_pb2.Balances]
     """Returns the balances of the merchant that the caller acts for, one per currency in which money ever moved."""
+    ListBalanceTransactions: _grpc.UnaryUnaryMultiCallable[_wallets_pb2.ListBalanceTransactionsRequest, _wallets_pb2.ListBalanceTransactionsResponse]
+    """Lists the lines of one of the merchant's balances in one currency, newest first: each with what caused it and the balance after
+    it.
+    """
 
 @_typing.type_check_only
 class WalletServiceAsyncStub(WalletServiceStub):
@@ -43,6 +47,10 @@ class WalletServiceAsyncStub(WalletServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetBalances: _aio.UnaryUnaryMultiCallable[_wallets_pb2.GetBalancesRequest, _wallets_pb2.Balances]  # type: ignore[assignment]
     """Returns the balances of the merchant that the caller acts for, one per currency in which money ever moved."""
+    ListBalanceTransactions: _aio.UnaryUnaryMultiCallable[_wallets_pb2.ListBalanceTransactionsRequest, _wallets_pb2.ListBalanceTransactionsResponse]  # type: ignore[assignment]
+    """Lists the lines of one of the merchant's balances in one currency, newest first: each with what caused it and the balance after
+    it.
+    """
 
 class WalletServiceServicer(metaclass=_abc_1.ABCMeta):
     """Balances of merchants, as their owners see them. What writes them is the LedgerService."""
@@ -54,5 +62,15 @@ class WalletServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_wallets_pb2.Balances, _abc.Awaitable[_wallets_pb2.Balances]]:
         """Returns the balances of the merchant that the caller acts for, one per currency in which money ever moved."""
+
+    @_abc_1.abstractmethod
+    def ListBalanceTransactions(
+        self,
+        request: _wallets_pb2.ListBalanceTransactionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_wallets_pb2.ListBalanceTransactionsResponse, _abc.Awaitable[_wallets_pb2.ListBalanceTransactionsResponse]]:
+        """Lists the lines of one of the merchant's balances in one currency, newest first: each with what caused it and the balance after
+        it.
+        """
 
 def add_WalletServiceServicer_to_server(servicer: WalletServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
