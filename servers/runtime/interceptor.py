@@ -31,6 +31,7 @@ from servers.runtime.call import (
     decode_principal,
     set_current_call,
 )
+from servers.runtime.card_numbers import fields_with_card_numbers, holds_card_number
 from servers.runtime.db import Database
 from servers.runtime.grpc_errors import abort, deadline_status, internal_status, status_of, unknown_method_status
 from servers.runtime.idempotency import Replayed
@@ -162,6 +163,8 @@ class Interceptor(grpc.aio.ServerInterceptor):
                 principal=call.principal.subject or call.principal.kind.value,
             )
             _validate(request)
+            if call.peer == EDGE:
+                _refuse_card_numbers(request, call.idempotency_key)
             return await self._run(handler, request, context), None
         except Replayed as replayed:
             await context.send_initial_metadata((("idempotent-replayed", "true"),))
@@ -273,6 +276,15 @@ def _validate(request: Any) -> None:
                 for violation in violations
             )
         )
+
+
+def _refuse_card_numbers(request: Any, key: str) -> None:
+    found = list(fields_with_card_numbers(request)) if isinstance(request, Message) else []
+    if holds_card_number(key):
+        found.append("Idempotency-Key")
+    if found:
+        why = "looks like a card number; this API takes Stripe payment method ids only"
+        raise FieldInvalid(*(FieldViolation(field=field, description=why) for field in found))
 
 
 def _path(path: Any) -> str:

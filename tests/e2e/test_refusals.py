@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
+from dev import edge
+from sandbox.stripe.cards import CARDS
 from tests.support.stack import Shop
 
 GOOD: dict[str, Any] = {"amount": {"amount_minor": "100", "currency": "USD"}, "customer_id": "usr_" + "0" * 26}
@@ -176,3 +180,139 @@ def test_headers_of_every_answer(shop: Shop, path: str) -> None:
     assert "max-age" in headers["strict-transport-security"]
     assert headers["x-request-id"]
     assert not [name for name in headers if name.startswith(("grpc-", "x-envoy", "server"))]
+
+
+def text_fields() -> list[tuple[str, str, str]]:
+    """Return (verb, path, field) of every text field of every request body that the edge takes."""
+    found = []
+    for method in edge.methods():
+        rule = edge.route_of(method)
+        if rule is None or rule[0] not in ("post", "patch"):
+            continue
+        for field in method.input_type.fields:
+            inside = "{" + field.name + "}" in rule[1]
+            hashed = field.name in ("password", "current_password", "new_password")
+            if field.type == field.TYPE_STRING and not field.is_repeated and not inside and not hashed:
+                found.append((rule[0].upper(), rule[1], field.name))
+    return found
+
+
+@pytest.mark.parametrize(("verb", "path", "field"), text_fields())
+def test_no_card_number_gets_in_by_any_field(shop: Shop, verb: str, path: str, field: str) -> None:
+    number = CARDS[0].number
+    tokens = [shop.customer_token, shop.seller_token, ""]
+    answers = [shop.call(verb, filled(path, shop), {field: number}, token=token or None) for token in tokens]
+    assert {answer.status_code for answer in answers} <= {400, 401, 403, 404, 429}
+    assert all(number not in answer.text for answer in answers)
+
+
+def filled(path: str, shop: Shop) -> str:
+    """Return a path with ids of the right shape that belong to nobody."""
+    nobody = "0" * 26
+    values = {
+        "merchant_id": shop.merchant_id,
+        "payment_id": f"pay_{nobody}",
+        "refund_id": f"ref_{nobody}",
+        "payment_method_id": f"pm_{nobody}",
+        "session_id": f"ses_{nobody}",
+        "user_id": f"usr_{nobody}",
+        "invitation_id": f"inv_{nobody}",
+        "api_key_id": f"key_{nobody}",
+    }
+    return re.sub(r"{(\w+)}", lambda found: values[found[1]], path)
+
+
+def routes() -> list[tuple[str, str]]:
+    """Return (verb, path) of every route of the edge."""
+    rules = [edge.route_of(method) for method in edge.methods()]
+    return sorted(
+        {(rule[0].upper(), rule[1]) for rule in rules if rule is not None} | {("GET", "/healthz"), ("GET", "/no")}
+    )
+
+
+@pytest.mark.parametrize(("verb", "path"), routes())
+def test_every_answer_of_every_route_has_the_same_headers(shop: Shop, verb: str, path: str) -> None:
+    for token in (None, shop.customer_token, shop.seller_token):
+        answer = shop.call(verb, filled(path, shop), {} if verb in ("POST", "PATCH") else None, token=token)
+        assert answer.status_code != 500
+        for name, value in edge.SECURITY_HEADERS:
+            assert answer.headers[name] == value, name
+        assert answer.headers["x-request-id"]
+        shown = {name for name in answer.headers if name.startswith(("grpc", "x-envoy", "server"))}
+        assert shown == set()
+        kind = answer.headers["content-type"]
+        assert kind.startswith(("application/json", "text/html", "application/jwk-set+json")), kind
+
+
+def foreign_ids() -> list[tuple[str, str]]:
+    """Return (verb, path) of every route whose path names a resource."""
+    return [(verb, path) for verb, path in routes() if "{" in path]
+
+
+@pytest.mark.parametrize(("verb", "path"), foreign_ids())
+def test_what_belongs_to_somebody_else_is_not_there(shop: Shop, verb: str, path: str) -> None:
+    theirs = somebody_elses(shop)
+    place = re.sub(r"{(\w+)}", lambda found: theirs[found[1]], path)
+    body: dict[str, Any] = {"display_name": "Mine", "role": "viewer", "email": "a@b.example"}
+    body |= {"payment_method_id": theirs["payment_method_id"]}
+    fields = {
+        field
+        for method in edge.methods()
+        if edge.route_of(method) == (verb.lower(), path)
+        for field in fields_of(method)
+    }
+    fields -= set(re.findall(r"{(\w+)}", path))
+    given = {name: value for name, value in body.items() if name in fields} if verb in ("POST", "PATCH") else None
+    for token in (shop.customer_token, shop.seller_token):
+        answer = shop.call(verb, place, given, token=token)
+        assert answer.status_code in (403, 404), answer.text
+        absent = shop.call(verb, filled(path, shop).replace(shop.merchant_id, f"mer_{'0' * 26}"), given, token=token)
+        assert absent.status_code == answer.status_code  # its existence is not told either
+
+
+def fields_of(method: Any) -> set[str]:
+    """Return the names of a request's fields."""
+    return {field.name for field in method.input_type.fields}
+
+
+def somebody_elses(shop: Shop) -> dict[str, str]:
+    """Return real ids of another merchant and another customer, by the name that paths use."""
+    known = getattr(somebody_elses, "known", None)
+    if known is None:
+        known = made_by_another(shop)
+        somebody_elses.known = known  # type: ignore[attr-defined]  # made once for all routes
+    found: dict[str, str] = known
+    return found
+
+
+def made_by_another(shop: Shop) -> dict[str, str]:
+    """Make one of everything, as somebody else."""
+    person = {"email": "other@example.com", "password": "correct horse battery"}
+    shop.ok(shop.call("POST", "/v1/users:register", {**person, "display_name": "Other"}))
+    login = shop.ok(shop.call("POST", "/v1/sessions", person))
+    token, user_id = login["access_token"], login["user"]["id"]
+    body = {"display_name": "Other", "country": "US", "default_currency": "USD"}
+    merchant = shop.ok(shop.call("POST", "/v1/merchants", body, token=token))
+    switched = {"merchant_id": merchant["id"]}
+    seller = shop.ok(shop.call("POST", "/v1/sessions:switch_merchant", switched, token=token))["access_token"]
+    other = replace(shop, customer_token=token, seller_token=seller, user_id=user_id, merchant_id=merchant["id"])
+    card = other.card("pm_card_visa")
+    other = replace(other, method_id=card["id"])
+    payment = other.payment()
+    other.ok(other.confirm(payment["id"]))
+    refund = other.ok(other.refund(payment["id"], 1))
+    key = other.ok(other.call("POST", "/v1/api_keys", {"display_name": "k", "scopes": ["payments:read"]}, token=seller))
+    invited = {"email": "third@example.com", "role": "viewer"}
+    members = f"/v1/merchants/{merchant['id']}/members"
+    invitation = other.ok(other.call("POST", members, invited, token=seller))
+    session = other.ok(other.call("GET", "/v1/sessions", token=token))["sessions"][0]
+    return {
+        "merchant_id": merchant["id"],
+        "payment_id": payment["id"],
+        "refund_id": refund["id"],
+        "payment_method_id": card["id"],
+        "session_id": session["id"],
+        "user_id": user_id,
+        "invitation_id": invitation["id"],
+        "api_key_id": key["api_key"]["id"],
+    }
