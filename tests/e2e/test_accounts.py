@@ -58,8 +58,8 @@ def person(shop: Shop, name: str = "Grace") -> Person:
     """Register somebody."""
     email = f"{uuid.uuid4().hex}@example.com"
     body = {"email": email, "password": PASSWORD, "display_name": name}
-    user = shop.ok(shop.call("POST", "/v1/users:register", body))
-    tokens = shop.ok(log_in(shop, email))
+    user = shop.ok(insist(lambda: shop.call("POST", "/v1/users:register", body)))
+    tokens = shop.ok(insist(lambda: log_in(shop, email)))
     return Person(shop, email, user["id"], tokens["access_token"], tokens["refresh_token"])
 
 
