@@ -32,7 +32,7 @@ proto: ## Make generated/ and the state diagrams anew
 	$(NEEDS_DEV)
 	@$(BIN)/python -m dev.proto && $(BIN)/python -m dev.diagrams
 
-bench: ## Measure the hot paths of the ledger; the audit closes it
+bench: ## Measure the hot paths as ratios (ONLY=P3,P9 picks); writes build/bench.json, the audit closes each
 	$(NEEDS_DEV)
 	@exec $(BIN)/python -m dev.bench
 

@@ -29,6 +29,8 @@ LIMITS: Final = {
     "address": {"burst": 3000, "per_second": 1500},
     "principal": {"burst": 1000, "per_second": 500},
 }
+NO_LIMITS: Final = {key: {"burst": 10000000, "per_second": 10000000} for key in LIMITS}
+"""For load tests only (`PAYMESH_EDGE_LIMITS=none`)."""
 TIGHT_METHODS: Final = {
     *("RegisterUser", "CreateSession", "RefreshSession", "VerifyEmail", "OpenEmailLink"),
     *("RequestPasswordReset", "ResetPassword"),

@@ -13,7 +13,7 @@ DOMAINS: Final = ("identity", "payments", "wallets", "notifications")
 # Handed to the servers as they are.
 PASSED_ON: Final = ("PAYMESH_LOG_LEVEL", "PAYMESH_OTLP_ENDPOINT")
 # PAYMESH_AUDIT_URLS is the command line's; whoever exported it for `paymesh audit` may still start a stack.
-KNOWN: Final = {"PAYMESH_DATA_DIR", "PAYMESH_AUDIT_URLS", *PASSED_ON}
+KNOWN: Final = {"PAYMESH_DATA_DIR", "PAYMESH_AUDIT_URLS", "PAYMESH_EDGE_LIMITS", *PASSED_ON}
 
 
 class StackRefused(Exception):

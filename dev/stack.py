@@ -361,7 +361,11 @@ def _envoy(stack: Stack) -> Part:
 
     def command() -> Sequence[str | Path]:
         settings = edge.EdgeSettings(
-            ports=stack.ports, run_dir=file.parent, mesh_dir=stack.mesh_dir("edge"), issuer=stack.edge_url
+            ports=stack.ports,
+            run_dir=file.parent,
+            mesh_dir=stack.mesh_dir("edge"),
+            issuer=stack.edge_url,
+            limits=edge.NO_LIMITS if os.environ.get("PAYMESH_EDGE_LIMITS") == "none" else edge.LIMITS,
         )
         file.write_text(edge.render(settings))
         return (binary, "-c", file, "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning")

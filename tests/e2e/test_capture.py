@@ -24,7 +24,6 @@ def minor(payment: dict[str, Any], *names: str) -> list[int]:
 
 
 def test_an_authorization_shows_its_window_and_is_captured_whole(shop: Shop) -> None:
-    before = shop.pending()
     payment = shop.authorized(1000)
     assert payment["state"] == "REQUIRES_CAPTURE"
     assert minor(payment, "capturable", "captured", "capture_pending") == [1000, 0, 0]
@@ -35,13 +34,12 @@ def test_an_authorization_shows_its_window_and_is_captured_whole(shop: Shop) -> 
     assert reason_of(shop.refund(payment["id"])) == "PAYMENT_STATE_INVALID"
     captured = shop.ok(shop.capture(payment["id"]))
     assert (captured["state"], *minor(captured, "capturable", "captured")) == ("SUCCEEDED", 0, 1000)
-    wait_for(lambda: shop.pending() == before + 960, "the ledger")
+    wait_for(lambda: shop.booked(payment["id"]) == 960, "the ledger")
     assert reason_of(shop.capture(payment["id"])) == "PAYMENT_STATE_INVALID"
     assert reason_of(shop.cancel(payment["id"])) == "PAYMENT_STATE_INVALID"
 
 
 def test_parts_cost_together_what_the_whole_costs(shop: Shop) -> None:
-    before = shop.pending()
     payment = shop.authorized(1000)
     part = shop.ok(shop.capture(payment["id"], 300))
     assert (part["state"], *minor(part, "capturable", "captured")) == ("PARTIALLY_CAPTURED", 700, 300)
@@ -52,7 +50,7 @@ def test_parts_cost_together_what_the_whole_costs(shop: Shop) -> None:
     assert (last["state"], *minor(last, "capturable", "captured")) == ("SUCCEEDED", 0, 1000)
     fees = [int(capture["fee"]["amount_minor"]) for capture in last["captures"]]
     assert sum(fees) == 40  # 1.5 % and 0.25 once
-    wait_for(lambda: shop.pending() == before + 960, "the ledger")
+    wait_for(lambda: shop.booked(payment["id"]) == 960, "the ledger")
     assert received(shop, payment["id"]) == 1000
     listed = shop.ok(shop.call("GET", f"/v1/payments/{payment['id']}/captures?page_size=2", token=shop.seller_token))
     assert len(listed["captures"]) == 2

@@ -11,6 +11,7 @@ from tests.support.stack import Shop, wait_for
 
 
 def test_a_purchase_and_a_refund_move_the_balances(shop: Shop) -> None:
+    shop.quiet()
     before = shop.pending()
     payment = shop.payment(2500)
     assert (payment["state"], payment["available_actions"]) == ("REQUIRES_PAYMENT_METHOD", ["confirm", "cancel"])
@@ -59,6 +60,7 @@ def test_a_refund_that_the_bank_returns_gives_the_money_back(shop: Shop) -> None
     shop.ok(shop.confirm(payment["id"]))
     refund = shop.ok(shop.refund(payment["id"], 700))
     rows = shop.platform.sql("payments", f"SELECT stripe_refund_id FROM refunds WHERE id = '{refund['id']}'")
+    shop.quiet()
     pending = shop.pending()
     shop.platform.sandbox(f"refunds/{rows[0][0]}/fail")
     path = f"/v1/refunds/{refund['id']}"
@@ -114,7 +116,7 @@ def test_what_is_public_answers_anybody(shop: Shop, path: str) -> None:
 
 
 def test_money_becomes_available_and_each_line_says_why(shop: Shop) -> None:
-    wait_for(lambda: all_booked(shop), "the ledger")
+    shop.quiet()
     payment = shop.payment(2000)
     shop.ok(shop.confirm(payment["id"]))
     capture = shop.read(payment["id"])["captures"][0]["id"]
@@ -140,8 +142,3 @@ def lines(shop: Shop, path: str) -> list[dict[str, Any]]:
     """Return lines of a balance."""
     found: list[dict[str, Any]] = shop.ok(shop.call("GET", path, token=shop.seller_token))["balance_transactions"]
     return found
-
-
-def all_booked(shop: Shop) -> bool:
-    """Tell whether nothing waits to be booked."""
-    return shop.platform.sql("payments", "SELECT count(*) FROM outbox") == [(0,)]

@@ -164,6 +164,21 @@ class Shop:
         body = {"stripe_payment_method_id": test_id}
         return self.ok(self.call("POST", "/v1/payment_methods", body, token=self.customer_token))
 
+    def quiet(self) -> None:
+        """Wait until nothing is on its way to the ledger any more."""
+        behind = "SELECT count(*) FROM claims c JOIN heads h USING (topic, partition) WHERE h.next_offset > c.committed"
+
+        def nothing_waits() -> bool:
+            waiting = self.platform.sql("payments", "SELECT count(*) FROM outbox")
+            return waiting == [(0,)] and self.platform.sql("eventlog", behind) == [(0,)]
+
+        wait_for(nothing_waits, "the ledger")
+
+    def booked(self, payment_id: str) -> int:
+        """Return what the ledger has of a payment's captures, without fees."""
+        statement = f"SELECT coalesce(sum(net_minor), 0) FROM lots WHERE payment_id = '{payment_id}'"
+        return int(self.platform.sql("wallets", statement)[0][0])
+
     def pending(self) -> int:
         """Return the merchant's pending balance in USD, minor units."""
         document = self.ok(self.call("GET", "/v1/balances", token=self.seller_token))

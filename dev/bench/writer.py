@@ -1,26 +1,23 @@
-"""`make bench`: what a transfer costs, as ratios in one run. Its figures are void unless the books hold afterwards.
-
-It measures the ledger's writer in one process against a durable Postgres: transfers per second and CPU per transfer at several
-numbers of callers, against the same number of single-row commits as the baseline.
-"""
+"""What a transfer costs the ledger's writer, in one process against a durable Postgres: transfers per second and CPU per transfer
+at several numbers of callers, over as many single-row commits."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import secrets
-import socket
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import text
 
+from dev.bench.load import verdict
+from dev.bench.platform import free_port
 from dev.paths import DOMAINS
 from dev.postgres import EmbeddedPostgres
 from servers.audit.invariants import WALLETS
@@ -77,8 +74,8 @@ async def measure(callers: int, one: Callable[[], Awaitable[None]]) -> Figure:
     return Figure(per_second=PER_RUN / seconds, cpu_us=(time.process_time() - cpu) / PER_RUN * 1e6)
 
 
-async def bench(url: str) -> bool:
-    """Measure and audit. Returns whether the books hold."""
+async def bench(url: str) -> dict[str, Any]:
+    """Measure and audit."""
     engine = engine_for(url, DatabaseOptions(application_name="bench", pool_size=8))
     db = Database(engine, domain="wallets", clock=CLOCK, sealer=Sealer(base64.b64encode(bytes(32)).decode()))
     owners = [new_id("mer", clock=CLOCK) for _ in range(100)]
@@ -100,36 +97,38 @@ async def bench(url: str) -> bool:
     async def post() -> None:
         await writer.post([transfer(clearing, secrets.choice(merchants))])
 
-    print(f"{'callers':>8} {'commits/s':>10} {'transfers/s':>12} {'ratio':>6} {'CPU us/transfer':>16}")
+    absolute: dict[str, Any] = {}
+    ratios = []
     for callers in CALLERS:
         alone = await measure(min(callers, 8), commit_alone)
         posted = await measure(callers, post)
-        ratio = posted.per_second / alone.per_second
-        print(f"{callers:>8} {alone.per_second:>10.0f} {posted.per_second:>12.0f} {ratio:>6.2f} {posted.cpu_us:>16.0f}")
+        ratios.append(posted.per_second / alone.per_second)
+        absolute[f"{callers} callers"] = {
+            "commits_per_second": round(alone.per_second),
+            "transfers_per_second": round(posted.per_second),
+            "ratio": round(ratios[-1], 2),
+            "cpu_us": round(posted.cpu_us),
+        }
     task.cancel()
     async with db.read() as conn:
         broken = [check.title for check in WALLETS if (await conn.execute(text(check.broken))).all()]
     await db.dispose()
-    print("audit: " + ("all hold" if not broken else f"BROKEN: {', '.join(broken)}; the figures are void"))
-    return not broken
+    result = verdict(
+        rounds=ratios[-1:], aim=3.0, must=2.0, absolute=absolute, cpu_us_per_op=posted.cpu_us, green=not broken
+    )
+    if broken:
+        print(f"BROKEN: {', '.join(broken)}")
+    return result
 
 
-def main() -> int:
+def run() -> dict[str, Any]:
     """Start a Postgres of its own, measure, stop it."""
-    with tempfile.TemporaryDirectory() as scratch, socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
+    with tempfile.TemporaryDirectory() as scratch:
         Path(scratch).chmod(0o755)
-        server = EmbeddedPostgres(Path(scratch) / "postgres", port=port, password="bench", durable=True)  # noqa: S106  # gone in a minute
+        server = EmbeddedPostgres(Path(scratch) / "postgres", port=free_port(), password="bench", durable=True)  # noqa: S106  # gone in a minute
         server.start()
         try:
             migrate(Plan(admin_url=server.url(), passwords=dict.fromkeys((*DOMAINS, "audit"), "bench")))
-            held = asyncio.run(bench(server.url("wallets", user="paymesh_wallets", password="bench")))  # noqa: S106  # as above
+            return asyncio.run(bench(server.url("wallets", user="paymesh_wallets", password="bench")))  # noqa: S106  # as above
         finally:
             server.stop()
-    return 0 if held else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
