@@ -1,4 +1,4 @@
-"""`paymesh audit` proves the books; `paymesh doctor` says whether the local stack is well."""
+"""`paymesh audit` proves the books; `paymesh doctor` says whether the local stack is well; `paymesh tour` buys something on it."""
 
 from __future__ import annotations
 
@@ -86,6 +86,25 @@ def doctor() -> None:
             gone += [] if alive else [name]
     print(f"edge {state['edge_url']}, logs {folder / 'logs'}")
     raise typer.Exit(1 if gone else 0)
+
+
+@app.command()
+def tour() -> None:
+    """Make one purchase on the local stack, each call shown as lines that work as they are pasted."""
+    import asyncio
+
+    from dev.tour import TourFailed
+    from dev.tour import tour as purchase
+
+    try:
+        state = state_of(default_folder())
+        asyncio.run(purchase(str(state["edge_url"]), Path(str(state["ca_file"]))))
+    except NoStack as refusal:
+        print(refusal, file=sys.stderr)
+        raise typer.Exit(2) from refusal
+    except TourFailed as failure:
+        print(f"the purchase failed: {failure}", file=sys.stderr)
+        raise typer.Exit(1) from failure
 
 
 def main() -> None:

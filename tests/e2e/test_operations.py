@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 
@@ -51,3 +54,21 @@ def test_guessing_one_accounts_password_is_slowed_down_and_told_how_long(shop: S
     reason, retry = refused.json()["details"]
     assert (reason["reason"], reason["metadata"]["limit"]) == ("RATE_LIMITED", "logins_of_account")
     assert 0 < float(retry["retry_delay"].rstrip("s")) <= 90
+
+
+def test_the_command_line_buys_something_and_says_what_runs(shop: Shop) -> None:
+    toured = shop.platform.cli("tour")
+    assert toured.returncode == 0, toured.stderr
+    assert toured.stdout.count("\ncurl ") >= 9
+    assert "pending 1937" in toured.stdout
+    told = shop.platform.cli("doctor").stdout
+    for part in ("identity", "payments", "wallets", "notifications", "envoy", "postgres", "valkey", "mail"):
+        assert part in told
+    absent = subprocess.run(
+        [str(Path(sys.executable).parent / "paymesh"), "tour"],
+        env={"PATH": os.environ["PATH"], "PAYMESH_DATA_DIR": "/nowhere"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (absent.returncode, "make up" in absent.stderr) == (2, True)

@@ -56,7 +56,11 @@ class Platform:
 
     def audit(self) -> subprocess.CompletedProcess[str]:
         """Run `paymesh audit`."""
-        command = [str(Path(sys.executable).parent / "paymesh"), "audit"]
+        return self.cli("audit")
+
+    def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of `paymesh`."""
+        command = [str(Path(sys.executable).parent / "paymesh"), *words]
         return subprocess.run(command, cwd=ROOT, env=self._env, capture_output=True, text=True, check=False)
 
     def arm(self, point: str) -> Path:
