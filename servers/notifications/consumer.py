@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import timedelta
 from functools import partial
 from typing import Final
 
@@ -25,6 +26,7 @@ _OF_USER: Final = {
     "user.password_reset_requested": EmailKind.RESET_PASSWORD,
     "user.password_changed": EmailKind.PASSWORD_CHANGED,
 }
+WRITE_WITHIN: Final = timedelta(days=1)
 _TIME: Final = "%-d %B %Y, %H:%M UTC"
 
 
@@ -36,7 +38,14 @@ def handlers(deps: Deps) -> dict[str, Handler]:
     table["payment.succeeded"] = partial(_receipt, deps)
     table["refund.succeeded"] = partial(_refund, deps, EmailKind.REFUND)
     table["refund.failed"] = partial(_refund, deps, EmailKind.REFUND_FAILED)
-    return table
+    return {kind: partial(_timely, deps, handler) for kind, handler in table.items()}
+
+
+async def _timely(deps: Deps, handler: Handler, uow: UnitOfWork, delivered: Delivered) -> None:
+    """Write about what has just happened only: whoever starts to read the log from its beginning must not write to everybody
+    about everything once more."""
+    if deps.clock.now() - delivered.record.occur_time <= WRITE_WITHIN:
+        await handler(uow, delivered)
 
 
 async def _user(deps: Deps, kind: EmailKind, uow: UnitOfWork, delivered: Delivered) -> None:
