@@ -31,6 +31,8 @@ def test_each_test_card_is_found_however_it_is_written(card: object) -> None:
         "2026-11-24T12:00:00.123456Z",
         "0000000000000000",
         "x4242424242424242",
+        "3f2a4242-4242-4242-4242-42424242aaaa",
+        "42424242-4242-4242-8aaa-aaaaaaaaaaaa",
     ],
 )
 def test_what_is_no_card_number_passes(text: str) -> None:
@@ -43,6 +45,12 @@ def test_every_number_that_a_card_could_have_is_found(rest: int, first: str) -> 
     doubled = [int(d) * 2 - 9 if int(d) > 4 else int(d) * 2 for d in digits[::-2]]
     check = -(sum(doubled) + sum(int(d) for d in digits[-2::-2])) % 10
     assert holds_card_number(f"{digits}{check}")
+
+
+@given(st.uuids())
+def test_no_request_id_is_mistaken_for_a_card(identifier: object) -> None:
+    assert not holds_card_number(str(identifier))
+    assert not holds_card_number(f"confirm-{identifier}")
 
 
 def test_fields_are_named_and_passwords_are_left_alone() -> None:
