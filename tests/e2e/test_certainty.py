@@ -160,7 +160,10 @@ EVENTS = [name for name in crashpoints.declared() if name.split(".")[0] in ("rel
 
 
 def test_every_crash_point_is_tried() -> None:
-    assert sorted(CONFIRM + REFUND + OPERATIONS + EVENTS) == sorted(crashpoints.declared())
+    here = [
+        name for name in crashpoints.declared() if not name.startswith("notifications.")
+    ]  # tests/e2e/test_accounts.py
+    assert sorted(CONFIRM + REFUND + OPERATIONS + EVENTS) == sorted(here)
     assert len(CONFIRM) >= 4
     assert len(EVENTS) >= 5
 
