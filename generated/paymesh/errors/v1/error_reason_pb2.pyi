@@ -92,6 +92,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION, 400. The card does not allow several captures: capture all, or set `final`. Metadata: `payment_id`."""
     CAPTURE_EXCEEDS_AVAILABLE: _ErrorReason.ValueType  # 52
     """FAILED_PRECONDITION, 400. More than what is authorized and not yet captured. Metadata: `capturable_minor`, `currency`."""
+    SETUP_INTENT_STATE_INVALID: _ErrorReason.ValueType  # 53
+    """FAILED_PRECONDITION, 400. The setup intent's state does not allow the verb. Metadata: `setup_intent_id`, `state`."""
+    MANDATE_STATE_INVALID: _ErrorReason.ValueType  # 54
+    """FAILED_PRECONDITION, 400. The mandate's state does not allow the verb. Metadata: `mandate_id`, `state`."""
+    WALLET_STATE_INVALID: _ErrorReason.ValueType  # 55
+    """FAILED_PRECONDITION, 400. The wallet's state does not allow the verb. Metadata: `wallet_id`, `state`."""
+    TOP_UP_STATE_INVALID: _ErrorReason.ValueType  # 56
+    """FAILED_PRECONDITION, 400. The top-up's state does not allow the verb. Metadata: `top_up_id`, `state`."""
     RATE_LIMITED: _ErrorReason.ValueType  # 60
     """RESOURCE_EXHAUSTED, 429. Too many requests; `google.rpc.RetryInfo` says when to ask again."""
     OVERLOADED: _ErrorReason.ValueType  # 61
@@ -180,6 +188,14 @@ MULTICAPTURE_UNAVAILABLE: ErrorReason.ValueType  # 51
 """FAILED_PRECONDITION, 400. The card does not allow several captures: capture all, or set `final`. Metadata: `payment_id`."""
 CAPTURE_EXCEEDS_AVAILABLE: ErrorReason.ValueType  # 52
 """FAILED_PRECONDITION, 400. More than what is authorized and not yet captured. Metadata: `capturable_minor`, `currency`."""
+SETUP_INTENT_STATE_INVALID: ErrorReason.ValueType  # 53
+"""FAILED_PRECONDITION, 400. The setup intent's state does not allow the verb. Metadata: `setup_intent_id`, `state`."""
+MANDATE_STATE_INVALID: ErrorReason.ValueType  # 54
+"""FAILED_PRECONDITION, 400. The mandate's state does not allow the verb. Metadata: `mandate_id`, `state`."""
+WALLET_STATE_INVALID: ErrorReason.ValueType  # 55
+"""FAILED_PRECONDITION, 400. The wallet's state does not allow the verb. Metadata: `wallet_id`, `state`."""
+TOP_UP_STATE_INVALID: ErrorReason.ValueType  # 56
+"""FAILED_PRECONDITION, 400. The top-up's state does not allow the verb. Metadata: `top_up_id`, `state`."""
 RATE_LIMITED: ErrorReason.ValueType  # 60
 """RESOURCE_EXHAUSTED, 429. Too many requests; `google.rpc.RetryInfo` says when to ask again."""
 OVERLOADED: ErrorReason.ValueType  # 61

@@ -20,8 +20,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class PaymentEvent(_message.Message):
-    """One record of topic `paymesh.payments.v1`. Key: the id of the payment, also for its refunds; of the payment method for
-    `payment_method.*`. Its CloudEvents headers repeat `event_id`, `type` and `subject`.
+    """One record of topic `paymesh.payments.v1`. Key: the id of the payment, also for its refunds; of the resource itself for
+    `payment_method.*`, `setup_intent.*` and `mandate.*`. Its CloudEvents headers repeat `event_id`, `type` and `subject`.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -35,6 +35,8 @@ class PaymentEvent(_message.Message):
     PAYMENT_FIELD_NUMBER: _builtins.int
     REFUND_FIELD_NUMBER: _builtins.int
     PAYMENT_METHOD_FIELD_NUMBER: _builtins.int
+    SETUP_INTENT_FIELD_NUMBER: _builtins.int
+    MANDATE_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """The id, `evt_…`, by which consumers recognise a repeat."""
     type: _builtins.str
@@ -61,6 +63,14 @@ class PaymentEvent(_message.Message):
     def payment_method(self) -> _payments_pb2.PaymentMethod:
         """Of `payment_method.*`."""
 
+    @_builtins.property
+    def setup_intent(self) -> _payments_pb2.SetupIntent:
+        """Of `setup_intent.*`, without its `client_secret`."""
+
+    @_builtins.property
+    def mandate(self) -> _payments_pb2.Mandate:
+        """Of `mandate.*`."""
+
     def __init__(
         self,
         *,
@@ -73,12 +83,14 @@ class PaymentEvent(_message.Message):
         payment: _payments_pb2.Payment | None = ...,
         refund: _payments_pb2.Refund | None = ...,
         payment_method: _payments_pb2.PaymentMethod | None = ...,
+        setup_intent: _payments_pb2.SetupIntent | None = ...,
+        mandate: _payments_pb2.Mandate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["occur_time", b"occur_time", "payment", b"payment", "payment_method", b"payment_method", "refund", b"refund", "snapshot", b"snapshot"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mandate", b"mandate", "occur_time", b"occur_time", "payment", b"payment", "payment_method", b"payment_method", "refund", b"refund", "setup_intent", b"setup_intent", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "event_id", b"event_id", "occur_time", b"occur_time", "payment", b"payment", "payment_method", b"payment_method", "refund", b"refund", "snapshot", b"snapshot", "subject", b"subject", "type", b"type", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "event_id", b"event_id", "mandate", b"mandate", "occur_time", b"occur_time", "payment", b"payment", "payment_method", b"payment_method", "refund", b"refund", "setup_intent", b"setup_intent", "snapshot", b"snapshot", "subject", b"subject", "type", b"type", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_snapshot: _TypeAlias = _typing.Literal["payment", "refund", "payment_method"]  # noqa: Y015
+    _WhichOneofReturnType_snapshot: _TypeAlias = _typing.Literal["payment", "refund", "payment_method", "setup_intent", "mandate"]  # noqa: Y015
     _WhichOneofArgType_snapshot: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_snapshot) -> _WhichOneofReturnType_snapshot | None: ...
 

@@ -193,6 +193,29 @@ class Payment(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Purpose:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _PurposeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Payment._Purpose.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        PURPOSE_UNSPECIFIED: Payment._Purpose.ValueType  # 0
+        """Never returned."""
+        SALE: Payment._Purpose.ValueType  # 1
+        """A merchant sells something."""
+        TOP_UP: Payment._Purpose.ValueType  # 2
+        """A user adds money to a wallet."""
+
+    class Purpose(_Purpose, metaclass=_PurposeEnumTypeWrapper):
+        """What a payment is for."""
+
+    PURPOSE_UNSPECIFIED: Payment.Purpose.ValueType  # 0
+    """Never returned."""
+    SALE: Payment.Purpose.ValueType  # 1
+    """A merchant sells something."""
+    TOP_UP: Payment.Purpose.ValueType  # 2
+    """A user adds money to a wallet."""
+
     class _State:
         ValueType = _typing.NewType("ValueType", _builtins.int)
         V: _TypeAlias = ValueType  # noqa: Y015
@@ -348,6 +371,11 @@ class Payment(_message.Message):
     MULTICAPTURE_AVAILABLE_FIELD_NUMBER: _builtins.int
     CAPTURE_BEFORE_TIME_FIELD_NUMBER: _builtins.int
     CANCELLATION_REASON_FIELD_NUMBER: _builtins.int
+    CLIENT_SECRET_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    TOP_UP_ID_FIELD_NUMBER: _builtins.int
+    PAYMENT_METHOD_ID_FIELD_NUMBER: _builtins.int
+    STATEMENT_DESCRIPTOR_SUFFIX_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id, `pay_…`."""
     resource_version: _builtins.int
@@ -357,7 +385,7 @@ class Payment(_message.Message):
     merchant_id: _builtins.str
     """The merchant that is paid."""
     customer_id: _builtins.str
-    """The user who pays."""
+    """The user who pays; empty where anybody with the `client_secret` may."""
     state: Global___Payment.State.ValueType
     """Where the payment stands. Values may be added."""
     certainty: Global___Certainty.ValueType
@@ -372,6 +400,16 @@ class Payment(_message.Message):
     """Whether the card allows several captures; false before the authorization."""
     cancellation_reason: Global___Payment.CancellationReason.ValueType
     """Why it was canceled; CANCELLATION_REASON_UNSPECIFIED unless it was."""
+    client_secret: _builtins.str
+    """With a publishable key, what lets a shopper confirm this payment; shown to the merchant only. Whoever has it can pay."""
+    purpose: Global___Payment.Purpose.ValueType
+    """What it is for."""
+    top_up_id: _builtins.str
+    """The top-up that it pays for; with purpose TOP_UP only."""
+    payment_method_id: _builtins.str
+    """The saved card that it was created with; empty where none was chosen."""
+    statement_descriptor_suffix: _builtins.str
+    """What is added to the merchant's name on the cardholder's statement."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the payment was created."""
@@ -457,10 +495,15 @@ class Payment(_message.Message):
         multicapture_available: _builtins.bool = ...,
         capture_before_time: _timestamp_pb2.Timestamp | None = ...,
         cancellation_reason: Global___Payment.CancellationReason.ValueType = ...,
+        client_secret: _builtins.str = ...,
+        purpose: Global___Payment.Purpose.ValueType = ...,
+        top_up_id: _builtins.str = ...,
+        payment_method_id: _builtins.str = ...,
+        statement_descriptor_suffix: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "amount_capturable", b"amount_capturable", "amount_capture_pending", b"amount_capture_pending", "amount_captured", b"amount_captured", "amount_refund_pending", b"amount_refund_pending", "amount_refunded", b"amount_refunded", "capture_before_time", b"capture_before_time", "create_time", b"create_time", "latest_attempt", b"latest_attempt", "next_action", b"next_action", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "amount_capturable", b"amount_capturable", "amount_capture_pending", b"amount_capture_pending", "amount_captured", b"amount_captured", "amount_refund_pending", b"amount_refund_pending", "amount_refunded", b"amount_refunded", "available_actions", b"available_actions", "cancellation_reason", b"cancellation_reason", "capture_before_time", b"capture_before_time", "capture_method", b"capture_method", "captures", b"captures", "certainty", b"certainty", "create_time", b"create_time", "customer_id", b"customer_id", "description", b"description", "etag", b"etag", "id", b"id", "latest_attempt", b"latest_attempt", "livemode", b"livemode", "merchant_id", b"merchant_id", "metadata", b"metadata", "multicapture_available", b"multicapture_available", "next_action", b"next_action", "resource_version", b"resource_version", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "amount_capturable", b"amount_capturable", "amount_capture_pending", b"amount_capture_pending", "amount_captured", b"amount_captured", "amount_refund_pending", b"amount_refund_pending", "amount_refunded", b"amount_refunded", "available_actions", b"available_actions", "cancellation_reason", b"cancellation_reason", "capture_before_time", b"capture_before_time", "capture_method", b"capture_method", "captures", b"captures", "certainty", b"certainty", "client_secret", b"client_secret", "create_time", b"create_time", "customer_id", b"customer_id", "description", b"description", "etag", b"etag", "id", b"id", "latest_attempt", b"latest_attempt", "livemode", b"livemode", "merchant_id", b"merchant_id", "metadata", b"metadata", "multicapture_available", b"multicapture_available", "next_action", b"next_action", "payment_method_id", b"payment_method_id", "purpose", b"purpose", "resource_version", b"resource_version", "state", b"state", "statement_descriptor_suffix", b"statement_descriptor_suffix", "top_up_id", b"top_up_id", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -472,17 +515,52 @@ class NextAction(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Type:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _TypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[NextAction._Type.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        TYPE_UNSPECIFIED: NextAction._Type.ValueType  # 0
+        """Never returned."""
+        REDIRECT: NextAction._Type.ValueType  # 1
+        """Send the cardholder to `redirect_url`; they come back to `return_url`."""
+        STRIPE_SDK: NextAction._Type.ValueType  # 2
+        """Have Stripe's SDK handle it, with `stripe_client_secret`."""
+
+    class Type(_Type, metaclass=_TypeEnumTypeWrapper):
+        """What to do."""
+
+    TYPE_UNSPECIFIED: NextAction.Type.ValueType  # 0
+    """Never returned."""
+    REDIRECT: NextAction.Type.ValueType  # 1
+    """Send the cardholder to `redirect_url`; they come back to `return_url`."""
+    STRIPE_SDK: NextAction.Type.ValueType  # 2
+    """Have Stripe's SDK handle it, with `stripe_client_secret`."""
+
     REDIRECT_URL_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    STRIPE_CLIENT_SECRET_FIELD_NUMBER: _builtins.int
+    STRIPE_PUBLISHABLE_KEY_FIELD_NUMBER: _builtins.int
     redirect_url: _builtins.str
-    """Where to send the cardholder."""
+    """Where to send the cardholder; with REDIRECT."""
+    type: Global___NextAction.Type.ValueType
+    """What to do."""
+    stripe_client_secret: _builtins.str
+    """What Stripe's own SDK needs; with STRIPE_SDK."""
+    stripe_publishable_key: _builtins.str
+    """The platform's publishable key at Stripe; with STRIPE_SDK."""
     def __init__(
         self,
         *,
         redirect_url: _builtins.str = ...,
+        type: Global___NextAction.Type.ValueType = ...,
+        stripe_client_secret: _builtins.str = ...,
+        stripe_publishable_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["redirect_url", b"redirect_url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["redirect_url", b"redirect_url", "stripe_client_secret", b"stripe_client_secret", "stripe_publishable_key", b"stripe_publishable_key", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -552,14 +630,20 @@ class Attempt(_message.Message):
     PAYMENT_METHOD_ID_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     DECLINE_FIELD_NUMBER: _builtins.int
+    WALLET_ID_FIELD_NUMBER: _builtins.int
+    OFF_SESSION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id, `att_…`; also the idempotency key that Stripe gets."""
     payment_id: _builtins.str
     """The payment that it confirms."""
     payment_method_id: _builtins.str
-    """The payment method that it used."""
+    """The saved card that it used; empty for a wallet and for a card that was not saved."""
     state: Global___Attempt.State.ValueType
     """Where it stands."""
+    wallet_id: _builtins.str
+    """The wallet that it used; empty for a card."""
+    off_session: _builtins.bool
+    """Whether the merchant charged a saved card while the customer was away."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
@@ -582,10 +666,12 @@ class Attempt(_message.Message):
         payment_method_id: _builtins.str = ...,
         state: Global___Attempt.State.ValueType = ...,
         decline: Global___Decline | None = ...,
+        wallet_id: _builtins.str = ...,
+        off_session: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "decline", b"decline", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "decline", b"decline", "id", b"id", "payment_id", b"payment_id", "payment_method_id", b"payment_method_id", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "decline", b"decline", "id", b"id", "off_session", b"off_session", "payment_id", b"payment_id", "payment_method_id", b"payment_method_id", "state", b"state", "update_time", b"update_time", "wallet_id", b"wallet_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1008,14 +1094,31 @@ class CreatePaymentRequest(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     CAPTURE_METHOD_FIELD_NUMBER: _builtins.int
+    PAYMENT_METHOD_ID_FIELD_NUMBER: _builtins.int
+    CONFIRM_FIELD_NUMBER: _builtins.int
+    OFF_SESSION_FIELD_NUMBER: _builtins.int
+    STATEMENT_DESCRIPTOR_SUFFIX_FIELD_NUMBER: _builtins.int
+    RETURN_URL_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
-    """The user who shall pay."""
+    """The user who shall pay. Without one, whoever has the `client_secret` pays, and needs no login."""
     description: _builtins.str
     """The merchant's words for it, shown to the customer."""
     request_id: _builtins.str
     """Makes a repeat safe: a UUID, the same for every try of one request."""
     capture_method: Global___Payment.CaptureMethod.ValueType
     """Whether to take the money with the confirm, which is the default, or later."""
+    payment_method_id: _builtins.str
+    """A saved card of the customer that the merchant holds a mandate for."""
+    confirm: _builtins.bool
+    """Charge `payment_method_id` at once."""
+    off_session: _builtins.bool
+    """The customer is not there to authenticate; needs an OFF_SESSION mandate."""
+    statement_descriptor_suffix: _builtins.str
+    """What is added to the merchant's name on the cardholder's statement (Stripe's rules: letters, digits, spaces and `-.&`, with a
+    letter among them).
+    """
+    return_url: _builtins.str
+    """Where the cardholder goes after authenticating; one of the merchant's `return_url_origins`."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """The sum: at least 1 minor unit."""
@@ -1033,10 +1136,15 @@ class CreatePaymentRequest(_message.Message):
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         request_id: _builtins.str = ...,
         capture_method: Global___Payment.CaptureMethod.ValueType = ...,
+        payment_method_id: _builtins.str = ...,
+        confirm: _builtins.bool = ...,
+        off_session: _builtins.bool = ...,
+        statement_descriptor_suffix: _builtins.str = ...,
+        return_url: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "capture_method", b"capture_method", "customer_id", b"customer_id", "description", b"description", "metadata", b"metadata", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "capture_method", b"capture_method", "confirm", b"confirm", "customer_id", b"customer_id", "description", b"description", "metadata", b"metadata", "off_session", b"off_session", "payment_method_id", b"payment_method_id", "request_id", b"request_id", "return_url", b"return_url", "statement_descriptor_suffix", b"statement_descriptor_suffix"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1049,8 +1157,34 @@ class GetPaymentRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    CLIENT_SECRET_FIELD_NUMBER: _builtins.int
     payment_id: _builtins.str
     """The payment to return."""
+    client_secret: _builtins.str
+    """The payment's secret; needed with a publishable key."""
+    def __init__(
+        self,
+        *,
+        payment_id: _builtins.str = ...,
+        client_secret: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_secret", b"client_secret", "payment_id", b"payment_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPaymentRequest: _TypeAlias = GetPaymentRequest  # noqa: Y015
+
+@_typing.final
+class ReturnPaymentRequest(_message.Message):
+    """The request of ReturnPayment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    payment_id: _builtins.str
+    """The payment that the cardholder authenticated for."""
     def __init__(
         self,
         *,
@@ -1062,7 +1196,7 @@ class GetPaymentRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetPaymentRequest: _TypeAlias = GetPaymentRequest  # noqa: Y015
+Global___ReturnPaymentRequest: _TypeAlias = ReturnPaymentRequest  # noqa: Y015
 
 @_typing.final
 class ListPaymentsRequest(_message.Message):
@@ -1143,22 +1277,46 @@ class ConfirmPaymentRequest(_message.Message):
     PAYMENT_ID_FIELD_NUMBER: _builtins.int
     PAYMENT_METHOD_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    WALLET_ID_FIELD_NUMBER: _builtins.int
+    STRIPE_PAYMENT_METHOD_ID_FIELD_NUMBER: _builtins.int
+    RETURN_URL_FIELD_NUMBER: _builtins.int
+    CLIENT_SECRET_FIELD_NUMBER: _builtins.int
+    SETUP_FUTURE_USAGE_FIELD_NUMBER: _builtins.int
+    OFF_SESSION_FIELD_NUMBER: _builtins.int
     payment_id: _builtins.str
     """The payment to confirm."""
     payment_method_id: _builtins.str
-    """The saved card to pay with, one of the customer."""
+    """The saved card to pay with: the customer's own, or for a merchant one that it holds a mandate for."""
     request_id: _builtins.str
     """Makes a repeat safe: a UUID, the same for every try of one request."""
+    wallet_id: _builtins.str
+    """The customer's wallet to pay with."""
+    stripe_payment_method_id: _builtins.str
+    """A card that is not saved: Stripe's id of it, made by Stripe's own page or SDK."""
+    return_url: _builtins.str
+    """Where the cardholder goes after authenticating; one of the merchant's `return_url_origins`."""
+    client_secret: _builtins.str
+    """The payment's secret; needed with a publishable key, and where the payment has no customer."""
+    setup_future_usage: Global___Mandate.Usage.ValueType
+    """Save the card and give the merchant a mandate for this use of it; the payment must have a customer."""
+    off_session: _builtins.bool
+    """The customer is not there to authenticate; for merchants, with an OFF_SESSION mandate."""
     def __init__(
         self,
         *,
         payment_id: _builtins.str = ...,
         payment_method_id: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        wallet_id: _builtins.str = ...,
+        stripe_payment_method_id: _builtins.str = ...,
+        return_url: _builtins.str = ...,
+        client_secret: _builtins.str = ...,
+        setup_future_usage: Global___Mandate.Usage.ValueType = ...,
+        off_session: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["payment_id", b"payment_id", "payment_method_id", b"payment_method_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_secret", b"client_secret", "off_session", b"off_session", "payment_id", b"payment_id", "payment_method_id", b"payment_method_id", "request_id", b"request_id", "return_url", b"return_url", "setup_future_usage", b"setup_future_usage", "stripe_payment_method_id", b"stripe_payment_method_id", "wallet_id", b"wallet_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1643,3 +1801,541 @@ class DetachPaymentMethodRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DetachPaymentMethodRequest: _TypeAlias = DetachPaymentMethodRequest  # noqa: Y015
+
+@_typing.final
+class SetupIntent(_message.Message):
+    """A card that is being saved with its issuer's consent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[SetupIntent._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: SetupIntent._State.ValueType  # 0
+        """Never returned."""
+        REQUIRES_PAYMENT_METHOD: SetupIntent._State.ValueType  # 1
+        """It waits for a card; also after a decline."""
+        PROCESSING: SetupIntent._State.ValueType  # 2
+        """A confirm is under way, or its outcome is not known."""
+        REQUIRES_ACTION: SetupIntent._State.ValueType  # 3
+        """The cardholder must authenticate."""
+        SUCCEEDED: SetupIntent._State.ValueType  # 4
+        """The card is saved."""
+        CANCELED: SetupIntent._State.ValueType  # 5
+        """It was canceled at Stripe; nothing was saved."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """The states of a setup intent."""
+
+    STATE_UNSPECIFIED: SetupIntent.State.ValueType  # 0
+    """Never returned."""
+    REQUIRES_PAYMENT_METHOD: SetupIntent.State.ValueType  # 1
+    """It waits for a card; also after a decline."""
+    PROCESSING: SetupIntent.State.ValueType  # 2
+    """A confirm is under way, or its outcome is not known."""
+    REQUIRES_ACTION: SetupIntent.State.ValueType  # 3
+    """The cardholder must authenticate."""
+    SUCCEEDED: SetupIntent.State.ValueType  # 4
+    """The card is saved."""
+    CANCELED: SetupIntent.State.ValueType  # 5
+    """It was canceled at Stripe; nothing was saved."""
+
+    ID_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    RESOURCE_VERSION_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    MERCHANT_ID_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CERTAINTY_FIELD_NUMBER: _builtins.int
+    PAYMENT_METHOD_ID_FIELD_NUMBER: _builtins.int
+    MANDATE_ID_FIELD_NUMBER: _builtins.int
+    NEXT_ACTION_FIELD_NUMBER: _builtins.int
+    LAST_DECLINE_FIELD_NUMBER: _builtins.int
+    CLIENT_SECRET_FIELD_NUMBER: _builtins.int
+    AVAILABLE_ACTIONS_FIELD_NUMBER: _builtins.int
+    LIVEMODE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The id, `seti_…`."""
+    resource_version: _builtins.int
+    """Raised by one with each change."""
+    etag: _builtins.str
+    """Identifies this version; give it back to change only what you have seen."""
+    customer_id: _builtins.str
+    """The user whose card it will be."""
+    merchant_id: _builtins.str
+    """The merchant that gets a mandate; empty where a user saves a card for themselves."""
+    usage: Global___Mandate.Usage.ValueType
+    """What the card is saved for."""
+    state: Global___SetupIntent.State.ValueType
+    """Where it stands. Values may be added."""
+    certainty: Global___Certainty.ValueType
+    """UNKNOWN while a call to Stripe has no certain outcome yet."""
+    payment_method_id: _builtins.str
+    """The saved card; in SUCCEEDED only."""
+    mandate_id: _builtins.str
+    """The mandate that was given; in SUCCEEDED only, and only to a merchant."""
+    client_secret: _builtins.str
+    """With a publishable key, what lets a shopper confirm it; shown to whoever created it only."""
+    livemode: _builtins.bool
+    """False where Stripe runs in test mode."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was created."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last changed."""
+
+    @_builtins.property
+    def next_action(self) -> Global___NextAction:
+        """What the next step needs, in REQUIRES_ACTION only."""
+
+    @_builtins.property
+    def last_decline(self) -> Global___Decline:
+        """Why the last confirm was declined; unset where none was."""
+
+    @_builtins.property
+    def available_actions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The verbs that the present state allows."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        resource_version: _builtins.int = ...,
+        etag: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        merchant_id: _builtins.str = ...,
+        usage: Global___Mandate.Usage.ValueType = ...,
+        state: Global___SetupIntent.State.ValueType = ...,
+        certainty: Global___Certainty.ValueType = ...,
+        payment_method_id: _builtins.str = ...,
+        mandate_id: _builtins.str = ...,
+        next_action: Global___NextAction | None = ...,
+        last_decline: Global___Decline | None = ...,
+        client_secret: _builtins.str = ...,
+        available_actions: _abc.Iterable[_builtins.str] | None = ...,
+        livemode: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "last_decline", b"last_decline", "next_action", b"next_action", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_actions", b"available_actions", "certainty", b"certainty", "client_secret", b"client_secret", "create_time", b"create_time", "customer_id", b"customer_id", "etag", b"etag", "id", b"id", "last_decline", b"last_decline", "livemode", b"livemode", "mandate_id", b"mandate_id", "merchant_id", b"merchant_id", "next_action", b"next_action", "payment_method_id", b"payment_method_id", "resource_version", b"resource_version", "state", b"state", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetupIntent: _TypeAlias = SetupIntent  # noqa: Y015
+
+@_typing.final
+class Mandate(_message.Message):
+    """A user's permission for one merchant to use one saved card."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Usage:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _UsageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Mandate._Usage.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        USAGE_UNSPECIFIED: Mandate._Usage.ValueType  # 0
+        """In a request: nothing is saved, or OFF_SESSION for a merchant's setup intent."""
+        ON_SESSION: Mandate._Usage.ValueType  # 1
+        """While the customer is there."""
+        OFF_SESSION: Mandate._Usage.ValueType  # 2
+        """Also while the customer is away."""
+
+    class Usage(_Usage, metaclass=_UsageEnumTypeWrapper):
+        """What a mandate permits."""
+
+    USAGE_UNSPECIFIED: Mandate.Usage.ValueType  # 0
+    """In a request: nothing is saved, or OFF_SESSION for a merchant's setup intent."""
+    ON_SESSION: Mandate.Usage.ValueType  # 1
+    """While the customer is there."""
+    OFF_SESSION: Mandate.Usage.ValueType  # 2
+    """Also while the customer is away."""
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Mandate._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Mandate._State.ValueType  # 0
+        """Never returned."""
+        ACTIVE: Mandate._State.ValueType  # 1
+        """The merchant may use the card."""
+        REVOKED: Mandate._State.ValueType  # 2
+        """It was taken back, or the card was removed."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """The states of a mandate."""
+
+    STATE_UNSPECIFIED: Mandate.State.ValueType  # 0
+    """Never returned."""
+    ACTIVE: Mandate.State.ValueType  # 1
+    """The merchant may use the card."""
+    REVOKED: Mandate.State.ValueType  # 2
+    """It was taken back, or the card was removed."""
+
+    ID_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    RESOURCE_VERSION_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    MERCHANT_ID_FIELD_NUMBER: _builtins.int
+    PAYMENT_METHOD_ID_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REVOKE_TIME_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The id, `man_…`."""
+    resource_version: _builtins.int
+    """Raised by one with each change."""
+    etag: _builtins.str
+    """Identifies this version."""
+    customer_id: _builtins.str
+    """The user who gave it."""
+    merchant_id: _builtins.str
+    """The merchant that may use the card."""
+    payment_method_id: _builtins.str
+    """The card."""
+    usage: Global___Mandate.Usage.ValueType
+    """What it permits."""
+    state: Global___Mandate.State.ValueType
+    """Where it stands."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was given."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last changed."""
+
+    @_builtins.property
+    def revoke_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was revoked; unset unless it was."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        resource_version: _builtins.int = ...,
+        etag: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        merchant_id: _builtins.str = ...,
+        payment_method_id: _builtins.str = ...,
+        usage: Global___Mandate.Usage.ValueType = ...,
+        state: Global___Mandate.State.ValueType = ...,
+        revoke_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "revoke_time", b"revoke_time", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "customer_id", b"customer_id", "etag", b"etag", "id", b"id", "merchant_id", b"merchant_id", "payment_method_id", b"payment_method_id", "resource_version", b"resource_version", "revoke_time", b"revoke_time", "state", b"state", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Mandate: _TypeAlias = Mandate  # noqa: Y015
+
+@_typing.final
+class PaymentSettings(_message.Message):
+    """A merchant's settings for payments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MERCHANT_ID_FIELD_NUMBER: _builtins.int
+    RETURN_URL_ORIGINS_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    merchant_id: _builtins.str
+    """The merchant."""
+    etag: _builtins.str
+    """Identifies this version; give it back to change only what you have seen."""
+    @_builtins.property
+    def return_url_origins(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where cardholders may be sent back to: origins such as "https://shop.example". Local ones are allowed besides while Paymesh
+        itself runs locally.
+        """
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last changed; unset where it never was."""
+
+    def __init__(
+        self,
+        *,
+        merchant_id: _builtins.str = ...,
+        return_url_origins: _abc.Iterable[_builtins.str] | None = ...,
+        etag: _builtins.str = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "merchant_id", b"merchant_id", "return_url_origins", b"return_url_origins", "update_time", b"update_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PaymentSettings: _TypeAlias = PaymentSettings  # noqa: Y015
+
+@_typing.final
+class CreateSetupIntentRequest(_message.Message):
+    """The request of CreateSetupIntent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """The user whose card shall be saved: needed from a merchant, and empty from a user, who saves their own."""
+    usage: Global___Mandate.Usage.ValueType
+    """What the card is saved for; OFF_SESSION unless said."""
+    request_id: _builtins.str
+    """Makes a repeat safe: a UUID, the same for every try of one request."""
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        usage: Global___Mandate.Usage.ValueType = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "request_id", b"request_id", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateSetupIntentRequest: _TypeAlias = CreateSetupIntentRequest  # noqa: Y015
+
+@_typing.final
+class GetSetupIntentRequest(_message.Message):
+    """The request of GetSetupIntent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SETUP_INTENT_ID_FIELD_NUMBER: _builtins.int
+    CLIENT_SECRET_FIELD_NUMBER: _builtins.int
+    setup_intent_id: _builtins.str
+    """The setup intent to return."""
+    client_secret: _builtins.str
+    """Its secret; needed with a publishable key."""
+    def __init__(
+        self,
+        *,
+        setup_intent_id: _builtins.str = ...,
+        client_secret: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_secret", b"client_secret", "setup_intent_id", b"setup_intent_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSetupIntentRequest: _TypeAlias = GetSetupIntentRequest  # noqa: Y015
+
+@_typing.final
+class ConfirmSetupIntentRequest(_message.Message):
+    """The request of ConfirmSetupIntent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SETUP_INTENT_ID_FIELD_NUMBER: _builtins.int
+    STRIPE_PAYMENT_METHOD_ID_FIELD_NUMBER: _builtins.int
+    RETURN_URL_FIELD_NUMBER: _builtins.int
+    CLIENT_SECRET_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    setup_intent_id: _builtins.str
+    """The setup intent to confirm."""
+    stripe_payment_method_id: _builtins.str
+    """The card: Stripe's id of it, made by Stripe's own page or SDK."""
+    return_url: _builtins.str
+    """Where the cardholder goes after authenticating; one of the merchant's `return_url_origins`."""
+    client_secret: _builtins.str
+    """Its secret; needed with a publishable key."""
+    request_id: _builtins.str
+    """Makes a repeat safe: a UUID, the same for every try of one request."""
+    def __init__(
+        self,
+        *,
+        setup_intent_id: _builtins.str = ...,
+        stripe_payment_method_id: _builtins.str = ...,
+        return_url: _builtins.str = ...,
+        client_secret: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_secret", b"client_secret", "request_id", b"request_id", "return_url", b"return_url", "setup_intent_id", b"setup_intent_id", "stripe_payment_method_id", b"stripe_payment_method_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmSetupIntentRequest: _TypeAlias = ConfirmSetupIntentRequest  # noqa: Y015
+
+@_typing.final
+class ReturnSetupIntentRequest(_message.Message):
+    """The request of ReturnSetupIntent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SETUP_INTENT_ID_FIELD_NUMBER: _builtins.int
+    setup_intent_id: _builtins.str
+    """The setup intent that the cardholder authenticated for."""
+    def __init__(
+        self,
+        *,
+        setup_intent_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["setup_intent_id", b"setup_intent_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReturnSetupIntentRequest: _TypeAlias = ReturnSetupIntentRequest  # noqa: Y015
+
+@_typing.final
+class ListMandatesRequest(_message.Message):
+    """The request of ListMandates."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    PAYMENT_METHOD_ID_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """How many at the most: 0 means 50, more than 1000 means 1000."""
+    page_token: _builtins.str
+    """The `next_page_token` of the page before."""
+    state: Global___Mandate.State.ValueType
+    """Only mandates in this state."""
+    payment_method_id: _builtins.str
+    """Only mandates for this card."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        state: Global___Mandate.State.ValueType = ...,
+        payment_method_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "payment_method_id", b"payment_method_id", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMandatesRequest: _TypeAlias = ListMandatesRequest  # noqa: Y015
+
+@_typing.final
+class ListMandatesResponse(_message.Message):
+    """The answer of ListMandates."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MANDATES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Give it as `page_token` to get the next page; empty at the end, and only there."""
+    @_builtins.property
+    def mandates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Mandate]:
+        """The mandates of this page."""
+
+    def __init__(
+        self,
+        *,
+        mandates: _abc.Iterable[Global___Mandate] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mandates", b"mandates", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMandatesResponse: _TypeAlias = ListMandatesResponse  # noqa: Y015
+
+@_typing.final
+class RevokeMandateRequest(_message.Message):
+    """The request of RevokeMandate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MANDATE_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    mandate_id: _builtins.str
+    """The mandate to revoke."""
+    request_id: _builtins.str
+    """Makes a repeat safe: a UUID, the same for every try of one request."""
+    def __init__(
+        self,
+        *,
+        mandate_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mandate_id", b"mandate_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeMandateRequest: _TypeAlias = RevokeMandateRequest  # noqa: Y015
+
+@_typing.final
+class GetPaymentSettingsRequest(_message.Message):
+    """The request of GetPaymentSettings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPaymentSettingsRequest: _TypeAlias = GetPaymentSettingsRequest  # noqa: Y015
+
+@_typing.final
+class ReplacePaymentSettingsRequest(_message.Message):
+    """The request of ReplacePaymentSettings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RETURN_URL_ORIGINS_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    etag: _builtins.str
+    """The etag of the settings that were read; empty overwrites whatever is there."""
+    request_id: _builtins.str
+    """Makes a repeat safe: a UUID, the same for every try of one request."""
+    @_builtins.property
+    def return_url_origins(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where cardholders may be sent back to: origins such as "https://shop.example"."""
+
+    def __init__(
+        self,
+        *,
+        return_url_origins: _abc.Iterable[_builtins.str] | None = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "request_id", b"request_id", "return_url_origins", b"return_url_origins"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplacePaymentSettingsRequest: _TypeAlias = ReplacePaymentSettingsRequest  # noqa: Y015

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from paymesh.payments.v1 import payments_pb2 as paymesh_dot_payments_dot_v1_dot_payments__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
@@ -120,6 +121,51 @@ class PaymentServiceStub(object):
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentRefundsRequest.SerializeToString,
                 response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentRefundsResponse.FromString,
                 _registered_method=True)
+        self.ReturnPayment = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/ReturnPayment',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ReturnPaymentRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.CreateSetupIntent = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/CreateSetupIntent',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.CreateSetupIntentRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.SetupIntent.FromString,
+                _registered_method=True)
+        self.GetSetupIntent = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/GetSetupIntent',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.GetSetupIntentRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.SetupIntent.FromString,
+                _registered_method=True)
+        self.ConfirmSetupIntent = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/ConfirmSetupIntent',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ConfirmSetupIntentRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.SetupIntent.FromString,
+                _registered_method=True)
+        self.ReturnSetupIntent = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/ReturnSetupIntent',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ReturnSetupIntentRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.ListMandates = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/ListMandates',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListMandatesRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListMandatesResponse.FromString,
+                _registered_method=True)
+        self.RevokeMandate = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/RevokeMandate',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.RevokeMandateRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Mandate.FromString,
+                _registered_method=True)
+        self.GetPaymentSettings = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/GetPaymentSettings',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.GetPaymentSettingsRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.PaymentSettings.FromString,
+                _registered_method=True)
+        self.ReplacePaymentSettings = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/ReplacePaymentSettings',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ReplacePaymentSettingsRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.PaymentSettings.FromString,
+                _registered_method=True)
         self.ReceiveStripeWebhook = channel.unary_unary(
                 '/paymesh.payments.v1.PaymentService/ReceiveStripeWebhook',
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ReceiveStripeWebhookRequest.SerializeToString,
@@ -140,7 +186,7 @@ class PaymentServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetPaymentMethod(self, request, context):
-        """Returns one of the user's saved cards.
+        """Returns one of the user's saved cards, or for a merchant one that it holds an unrevoked mandate for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -169,15 +215,17 @@ class PaymentServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CreatePayment(self, request, context):
-        """Creates a payment for the merchant that the caller acts for. It waits for the customer to confirm it.
+        """Creates a payment for the merchant that the caller acts for. It waits to be confirmed: by its customer, or by a shopper who
+        holds its `client_secret`. With `confirm` it is charged at once to a card that the merchant holds a mandate for; a card
+        without one answers RESOURCE_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetPayment(self, request, context):
-        """Returns a payment that the caller's merchant takes or that the calling user pays. Where its outcome has been unknown
-        for more than a minute, Stripe is asked first.
+        """Returns a payment that the caller's merchant takes, that the calling user pays, or whose `client_secret` a publishable key
+        comes with. Where its outcome has been unknown for more than a minute, Stripe is asked first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -191,10 +239,11 @@ class PaymentServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ConfirmPayment(self, request, context):
-        """Confirms a payment with one of the customer's saved cards and captures it. Only the payment's customer may. A declined
-        card is a successful call: the payment is back in REQUIRES_PAYMENT_METHOD and `latest_attempt` says why. Where Stripe's
-        answer was lost the payment stays in PROCESSING with `certainty` UNKNOWN and is resolved by reading; it is never charged
-        twice. Allowed in REQUIRES_PAYMENT_METHOD and REQUIRES_CONFIRMATION, otherwise PAYMENT_STATE_INVALID; while another
+        """Confirms a payment: with a saved card, a wallet, a new Stripe payment method, or the card that the payment was created with. Its
+        customer may, a shopper with its `client_secret`, and its merchant under a mandate. A declined card is a successful call: the
+        payment is back in REQUIRES_PAYMENT_METHOD and `latest_attempt` says why; a wallet without enough answers INSUFFICIENT_FUNDS.
+        Where the answer was lost the payment stays in PROCESSING with `certainty` UNKNOWN and is resolved by reading; it is never
+        charged twice. Allowed in REQUIRES_PAYMENT_METHOD and REQUIRES_CONFIRMATION, otherwise PAYMENT_STATE_INVALID; while another
         attempt is open OPERATION_IN_PROGRESS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -257,6 +306,73 @@ class PaymentServiceServicer(object):
 
     def ListPaymentRefunds(self, request, context):
         """Lists the payment's refunds, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReturnPayment(self, request, context):
+        """Where Stripe sends a cardholder back to after 3-D Secure: Stripe is asked how it ended, nothing in the query is trusted, and the
+        answer is a 303 to the attempt's `return_url`, or a page that says to close the window where there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateSetupIntent(self, request, context):
+        """Begins to save a card with its issuer's consent (3-D Secure where it asks for it): a user's own, or by a merchant for a customer, who
+        thereby gives the merchant a mandate.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSetupIntent(self, request, context):
+        """Returns a setup intent of the caller, or whose `client_secret` a publishable key comes with.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfirmSetupIntent(self, request, context):
+        """Confirms a setup intent with a Stripe payment method. A declined card is a successful call: the setup intent is back in
+        REQUIRES_PAYMENT_METHOD and `last_decline` says why. Otherwise SETUP_INTENT_STATE_INVALID, and OPERATION_IN_PROGRESS while a confirm
+        is open.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReturnSetupIntent(self, request, context):
+        """Where Stripe sends a cardholder back to after 3-D Secure, as ReturnPayment.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMandates(self, request, context):
+        """Lists the mandates that the user gave, or that the merchant holds, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeMandate(self, request, context):
+        """Takes a mandate back: from now on the merchant cannot use the card any more. One that is revoked stays so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPaymentSettings(self, request, context):
+        """Returns the merchant's settings for payments.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplacePaymentSettings(self, request, context):
+        """Replaces the merchant's settings for payments.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -357,6 +473,51 @@ def add_PaymentServiceServicer_to_server(servicer, server):
                     servicer.ListPaymentRefunds,
                     request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentRefundsRequest.FromString,
                     response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentRefundsResponse.SerializeToString,
+            ),
+            'ReturnPayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReturnPayment,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ReturnPaymentRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'CreateSetupIntent': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateSetupIntent,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.CreateSetupIntentRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.SetupIntent.SerializeToString,
+            ),
+            'GetSetupIntent': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSetupIntent,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.GetSetupIntentRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.SetupIntent.SerializeToString,
+            ),
+            'ConfirmSetupIntent': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmSetupIntent,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ConfirmSetupIntentRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.SetupIntent.SerializeToString,
+            ),
+            'ReturnSetupIntent': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReturnSetupIntent,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ReturnSetupIntentRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'ListMandates': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMandates,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListMandatesRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListMandatesResponse.SerializeToString,
+            ),
+            'RevokeMandate': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeMandate,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.RevokeMandateRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Mandate.SerializeToString,
+            ),
+            'GetPaymentSettings': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPaymentSettings,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.GetPaymentSettingsRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.PaymentSettings.SerializeToString,
+            ),
+            'ReplacePaymentSettings': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplacePaymentSettings,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ReplacePaymentSettingsRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.PaymentSettings.SerializeToString,
             ),
             'ReceiveStripeWebhook': grpc.unary_unary_rpc_method_handler(
                     servicer.ReceiveStripeWebhook,
@@ -824,6 +985,249 @@ class PaymentService(object):
             '/paymesh.payments.v1.PaymentService/ListPaymentRefunds',
             paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentRefundsRequest.SerializeToString,
             paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentRefundsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReturnPayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/ReturnPayment',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.ReturnPaymentRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateSetupIntent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/CreateSetupIntent',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.CreateSetupIntentRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.SetupIntent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSetupIntent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/GetSetupIntent',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.GetSetupIntentRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.SetupIntent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmSetupIntent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/ConfirmSetupIntent',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.ConfirmSetupIntentRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.SetupIntent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReturnSetupIntent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/ReturnSetupIntent',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.ReturnSetupIntentRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMandates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/ListMandates',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.ListMandatesRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.ListMandatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeMandate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/RevokeMandate',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.RevokeMandateRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.Mandate.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPaymentSettings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/GetPaymentSettings',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.GetPaymentSettingsRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.PaymentSettings.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplacePaymentSettings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/ReplacePaymentSettings',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.ReplacePaymentSettingsRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.PaymentSettings.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from google.api import httpbody_pb2 as _httpbody_pb2
 from grpc import aio as _aio
 from paymesh.payments.v1 import payments_pb2 as _payments_pb2
 import abc as _abc_1
@@ -38,7 +39,7 @@ class PaymentServiceStub:
     PAYMENT_METHOD_REJECTED where Stripe does not know the id or refuses to attach it.
     """
     GetPaymentMethod: _grpc.UnaryUnaryMultiCallable[_payments_pb2.GetPaymentMethodRequest, _payments_pb2.PaymentMethod]
-    """Returns one of the user's saved cards."""
+    """Returns one of the user's saved cards, or for a merchant one that it holds an unrevoked mandate for."""
     ListPaymentMethods: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ListPaymentMethodsRequest, _payments_pb2.ListPaymentMethodsResponse]
     """Lists the user's saved cards, newest first."""
     SetDefaultPaymentMethod: _grpc.UnaryUnaryMultiCallable[_payments_pb2.SetDefaultPaymentMethodRequest, _payments_pb2.PaymentMethod]
@@ -48,18 +49,22 @@ class PaymentServiceStub:
     OPERATION_IN_PROGRESS while a payment with it is under way.
     """
     CreatePayment: _grpc.UnaryUnaryMultiCallable[_payments_pb2.CreatePaymentRequest, _payments_pb2.Payment]
-    """Creates a payment for the merchant that the caller acts for. It waits for the customer to confirm it."""
+    """Creates a payment for the merchant that the caller acts for. It waits to be confirmed: by its customer, or by a shopper who
+    holds its `client_secret`. With `confirm` it is charged at once to a card that the merchant holds a mandate for; a card
+    without one answers RESOURCE_NOT_FOUND.
+    """
     GetPayment: _grpc.UnaryUnaryMultiCallable[_payments_pb2.GetPaymentRequest, _payments_pb2.Payment]
-    """Returns a payment that the caller's merchant takes or that the calling user pays. Where its outcome has been unknown
-    for more than a minute, Stripe is asked first.
+    """Returns a payment that the caller's merchant takes, that the calling user pays, or whose `client_secret` a publishable key
+    comes with. Where its outcome has been unknown for more than a minute, Stripe is asked first.
     """
     ListPayments: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ListPaymentsRequest, _payments_pb2.ListPaymentsResponse]
     """Lists the merchant's payments, or the user's own, newest first."""
     ConfirmPayment: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ConfirmPaymentRequest, _payments_pb2.Payment]
-    """Confirms a payment with one of the customer's saved cards and captures it. Only the payment's customer may. A declined
-    card is a successful call: the payment is back in REQUIRES_PAYMENT_METHOD and `latest_attempt` says why. Where Stripe's
-    answer was lost the payment stays in PROCESSING with `certainty` UNKNOWN and is resolved by reading; it is never charged
-    twice. Allowed in REQUIRES_PAYMENT_METHOD and REQUIRES_CONFIRMATION, otherwise PAYMENT_STATE_INVALID; while another
+    """Confirms a payment: with a saved card, a wallet, a new Stripe payment method, or the card that the payment was created with. Its
+    customer may, a shopper with its `client_secret`, and its merchant under a mandate. A declined card is a successful call: the
+    payment is back in REQUIRES_PAYMENT_METHOD and `latest_attempt` says why; a wallet without enough answers INSUFFICIENT_FUNDS.
+    Where the answer was lost the payment stays in PROCESSING with `certainty` UNKNOWN and is resolved by reading; it is never
+    charged twice. Allowed in REQUIRES_PAYMENT_METHOD and REQUIRES_CONFIRMATION, otherwise PAYMENT_STATE_INVALID; while another
     attempt is open OPERATION_IN_PROGRESS.
     """
     CapturePayment: _grpc.UnaryUnaryMultiCallable[_payments_pb2.CapturePaymentRequest, _payments_pb2.Payment]
@@ -86,6 +91,31 @@ class PaymentServiceStub:
     """Lists the merchant's refunds, newest first, of all payments."""
     ListPaymentRefunds: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ListPaymentRefundsRequest, _payments_pb2.ListPaymentRefundsResponse]
     """Lists the payment's refunds, newest first."""
+    ReturnPayment: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ReturnPaymentRequest, _httpbody_pb2.HttpBody]
+    """Where Stripe sends a cardholder back to after 3-D Secure: Stripe is asked how it ended, nothing in the query is trusted, and the
+    answer is a 303 to the attempt's `return_url`, or a page that says to close the window where there is none.
+    """
+    CreateSetupIntent: _grpc.UnaryUnaryMultiCallable[_payments_pb2.CreateSetupIntentRequest, _payments_pb2.SetupIntent]
+    """Begins to save a card with its issuer's consent (3-D Secure where it asks for it): a user's own, or by a merchant for a customer, who
+    thereby gives the merchant a mandate.
+    """
+    GetSetupIntent: _grpc.UnaryUnaryMultiCallable[_payments_pb2.GetSetupIntentRequest, _payments_pb2.SetupIntent]
+    """Returns a setup intent of the caller, or whose `client_secret` a publishable key comes with."""
+    ConfirmSetupIntent: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ConfirmSetupIntentRequest, _payments_pb2.SetupIntent]
+    """Confirms a setup intent with a Stripe payment method. A declined card is a successful call: the setup intent is back in
+    REQUIRES_PAYMENT_METHOD and `last_decline` says why. Otherwise SETUP_INTENT_STATE_INVALID, and OPERATION_IN_PROGRESS while a confirm
+    is open.
+    """
+    ReturnSetupIntent: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ReturnSetupIntentRequest, _httpbody_pb2.HttpBody]
+    """Where Stripe sends a cardholder back to after 3-D Secure, as ReturnPayment."""
+    ListMandates: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ListMandatesRequest, _payments_pb2.ListMandatesResponse]
+    """Lists the mandates that the user gave, or that the merchant holds, newest first."""
+    RevokeMandate: _grpc.UnaryUnaryMultiCallable[_payments_pb2.RevokeMandateRequest, _payments_pb2.Mandate]
+    """Takes a mandate back: from now on the merchant cannot use the card any more. One that is revoked stays so."""
+    GetPaymentSettings: _grpc.UnaryUnaryMultiCallable[_payments_pb2.GetPaymentSettingsRequest, _payments_pb2.PaymentSettings]
+    """Returns the merchant's settings for payments."""
+    ReplacePaymentSettings: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ReplacePaymentSettingsRequest, _payments_pb2.PaymentSettings]
+    """Replaces the merchant's settings for payments."""
     ReceiveStripeWebhook: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ReceiveStripeWebhookRequest, _payments_pb2.ReceiveStripeWebhookResponse]
     """Takes a webhook of Stripe: checks its signature on the raw bytes, stores it once and answers; a worker applies it. The
     signature is the credential.
@@ -101,7 +131,7 @@ class PaymentServiceAsyncStub(PaymentServiceStub):
     PAYMENT_METHOD_REJECTED where Stripe does not know the id or refuses to attach it.
     """
     GetPaymentMethod: _aio.UnaryUnaryMultiCallable[_payments_pb2.GetPaymentMethodRequest, _payments_pb2.PaymentMethod]  # type: ignore[assignment]
-    """Returns one of the user's saved cards."""
+    """Returns one of the user's saved cards, or for a merchant one that it holds an unrevoked mandate for."""
     ListPaymentMethods: _aio.UnaryUnaryMultiCallable[_payments_pb2.ListPaymentMethodsRequest, _payments_pb2.ListPaymentMethodsResponse]  # type: ignore[assignment]
     """Lists the user's saved cards, newest first."""
     SetDefaultPaymentMethod: _aio.UnaryUnaryMultiCallable[_payments_pb2.SetDefaultPaymentMethodRequest, _payments_pb2.PaymentMethod]  # type: ignore[assignment]
@@ -111,18 +141,22 @@ class PaymentServiceAsyncStub(PaymentServiceStub):
     OPERATION_IN_PROGRESS while a payment with it is under way.
     """
     CreatePayment: _aio.UnaryUnaryMultiCallable[_payments_pb2.CreatePaymentRequest, _payments_pb2.Payment]  # type: ignore[assignment]
-    """Creates a payment for the merchant that the caller acts for. It waits for the customer to confirm it."""
+    """Creates a payment for the merchant that the caller acts for. It waits to be confirmed: by its customer, or by a shopper who
+    holds its `client_secret`. With `confirm` it is charged at once to a card that the merchant holds a mandate for; a card
+    without one answers RESOURCE_NOT_FOUND.
+    """
     GetPayment: _aio.UnaryUnaryMultiCallable[_payments_pb2.GetPaymentRequest, _payments_pb2.Payment]  # type: ignore[assignment]
-    """Returns a payment that the caller's merchant takes or that the calling user pays. Where its outcome has been unknown
-    for more than a minute, Stripe is asked first.
+    """Returns a payment that the caller's merchant takes, that the calling user pays, or whose `client_secret` a publishable key
+    comes with. Where its outcome has been unknown for more than a minute, Stripe is asked first.
     """
     ListPayments: _aio.UnaryUnaryMultiCallable[_payments_pb2.ListPaymentsRequest, _payments_pb2.ListPaymentsResponse]  # type: ignore[assignment]
     """Lists the merchant's payments, or the user's own, newest first."""
     ConfirmPayment: _aio.UnaryUnaryMultiCallable[_payments_pb2.ConfirmPaymentRequest, _payments_pb2.Payment]  # type: ignore[assignment]
-    """Confirms a payment with one of the customer's saved cards and captures it. Only the payment's customer may. A declined
-    card is a successful call: the payment is back in REQUIRES_PAYMENT_METHOD and `latest_attempt` says why. Where Stripe's
-    answer was lost the payment stays in PROCESSING with `certainty` UNKNOWN and is resolved by reading; it is never charged
-    twice. Allowed in REQUIRES_PAYMENT_METHOD and REQUIRES_CONFIRMATION, otherwise PAYMENT_STATE_INVALID; while another
+    """Confirms a payment: with a saved card, a wallet, a new Stripe payment method, or the card that the payment was created with. Its
+    customer may, a shopper with its `client_secret`, and its merchant under a mandate. A declined card is a successful call: the
+    payment is back in REQUIRES_PAYMENT_METHOD and `latest_attempt` says why; a wallet without enough answers INSUFFICIENT_FUNDS.
+    Where the answer was lost the payment stays in PROCESSING with `certainty` UNKNOWN and is resolved by reading; it is never
+    charged twice. Allowed in REQUIRES_PAYMENT_METHOD and REQUIRES_CONFIRMATION, otherwise PAYMENT_STATE_INVALID; while another
     attempt is open OPERATION_IN_PROGRESS.
     """
     CapturePayment: _aio.UnaryUnaryMultiCallable[_payments_pb2.CapturePaymentRequest, _payments_pb2.Payment]  # type: ignore[assignment]
@@ -149,6 +183,31 @@ class PaymentServiceAsyncStub(PaymentServiceStub):
     """Lists the merchant's refunds, newest first, of all payments."""
     ListPaymentRefunds: _aio.UnaryUnaryMultiCallable[_payments_pb2.ListPaymentRefundsRequest, _payments_pb2.ListPaymentRefundsResponse]  # type: ignore[assignment]
     """Lists the payment's refunds, newest first."""
+    ReturnPayment: _aio.UnaryUnaryMultiCallable[_payments_pb2.ReturnPaymentRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """Where Stripe sends a cardholder back to after 3-D Secure: Stripe is asked how it ended, nothing in the query is trusted, and the
+    answer is a 303 to the attempt's `return_url`, or a page that says to close the window where there is none.
+    """
+    CreateSetupIntent: _aio.UnaryUnaryMultiCallable[_payments_pb2.CreateSetupIntentRequest, _payments_pb2.SetupIntent]  # type: ignore[assignment]
+    """Begins to save a card with its issuer's consent (3-D Secure where it asks for it): a user's own, or by a merchant for a customer, who
+    thereby gives the merchant a mandate.
+    """
+    GetSetupIntent: _aio.UnaryUnaryMultiCallable[_payments_pb2.GetSetupIntentRequest, _payments_pb2.SetupIntent]  # type: ignore[assignment]
+    """Returns a setup intent of the caller, or whose `client_secret` a publishable key comes with."""
+    ConfirmSetupIntent: _aio.UnaryUnaryMultiCallable[_payments_pb2.ConfirmSetupIntentRequest, _payments_pb2.SetupIntent]  # type: ignore[assignment]
+    """Confirms a setup intent with a Stripe payment method. A declined card is a successful call: the setup intent is back in
+    REQUIRES_PAYMENT_METHOD and `last_decline` says why. Otherwise SETUP_INTENT_STATE_INVALID, and OPERATION_IN_PROGRESS while a confirm
+    is open.
+    """
+    ReturnSetupIntent: _aio.UnaryUnaryMultiCallable[_payments_pb2.ReturnSetupIntentRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """Where Stripe sends a cardholder back to after 3-D Secure, as ReturnPayment."""
+    ListMandates: _aio.UnaryUnaryMultiCallable[_payments_pb2.ListMandatesRequest, _payments_pb2.ListMandatesResponse]  # type: ignore[assignment]
+    """Lists the mandates that the user gave, or that the merchant holds, newest first."""
+    RevokeMandate: _aio.UnaryUnaryMultiCallable[_payments_pb2.RevokeMandateRequest, _payments_pb2.Mandate]  # type: ignore[assignment]
+    """Takes a mandate back: from now on the merchant cannot use the card any more. One that is revoked stays so."""
+    GetPaymentSettings: _aio.UnaryUnaryMultiCallable[_payments_pb2.GetPaymentSettingsRequest, _payments_pb2.PaymentSettings]  # type: ignore[assignment]
+    """Returns the merchant's settings for payments."""
+    ReplacePaymentSettings: _aio.UnaryUnaryMultiCallable[_payments_pb2.ReplacePaymentSettingsRequest, _payments_pb2.PaymentSettings]  # type: ignore[assignment]
+    """Replaces the merchant's settings for payments."""
     ReceiveStripeWebhook: _aio.UnaryUnaryMultiCallable[_payments_pb2.ReceiveStripeWebhookRequest, _payments_pb2.ReceiveStripeWebhookResponse]  # type: ignore[assignment]
     """Takes a webhook of Stripe: checks its signature on the raw bytes, stores it once and answers; a worker applies it. The
     signature is the credential.
@@ -173,7 +232,7 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _payments_pb2.GetPaymentMethodRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_payments_pb2.PaymentMethod, _abc.Awaitable[_payments_pb2.PaymentMethod]]:
-        """Returns one of the user's saved cards."""
+        """Returns one of the user's saved cards, or for a merchant one that it holds an unrevoked mandate for."""
 
     @_abc_1.abstractmethod
     def ListPaymentMethods(
@@ -207,7 +266,10 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _payments_pb2.CreatePaymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_payments_pb2.Payment, _abc.Awaitable[_payments_pb2.Payment]]:
-        """Creates a payment for the merchant that the caller acts for. It waits for the customer to confirm it."""
+        """Creates a payment for the merchant that the caller acts for. It waits to be confirmed: by its customer, or by a shopper who
+        holds its `client_secret`. With `confirm` it is charged at once to a card that the merchant holds a mandate for; a card
+        without one answers RESOURCE_NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def GetPayment(
@@ -215,8 +277,8 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _payments_pb2.GetPaymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_payments_pb2.Payment, _abc.Awaitable[_payments_pb2.Payment]]:
-        """Returns a payment that the caller's merchant takes or that the calling user pays. Where its outcome has been unknown
-        for more than a minute, Stripe is asked first.
+        """Returns a payment that the caller's merchant takes, that the calling user pays, or whose `client_secret` a publishable key
+        comes with. Where its outcome has been unknown for more than a minute, Stripe is asked first.
         """
 
     @_abc_1.abstractmethod
@@ -233,10 +295,11 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _payments_pb2.ConfirmPaymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_payments_pb2.Payment, _abc.Awaitable[_payments_pb2.Payment]]:
-        """Confirms a payment with one of the customer's saved cards and captures it. Only the payment's customer may. A declined
-        card is a successful call: the payment is back in REQUIRES_PAYMENT_METHOD and `latest_attempt` says why. Where Stripe's
-        answer was lost the payment stays in PROCESSING with `certainty` UNKNOWN and is resolved by reading; it is never charged
-        twice. Allowed in REQUIRES_PAYMENT_METHOD and REQUIRES_CONFIRMATION, otherwise PAYMENT_STATE_INVALID; while another
+        """Confirms a payment: with a saved card, a wallet, a new Stripe payment method, or the card that the payment was created with. Its
+        customer may, a shopper with its `client_secret`, and its merchant under a mandate. A declined card is a successful call: the
+        payment is back in REQUIRES_PAYMENT_METHOD and `latest_attempt` says why; a wallet without enough answers INSUFFICIENT_FUNDS.
+        Where the answer was lost the payment stays in PROCESSING with `certainty` UNKNOWN and is resolved by reading; it is never
+        charged twice. Allowed in REQUIRES_PAYMENT_METHOD and REQUIRES_CONFIRMATION, otherwise PAYMENT_STATE_INVALID; while another
         attempt is open OPERATION_IN_PROGRESS.
         """
 
@@ -311,6 +374,85 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_payments_pb2.ListPaymentRefundsResponse, _abc.Awaitable[_payments_pb2.ListPaymentRefundsResponse]]:
         """Lists the payment's refunds, newest first."""
+
+    @_abc_1.abstractmethod
+    def ReturnPayment(
+        self,
+        request: _payments_pb2.ReturnPaymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """Where Stripe sends a cardholder back to after 3-D Secure: Stripe is asked how it ended, nothing in the query is trusted, and the
+        answer is a 303 to the attempt's `return_url`, or a page that says to close the window where there is none.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateSetupIntent(
+        self,
+        request: _payments_pb2.CreateSetupIntentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.SetupIntent, _abc.Awaitable[_payments_pb2.SetupIntent]]:
+        """Begins to save a card with its issuer's consent (3-D Secure where it asks for it): a user's own, or by a merchant for a customer, who
+        thereby gives the merchant a mandate.
+        """
+
+    @_abc_1.abstractmethod
+    def GetSetupIntent(
+        self,
+        request: _payments_pb2.GetSetupIntentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.SetupIntent, _abc.Awaitable[_payments_pb2.SetupIntent]]:
+        """Returns a setup intent of the caller, or whose `client_secret` a publishable key comes with."""
+
+    @_abc_1.abstractmethod
+    def ConfirmSetupIntent(
+        self,
+        request: _payments_pb2.ConfirmSetupIntentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.SetupIntent, _abc.Awaitable[_payments_pb2.SetupIntent]]:
+        """Confirms a setup intent with a Stripe payment method. A declined card is a successful call: the setup intent is back in
+        REQUIRES_PAYMENT_METHOD and `last_decline` says why. Otherwise SETUP_INTENT_STATE_INVALID, and OPERATION_IN_PROGRESS while a confirm
+        is open.
+        """
+
+    @_abc_1.abstractmethod
+    def ReturnSetupIntent(
+        self,
+        request: _payments_pb2.ReturnSetupIntentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """Where Stripe sends a cardholder back to after 3-D Secure, as ReturnPayment."""
+
+    @_abc_1.abstractmethod
+    def ListMandates(
+        self,
+        request: _payments_pb2.ListMandatesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.ListMandatesResponse, _abc.Awaitable[_payments_pb2.ListMandatesResponse]]:
+        """Lists the mandates that the user gave, or that the merchant holds, newest first."""
+
+    @_abc_1.abstractmethod
+    def RevokeMandate(
+        self,
+        request: _payments_pb2.RevokeMandateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.Mandate, _abc.Awaitable[_payments_pb2.Mandate]]:
+        """Takes a mandate back: from now on the merchant cannot use the card any more. One that is revoked stays so."""
+
+    @_abc_1.abstractmethod
+    def GetPaymentSettings(
+        self,
+        request: _payments_pb2.GetPaymentSettingsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.PaymentSettings, _abc.Awaitable[_payments_pb2.PaymentSettings]]:
+        """Returns the merchant's settings for payments."""
+
+    @_abc_1.abstractmethod
+    def ReplacePaymentSettings(
+        self,
+        request: _payments_pb2.ReplacePaymentSettingsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.PaymentSettings, _abc.Awaitable[_payments_pb2.PaymentSettings]]:
+        """Replaces the merchant's settings for payments."""
 
     @_abc_1.abstractmethod
     def ReceiveStripeWebhook(

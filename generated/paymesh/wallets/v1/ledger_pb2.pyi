@@ -485,6 +485,7 @@ class CaptureFact(_message.Message):
     AMOUNT_FIELD_NUMBER: _builtins.int
     FEE_FIELD_NUMBER: _builtins.int
     CAPTURE_TIME_FIELD_NUMBER: _builtins.int
+    HOLD_FIELD_NUMBER: _builtins.int
     capture_id: _builtins.str
     """The capture, `cap_…`."""
     payment_id: _builtins.str
@@ -503,6 +504,12 @@ class CaptureFact(_message.Message):
     def capture_time(self) -> _timestamp_pb2.Timestamp:
         """When the card was charged."""
 
+    @_builtins.property
+    def hold(self) -> Global___WalletHoldFact:
+        """For a payment from a wallet: what holds its money. The capture takes it from there instead of `processor_clearing`, and where it
+        does not exist yet the hold is written with it.
+        """
+
     def __init__(
         self,
         *,
@@ -512,14 +519,105 @@ class CaptureFact(_message.Message):
         amount: _money_pb2.Money | None = ...,
         fee: _money_pb2.Money | None = ...,
         capture_time: _timestamp_pb2.Timestamp | None = ...,
+        hold: Global___WalletHoldFact | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "capture_time", b"capture_time", "fee", b"fee"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "capture_time", b"capture_time", "fee", b"fee", "hold", b"hold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "capture_id", b"capture_id", "capture_time", b"capture_time", "fee", b"fee", "merchant_id", b"merchant_id", "payment_id", b"payment_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "capture_id", b"capture_id", "capture_time", b"capture_time", "fee", b"fee", "hold", b"hold", "merchant_id", b"merchant_id", "payment_id", b"payment_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CaptureFact: _TypeAlias = CaptureFact  # noqa: Y015
+
+@_typing.final
+class WalletHoldFact(_message.Message):
+    """Money of a wallet that is held for a payment, to be booked as pending `wallet -> merchant pending` (gross). Refused with
+    INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND (no such wallet of the customer) or CURRENCY_MISMATCH.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    MERCHANT_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    WALLET_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    attempt_id: _builtins.str
+    """The attempt that holds it, `att_…`."""
+    payment_id: _builtins.str
+    """The payment that it belongs to."""
+    merchant_id: _builtins.str
+    """The merchant that will be paid."""
+    customer_id: _builtins.str
+    """The user who pays."""
+    wallet_id: _builtins.str
+    """The wallet."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """How much."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was asked for."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ends by itself."""
+
+    def __init__(
+        self,
+        *,
+        attempt_id: _builtins.str = ...,
+        payment_id: _builtins.str = ...,
+        merchant_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        wallet_id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "attempt_id", b"attempt_id", "create_time", b"create_time", "customer_id", b"customer_id", "expire_time", b"expire_time", "merchant_id", b"merchant_id", "payment_id", b"payment_id", "wallet_id", b"wallet_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WalletHoldFact: _TypeAlias = WalletHoldFact  # noqa: Y015
+
+@_typing.final
+class WalletVoidFact(_message.Message):
+    """What is left of a hold goes back to the wallet. A hold that never was is burnt, so that it never will be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    MERCHANT_ID_FIELD_NUMBER: _builtins.int
+    VOID_TIME_FIELD_NUMBER: _builtins.int
+    attempt_id: _builtins.str
+    """The attempt that held it, `att_…`."""
+    merchant_id: _builtins.str
+    """The merchant that would have been paid."""
+    @_builtins.property
+    def void_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was let go."""
+
+    def __init__(
+        self,
+        *,
+        attempt_id: _builtins.str = ...,
+        merchant_id: _builtins.str = ...,
+        void_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["void_time", b"void_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "merchant_id", b"merchant_id", "void_time", b"void_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WalletVoidFact: _TypeAlias = WalletVoidFact  # noqa: Y015
 
 @_typing.final
 class RefundCreatedFact(_message.Message):
@@ -531,8 +629,11 @@ class RefundCreatedFact(_message.Message):
     AMOUNT_FIELD_NUMBER: _builtins.int
     CAPTURES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    WALLET_CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     refund_id: _builtins.str
     """The refund, `ref_…`."""
+    wallet_customer_id: _builtins.str
+    """For a payment from a wallet: the user whose wallet gets the money at once; empty for a card."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """How much."""
@@ -552,10 +653,11 @@ class RefundCreatedFact(_message.Message):
         amount: _money_pb2.Money | None = ...,
         captures: _abc.Iterable[Global___CaptureFact] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        wallet_customer_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "captures", b"captures", "create_time", b"create_time", "refund_id", b"refund_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "captures", b"captures", "create_time", b"create_time", "refund_id", b"refund_id", "wallet_customer_id", b"wallet_customer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -602,6 +704,8 @@ class PostFactRequest(_message.Message):
     CAPTURE_FIELD_NUMBER: _builtins.int
     REFUND_CREATED_FIELD_NUMBER: _builtins.int
     REFUND_FAILED_FIELD_NUMBER: _builtins.int
+    WALLET_HOLD_FIELD_NUMBER: _builtins.int
+    WALLET_VOID_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def capture(self) -> Global___CaptureFact:
         """A capture."""
@@ -614,18 +718,28 @@ class PostFactRequest(_message.Message):
     def refund_failed(self) -> Global___RefundFailedFact:
         """A refund that failed or was canceled."""
 
+    @_builtins.property
+    def wallet_hold(self) -> Global___WalletHoldFact:
+        """Money of a wallet that is held."""
+
+    @_builtins.property
+    def wallet_void(self) -> Global___WalletVoidFact:
+        """What is left of a hold goes back."""
+
     def __init__(
         self,
         *,
         capture: Global___CaptureFact | None = ...,
         refund_created: Global___RefundCreatedFact | None = ...,
         refund_failed: Global___RefundFailedFact | None = ...,
+        wallet_hold: Global___WalletHoldFact | None = ...,
+        wallet_void: Global___WalletVoidFact | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capture", b"capture", "fact", b"fact", "refund_created", b"refund_created", "refund_failed", b"refund_failed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capture", b"capture", "fact", b"fact", "refund_created", b"refund_created", "refund_failed", b"refund_failed", "wallet_hold", b"wallet_hold", "wallet_void", b"wallet_void"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capture", b"capture", "fact", b"fact", "refund_created", b"refund_created", "refund_failed", b"refund_failed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capture", b"capture", "fact", b"fact", "refund_created", b"refund_created", "refund_failed", b"refund_failed", "wallet_hold", b"wallet_hold", "wallet_void", b"wallet_void"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["capture", "refund_created", "refund_failed"]  # noqa: Y015
+    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["capture", "refund_created", "refund_failed", "wallet_hold", "wallet_void"]  # noqa: Y015
     _WhichOneofArgType_fact: _TypeAlias = _typing.Literal["fact", b"fact"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_fact) -> _WhichOneofReturnType_fact | None: ...
 
@@ -640,7 +754,7 @@ class PostFactResponse(_message.Message):
     VERDICT_FIELD_NUMBER: _builtins.int
     TRANSFERS_FIELD_NUMBER: _builtins.int
     verdict: Global___Verdict.ValueType
-    """CREATED or EXISTS."""
+    """CREATED or EXISTS; for what takes from a wallet also why it was refused: then nothing was written."""
     @_builtins.property
     def transfers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Transfer]:
         """The transfers that the fact wrote, now or before."""
@@ -754,3 +868,83 @@ class LookupTransfersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LookupTransfersResponse: _TypeAlias = LookupTransfersResponse  # noqa: Y015
+
+@_typing.final
+class LookupWalletsRequest(_message.Message):
+    """The request of LookupWallets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WALLET_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def wallet_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The wallets to return."""
+
+    def __init__(
+        self,
+        *,
+        wallet_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["wallet_ids", b"wallet_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LookupWalletsRequest: _TypeAlias = LookupWalletsRequest  # noqa: Y015
+
+@_typing.final
+class LookupWalletsResponse(_message.Message):
+    """The answer of LookupWallets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WALLETS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def wallets(self) -> _containers.RepeatedCompositeFieldContainer[Global___WalletAccount]:
+        """The wallets that exist."""
+
+    def __init__(
+        self,
+        *,
+        wallets: _abc.Iterable[Global___WalletAccount] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["wallets", b"wallets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LookupWalletsResponse: _TypeAlias = LookupWalletsResponse  # noqa: Y015
+
+@_typing.final
+class WalletAccount(_message.Message):
+    """A wallet and the account that holds its money."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WALLET_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    wallet_id: _builtins.str
+    """The wallet, `wal_…`."""
+    customer_id: _builtins.str
+    """The user whose it is."""
+    @_builtins.property
+    def account(self) -> Global___Account:
+        """The account."""
+
+    def __init__(
+        self,
+        *,
+        wallet_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        account: Global___Account | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "customer_id", b"customer_id", "wallet_id", b"wallet_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WalletAccount: _TypeAlias = WalletAccount  # noqa: Y015

@@ -51,6 +51,11 @@ class LedgerServiceStub(object):
                 request_serializer=paymesh_dot_wallets_dot_v1_dot_ledger__pb2.PostFactRequest.SerializeToString,
                 response_deserializer=paymesh_dot_wallets_dot_v1_dot_ledger__pb2.PostFactResponse.FromString,
                 _registered_method=True)
+        self.LookupWallets = channel.unary_unary(
+                '/paymesh.wallets.v1.LedgerService/LookupWallets',
+                request_serializer=paymesh_dot_wallets_dot_v1_dot_ledger__pb2.LookupWalletsRequest.SerializeToString,
+                response_deserializer=paymesh_dot_wallets_dot_v1_dot_ledger__pb2.LookupWalletsResponse.FromString,
+                _registered_method=True)
         self.GetAccounts = channel.unary_unary(
                 '/paymesh.wallets.v1.LedgerService/GetAccounts',
                 request_serializer=paymesh_dot_wallets_dot_v1_dot_ledger__pb2.GetAccountsRequest.SerializeToString,
@@ -85,7 +90,14 @@ class LedgerServiceServicer(object):
 
     def PostFact(self, request, context):
         """Books a fact of the payments domain: its lines are computed inside the writer's transaction, after the locks. A fact that
-        is booked already returns its transfers and is never recomputed.
+        is booked already returns its transfers and is never recomputed. Facts that take from a wallet may be refused, by their verdict.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LookupWallets(self, request, context):
+        """Returns wallets with the accounts that hold their money. Unknown ids are left out.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,6 +134,11 @@ def add_LedgerServiceServicer_to_server(servicer, server):
                     servicer.PostFact,
                     request_deserializer=paymesh_dot_wallets_dot_v1_dot_ledger__pb2.PostFactRequest.FromString,
                     response_serializer=paymesh_dot_wallets_dot_v1_dot_ledger__pb2.PostFactResponse.SerializeToString,
+            ),
+            'LookupWallets': grpc.unary_unary_rpc_method_handler(
+                    servicer.LookupWallets,
+                    request_deserializer=paymesh_dot_wallets_dot_v1_dot_ledger__pb2.LookupWalletsRequest.FromString,
+                    response_serializer=paymesh_dot_wallets_dot_v1_dot_ledger__pb2.LookupWalletsResponse.SerializeToString,
             ),
             'GetAccounts': grpc.unary_unary_rpc_method_handler(
                     servicer.GetAccounts,
@@ -217,6 +234,33 @@ class LedgerService(object):
             '/paymesh.wallets.v1.LedgerService/PostFact',
             paymesh_dot_wallets_dot_v1_dot_ledger__pb2.PostFactRequest.SerializeToString,
             paymesh_dot_wallets_dot_v1_dot_ledger__pb2.PostFactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LookupWallets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.wallets.v1.LedgerService/LookupWallets',
+            paymesh_dot_wallets_dot_v1_dot_ledger__pb2.LookupWalletsRequest.SerializeToString,
+            paymesh_dot_wallets_dot_v1_dot_ledger__pb2.LookupWalletsResponse.FromString,
             options,
             channel_credentials,
             insecure,

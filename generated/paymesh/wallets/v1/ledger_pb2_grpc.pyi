@@ -43,8 +43,10 @@ class LedgerServiceStub:
     """
     PostFact: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.PostFactRequest, _ledger_pb2.PostFactResponse]
     """Books a fact of the payments domain: its lines are computed inside the writer's transaction, after the locks. A fact that
-    is booked already returns its transfers and is never recomputed.
+    is booked already returns its transfers and is never recomputed. Facts that take from a wallet may be refused, by their verdict.
     """
+    LookupWallets: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.LookupWalletsRequest, _ledger_pb2.LookupWalletsResponse]
+    """Returns wallets with the accounts that hold their money. Unknown ids are left out."""
     GetAccounts: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.GetAccountsRequest, _ledger_pb2.GetAccountsResponse]
     """Returns accounts with their balances. Unknown ids are left out."""
     LookupTransfers: _grpc.UnaryUnaryMultiCallable[_ledger_pb2.LookupTransfersRequest, _ledger_pb2.LookupTransfersResponse]
@@ -65,8 +67,10 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
     """
     PostFact: _aio.UnaryUnaryMultiCallable[_ledger_pb2.PostFactRequest, _ledger_pb2.PostFactResponse]  # type: ignore[assignment]
     """Books a fact of the payments domain: its lines are computed inside the writer's transaction, after the locks. A fact that
-    is booked already returns its transfers and is never recomputed.
+    is booked already returns its transfers and is never recomputed. Facts that take from a wallet may be refused, by their verdict.
     """
+    LookupWallets: _aio.UnaryUnaryMultiCallable[_ledger_pb2.LookupWalletsRequest, _ledger_pb2.LookupWalletsResponse]  # type: ignore[assignment]
+    """Returns wallets with the accounts that hold their money. Unknown ids are left out."""
     GetAccounts: _aio.UnaryUnaryMultiCallable[_ledger_pb2.GetAccountsRequest, _ledger_pb2.GetAccountsResponse]  # type: ignore[assignment]
     """Returns accounts with their balances. Unknown ids are left out."""
     LookupTransfers: _aio.UnaryUnaryMultiCallable[_ledger_pb2.LookupTransfersRequest, _ledger_pb2.LookupTransfersResponse]  # type: ignore[assignment]
@@ -102,8 +106,16 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_pb2.PostFactResponse, _abc.Awaitable[_ledger_pb2.PostFactResponse]]:
         """Books a fact of the payments domain: its lines are computed inside the writer's transaction, after the locks. A fact that
-        is booked already returns its transfers and is never recomputed.
+        is booked already returns its transfers and is never recomputed. Facts that take from a wallet may be refused, by their verdict.
         """
+
+    @_abc_1.abstractmethod
+    def LookupWallets(
+        self,
+        request: _ledger_pb2.LookupWalletsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ledger_pb2.LookupWalletsResponse, _abc.Awaitable[_ledger_pb2.LookupWalletsResponse]]:
+        """Returns wallets with the accounts that hold their money. Unknown ids are left out."""
 
     @_abc_1.abstractmethod
     def GetAccounts(

@@ -24,21 +24,22 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from paymesh.wallets.v1 import ledger_pb2 as paymesh_dot_wallets_dot_v1_dot_ledger__pb2
+from paymesh.wallets.v1 import wallets_pb2 as paymesh_dot_wallets_dot_v1_dot_wallets__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'paymesh/wallets/v1/wallets_events.proto\x12\x12paymesh.wallets.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fpaymesh/wallets/v1/ledger.proto\"\xc4\x01\n\x0bWalletEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12.\n\noccur_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x0cledger_batch\x18\n \x01(\x0b\x32\x1f.paymesh.wallets.v1.LedgerBatchH\x00\x42\n\n\x08snapshot\"D\n\x0bLedgerBatch\x12\x35\n\ttransfers\x18\x01 \x03(\x0b\x32\".paymesh.wallets.v1.PostedTransfer\"\x95\x01\n\x0ePostedTransfer\x12.\n\x08transfer\x18\x01 \x01(\x0b\x32\x1c.paymesh.wallets.v1.Transfer\x12(\n\x05\x64\x65\x62it\x18\x02 \x01(\x0b\x32\x19.paymesh.wallets.v1.Entry\x12)\n\x06\x63redit\x18\x03 \x01(\x0b\x32\x19.paymesh.wallets.v1.Entry\"g\n\x05\x45ntry\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x17\n\x0f\x61\x63\x63ount_version\x18\x02 \x01(\x03\x12\x14\n\x0c\x61mount_minor\x18\x03 \x01(\x03\x12\x1b\n\x13\x62\x61lance_after_minor\x18\x04 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'paymesh/wallets/v1/wallets_events.proto\x12\x12paymesh.wallets.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fpaymesh/wallets/v1/ledger.proto\x1a paymesh/wallets/v1/wallets.proto\"\xb4\x02\n\x0bWalletEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12.\n\noccur_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x63ustomer_id\x18\x06 \x01(\t\x12\x37\n\x0cledger_batch\x18\n \x01(\x0b\x32\x1f.paymesh.wallets.v1.LedgerBatchH\x00\x12,\n\x06wallet\x18\x0b \x01(\x0b\x32\x1a.paymesh.wallets.v1.WalletH\x00\x12+\n\x06top_up\x18\x0c \x01(\x0b\x32\x19.paymesh.wallets.v1.TopUpH\x00\x42\n\n\x08snapshot\"D\n\x0bLedgerBatch\x12\x35\n\ttransfers\x18\x01 \x03(\x0b\x32\".paymesh.wallets.v1.PostedTransfer\"\x95\x01\n\x0ePostedTransfer\x12.\n\x08transfer\x18\x01 \x01(\x0b\x32\x1c.paymesh.wallets.v1.Transfer\x12(\n\x05\x64\x65\x62it\x18\x02 \x01(\x0b\x32\x19.paymesh.wallets.v1.Entry\x12)\n\x06\x63redit\x18\x03 \x01(\x0b\x32\x19.paymesh.wallets.v1.Entry\"g\n\x05\x45ntry\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x17\n\x0f\x61\x63\x63ount_version\x18\x02 \x01(\x03\x12\x14\n\x0c\x61mount_minor\x18\x03 \x01(\x03\x12\x1b\n\x13\x62\x61lance_after_minor\x18\x04 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'paymesh.wallets.v1.wallets_events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WALLETEVENT']._serialized_start=130
-  _globals['_WALLETEVENT']._serialized_end=326
-  _globals['_LEDGERBATCH']._serialized_start=328
-  _globals['_LEDGERBATCH']._serialized_end=396
-  _globals['_POSTEDTRANSFER']._serialized_start=399
-  _globals['_POSTEDTRANSFER']._serialized_end=548
-  _globals['_ENTRY']._serialized_start=550
-  _globals['_ENTRY']._serialized_end=653
+  _globals['_WALLETEVENT']._serialized_start=164
+  _globals['_WALLETEVENT']._serialized_end=472
+  _globals['_LEDGERBATCH']._serialized_start=474
+  _globals['_LEDGERBATCH']._serialized_end=542
+  _globals['_POSTEDTRANSFER']._serialized_start=545
+  _globals['_POSTEDTRANSFER']._serialized_end=694
+  _globals['_ENTRY']._serialized_start=696
+  _globals['_ENTRY']._serialized_end=799
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from paymesh.wallets.v1 import ledger_pb2 as _ledger_pb2
+from paymesh.wallets.v1 import wallets_pb2 as _wallets_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -22,7 +23,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class WalletEvent(_message.Message):
-    """One record of topic `paymesh.wallets.v1`. Key: the ledger shard. Its CloudEvents headers repeat `event_id`, `type` and
+    """One record of topic `paymesh.wallets.v1`. Key: the ledger shard of `ledger.*`, the wallet of all else. Its CloudEvents headers repeat `event_id`, `type` and
     `subject`.
     """
 
@@ -33,15 +34,20 @@ class WalletEvent(_message.Message):
     SUBJECT_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     OCCUR_TIME_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     LEDGER_BATCH_FIELD_NUMBER: _builtins.int
+    WALLET_FIELD_NUMBER: _builtins.int
+    TOP_UP_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """The id, `evt_…`, by which consumers recognise a repeat."""
     type: _builtins.str
-    """What happened: "ledger.batch_posted"."""
+    """What happened: "ledger.batch_posted", "wallet.created", "top_up.succeeded"…"""
     subject: _builtins.str
-    """The id of the writer's batch."""
+    """The id of the writer's batch, the wallet or the top-up."""
     version: _builtins.int
-    """Always 1: a batch never changes."""
+    """The resource's version after the change; always 1 for a batch, which never changes."""
+    customer_id: _builtins.str
+    """The user whose wallet it is; empty for `ledger.*`."""
     @_builtins.property
     def occur_time(self) -> _timestamp_pb2.Timestamp:
         """When it was written."""
@@ -49,6 +55,14 @@ class WalletEvent(_message.Message):
     @_builtins.property
     def ledger_batch(self) -> Global___LedgerBatch:
         """Of `ledger.batch_posted`."""
+
+    @_builtins.property
+    def wallet(self) -> _wallets_pb2.Wallet:
+        """Of `wallet.*`, without balances: those are told by `ledger.batch_posted`."""
+
+    @_builtins.property
+    def top_up(self) -> _wallets_pb2.TopUp:
+        """Of `top_up.*`."""
 
     def __init__(
         self,
@@ -58,13 +72,16 @@ class WalletEvent(_message.Message):
         subject: _builtins.str = ...,
         version: _builtins.int = ...,
         occur_time: _timestamp_pb2.Timestamp | None = ...,
+        customer_id: _builtins.str = ...,
         ledger_batch: Global___LedgerBatch | None = ...,
+        wallet: _wallets_pb2.Wallet | None = ...,
+        top_up: _wallets_pb2.TopUp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ledger_batch", b"ledger_batch", "occur_time", b"occur_time", "snapshot", b"snapshot"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ledger_batch", b"ledger_batch", "occur_time", b"occur_time", "snapshot", b"snapshot", "top_up", b"top_up", "wallet", b"wallet"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "ledger_batch", b"ledger_batch", "occur_time", b"occur_time", "snapshot", b"snapshot", "subject", b"subject", "type", b"type", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "event_id", b"event_id", "ledger_batch", b"ledger_batch", "occur_time", b"occur_time", "snapshot", b"snapshot", "subject", b"subject", "top_up", b"top_up", "type", b"type", "version", b"version", "wallet", b"wallet"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_snapshot: _TypeAlias = _typing.Literal["ledger_batch"]  # noqa: Y015
+    _WhichOneofReturnType_snapshot: _TypeAlias = _typing.Literal["ledger_batch", "wallet", "top_up"]  # noqa: Y015
     _WhichOneofArgType_snapshot: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_snapshot) -> _WhichOneofReturnType_snapshot | None: ...
 

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from paymesh.payments.v1 import payments_pb2 as _payments_pb2
 from paymesh.type.v1 import money_pb2 as _money_pb2
 import builtins as _builtins
 import sys
@@ -251,3 +252,505 @@ class ListBalanceTransactionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListBalanceTransactionsResponse: _TypeAlias = ListBalanceTransactionsResponse  # noqa: Y015
+
+@_typing.final
+class Wallet(_message.Message):
+    """A user's money in one currency."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Wallet._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Wallet._State.ValueType  # 0
+        """Never returned."""
+        ACTIVE: Wallet._State.ValueType  # 1
+        """It can be used."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """The states of a wallet."""
+
+    STATE_UNSPECIFIED: Wallet.State.ValueType  # 0
+    """Never returned."""
+    ACTIVE: Wallet.State.ValueType  # 1
+    """It can be used."""
+
+    ID_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    RESOURCE_VERSION_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    BALANCE_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    AVAILABLE_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The id, `wal_…`."""
+    resource_version: _builtins.int
+    """Raised by one with each change."""
+    etag: _builtins.str
+    """Identifies this version."""
+    customer_id: _builtins.str
+    """The user whose it is."""
+    currency: _builtins.str
+    """The ISO 4217 currency."""
+    state: Global___Wallet.State.ValueType
+    """Where it stands. Values may be added."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was created."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last changed."""
+
+    @_builtins.property
+    def balance(self) -> _money_pb2.Money:
+        """All that is in it, held money included."""
+
+    @_builtins.property
+    def held(self) -> _money_pb2.Money:
+        """What is held for payments that are authorized and not yet captured."""
+
+    @_builtins.property
+    def available(self) -> _money_pb2.Money:
+        """What can be spent: the balance without what is held."""
+
+    @_builtins.property
+    def pending(self) -> _money_pb2.Money:
+        """What is on its way in, in top-ups whose outcome is open."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        resource_version: _builtins.int = ...,
+        etag: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        currency: _builtins.str = ...,
+        state: Global___Wallet.State.ValueType = ...,
+        balance: _money_pb2.Money | None = ...,
+        held: _money_pb2.Money | None = ...,
+        available: _money_pb2.Money | None = ...,
+        pending: _money_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "balance", b"balance", "create_time", b"create_time", "held", b"held", "pending", b"pending", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "balance", b"balance", "create_time", b"create_time", "currency", b"currency", "customer_id", b"customer_id", "etag", b"etag", "held", b"held", "id", b"id", "pending", b"pending", "resource_version", b"resource_version", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Wallet: _TypeAlias = Wallet  # noqa: Y015
+
+@_typing.final
+class TopUp(_message.Message):
+    """Money on its way from a card into a wallet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[TopUp._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: TopUp._State.ValueType  # 0
+        """Never returned."""
+        PENDING: TopUp._State.ValueType  # 1
+        """The card is being charged, or the outcome is not known."""
+        REQUIRES_ACTION: TopUp._State.ValueType  # 2
+        """The cardholder must authenticate."""
+        SUCCEEDED: TopUp._State.ValueType  # 3
+        """The money is in the wallet."""
+        FAILED: TopUp._State.ValueType  # 4
+        """The card was not charged."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """The states of a top-up."""
+
+    STATE_UNSPECIFIED: TopUp.State.ValueType  # 0
+    """Never returned."""
+    PENDING: TopUp.State.ValueType  # 1
+    """The card is being charged, or the outcome is not known."""
+    REQUIRES_ACTION: TopUp.State.ValueType  # 2
+    """The cardholder must authenticate."""
+    SUCCEEDED: TopUp.State.ValueType  # 3
+    """The money is in the wallet."""
+    FAILED: TopUp.State.ValueType  # 4
+    """The card was not charged."""
+
+    ID_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    RESOURCE_VERSION_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    WALLET_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    PAYMENT_METHOD_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CERTAINTY_FIELD_NUMBER: _builtins.int
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    NEXT_ACTION_FIELD_NUMBER: _builtins.int
+    DECLINE_FIELD_NUMBER: _builtins.int
+    FAILURE_REASON_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The id, `top_…`."""
+    resource_version: _builtins.int
+    """Raised by one with each change."""
+    etag: _builtins.str
+    """Identifies this version."""
+    wallet_id: _builtins.str
+    """The wallet that it fills."""
+    payment_method_id: _builtins.str
+    """The saved card."""
+    state: Global___TopUp.State.ValueType
+    """Where it stands. Values may be added."""
+    certainty: _payments_pb2.Certainty.ValueType
+    """UNKNOWN while a call to Stripe has no certain outcome yet."""
+    payment_id: _builtins.str
+    """The payment that charges the card."""
+    failure_reason: _builtins.str
+    """Why it failed, in FAILED only: "declined", "canceled", "not_sent"."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was created."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last changed."""
+
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """How much."""
+
+    @_builtins.property
+    def next_action(self) -> _payments_pb2.NextAction:
+        """What the next step needs, in REQUIRES_ACTION only."""
+
+    @_builtins.property
+    def decline(self) -> _payments_pb2.Decline:
+        """Why the card was declined; in FAILED only, and unset where it failed for another reason."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        resource_version: _builtins.int = ...,
+        etag: _builtins.str = ...,
+        wallet_id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        payment_method_id: _builtins.str = ...,
+        state: Global___TopUp.State.ValueType = ...,
+        certainty: _payments_pb2.Certainty.ValueType = ...,
+        payment_id: _builtins.str = ...,
+        next_action: _payments_pb2.NextAction | None = ...,
+        decline: _payments_pb2.Decline | None = ...,
+        failure_reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "decline", b"decline", "next_action", b"next_action", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "certainty", b"certainty", "create_time", b"create_time", "decline", b"decline", "etag", b"etag", "failure_reason", b"failure_reason", "id", b"id", "next_action", b"next_action", "payment_id", b"payment_id", "payment_method_id", b"payment_method_id", "resource_version", b"resource_version", "state", b"state", "update_time", b"update_time", "wallet_id", b"wallet_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TopUp: _TypeAlias = TopUp  # noqa: Y015
+
+@_typing.final
+class CreateWalletRequest(_message.Message):
+    """The request of CreateWallet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    currency: _builtins.str
+    """The ISO 4217 currency."""
+    request_id: _builtins.str
+    """Makes a repeat safe: a UUID, the same for every try of one request."""
+    def __init__(
+        self,
+        *,
+        currency: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateWalletRequest: _TypeAlias = CreateWalletRequest  # noqa: Y015
+
+@_typing.final
+class GetWalletRequest(_message.Message):
+    """The request of GetWallet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WALLET_ID_FIELD_NUMBER: _builtins.int
+    wallet_id: _builtins.str
+    """The wallet."""
+    def __init__(
+        self,
+        *,
+        wallet_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["wallet_id", b"wallet_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWalletRequest: _TypeAlias = GetWalletRequest  # noqa: Y015
+
+@_typing.final
+class ListWalletsRequest(_message.Message):
+    """The request of ListWallets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """How many at the most: 0 means 50, more than 1000 means 1000."""
+    page_token: _builtins.str
+    """The `next_page_token` of the page before."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListWalletsRequest: _TypeAlias = ListWalletsRequest  # noqa: Y015
+
+@_typing.final
+class ListWalletsResponse(_message.Message):
+    """The answer of ListWallets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WALLETS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Give it as `page_token` to get the next page; empty at the end, and only there."""
+    @_builtins.property
+    def wallets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Wallet]:
+        """The wallets of this page."""
+
+    def __init__(
+        self,
+        *,
+        wallets: _abc.Iterable[Global___Wallet] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "wallets", b"wallets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListWalletsResponse: _TypeAlias = ListWalletsResponse  # noqa: Y015
+
+@_typing.final
+class ListStatementLinesRequest(_message.Message):
+    """The request of ListStatementLines."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WALLET_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
+    wallet_id: _builtins.str
+    """The wallet."""
+    page_size: _builtins.int
+    """How many at the most: 0 means 50, more than 1000 means 1000."""
+    page_token: _builtins.str
+    """The `next_page_token` of the page before."""
+    @_builtins.property
+    def as_of(self) -> _timestamp_pb2.Timestamp:
+        """The statement as it was at this instant: only lines that were written by then."""
+
+    def __init__(
+        self,
+        *,
+        wallet_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        as_of: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "page_size", b"page_size", "page_token", b"page_token", "wallet_id", b"wallet_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListStatementLinesRequest: _TypeAlias = ListStatementLinesRequest  # noqa: Y015
+
+@_typing.final
+class ListStatementLinesResponse(_message.Message):
+    """The answer of ListStatementLines."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Give it as `page_token` to get the next page; empty at the end, and only there."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___BalanceTransaction]:
+        """The lines of this page."""
+
+    def __init__(
+        self,
+        *,
+        lines: _abc.Iterable[Global___BalanceTransaction] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListStatementLinesResponse: _TypeAlias = ListStatementLinesResponse  # noqa: Y015
+
+@_typing.final
+class CreateTopUpRequest(_message.Message):
+    """The request of CreateTopUp."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WALLET_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    PAYMENT_METHOD_ID_FIELD_NUMBER: _builtins.int
+    RETURN_URL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    wallet_id: _builtins.str
+    """The wallet."""
+    payment_method_id: _builtins.str
+    """One of the user's saved cards."""
+    return_url: _builtins.str
+    """Where the cardholder goes after authenticating."""
+    request_id: _builtins.str
+    """Makes a repeat safe: a UUID, the same for every try of one request."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """How much: at least 1 minor unit, in the wallet's currency."""
+
+    def __init__(
+        self,
+        *,
+        wallet_id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        payment_method_id: _builtins.str = ...,
+        return_url: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "payment_method_id", b"payment_method_id", "request_id", b"request_id", "return_url", b"return_url", "wallet_id", b"wallet_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateTopUpRequest: _TypeAlias = CreateTopUpRequest  # noqa: Y015
+
+@_typing.final
+class GetTopUpRequest(_message.Message):
+    """The request of GetTopUp."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WALLET_ID_FIELD_NUMBER: _builtins.int
+    TOP_UP_ID_FIELD_NUMBER: _builtins.int
+    wallet_id: _builtins.str
+    """The wallet."""
+    top_up_id: _builtins.str
+    """The top-up."""
+    def __init__(
+        self,
+        *,
+        wallet_id: _builtins.str = ...,
+        top_up_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["top_up_id", b"top_up_id", "wallet_id", b"wallet_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTopUpRequest: _TypeAlias = GetTopUpRequest  # noqa: Y015
+
+@_typing.final
+class ListTopUpsRequest(_message.Message):
+    """The request of ListTopUps."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WALLET_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    wallet_id: _builtins.str
+    """The wallet."""
+    page_size: _builtins.int
+    """How many at the most: 0 means 50, more than 1000 means 1000."""
+    page_token: _builtins.str
+    """The `next_page_token` of the page before."""
+    def __init__(
+        self,
+        *,
+        wallet_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "wallet_id", b"wallet_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTopUpsRequest: _TypeAlias = ListTopUpsRequest  # noqa: Y015
+
+@_typing.final
+class ListTopUpsResponse(_message.Message):
+    """The answer of ListTopUps."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOP_UPS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Give it as `page_token` to get the next page; empty at the end, and only there."""
+    @_builtins.property
+    def top_ups(self) -> _containers.RepeatedCompositeFieldContainer[Global___TopUp]:
+        """The top-ups of this page."""
+
+    def __init__(
+        self,
+        *,
+        top_ups: _abc.Iterable[Global___TopUp] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "top_ups", b"top_ups"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTopUpsResponse: _TypeAlias = ListTopUpsResponse  # noqa: Y015

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class WalletServiceStub(object):
-    """Balances of merchants, as their owners see them. What writes them is the LedgerService.
+    """Balances of merchants and wallets of users, as their owners see them. What writes them is the LedgerService.
     """
 
     def __init__(self, channel):
@@ -45,10 +45,45 @@ class WalletServiceStub(object):
                 request_serializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.ListBalanceTransactionsRequest.SerializeToString,
                 response_deserializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.ListBalanceTransactionsResponse.FromString,
                 _registered_method=True)
+        self.CreateWallet = channel.unary_unary(
+                '/paymesh.wallets.v1.WalletService/CreateWallet',
+                request_serializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.CreateWalletRequest.SerializeToString,
+                response_deserializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.Wallet.FromString,
+                _registered_method=True)
+        self.GetWallet = channel.unary_unary(
+                '/paymesh.wallets.v1.WalletService/GetWallet',
+                request_serializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.GetWalletRequest.SerializeToString,
+                response_deserializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.Wallet.FromString,
+                _registered_method=True)
+        self.ListWallets = channel.unary_unary(
+                '/paymesh.wallets.v1.WalletService/ListWallets',
+                request_serializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.ListWalletsRequest.SerializeToString,
+                response_deserializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.ListWalletsResponse.FromString,
+                _registered_method=True)
+        self.ListStatementLines = channel.unary_unary(
+                '/paymesh.wallets.v1.WalletService/ListStatementLines',
+                request_serializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.ListStatementLinesRequest.SerializeToString,
+                response_deserializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.ListStatementLinesResponse.FromString,
+                _registered_method=True)
+        self.CreateTopUp = channel.unary_unary(
+                '/paymesh.wallets.v1.WalletService/CreateTopUp',
+                request_serializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.CreateTopUpRequest.SerializeToString,
+                response_deserializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.TopUp.FromString,
+                _registered_method=True)
+        self.GetTopUp = channel.unary_unary(
+                '/paymesh.wallets.v1.WalletService/GetTopUp',
+                request_serializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.GetTopUpRequest.SerializeToString,
+                response_deserializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.TopUp.FromString,
+                _registered_method=True)
+        self.ListTopUps = channel.unary_unary(
+                '/paymesh.wallets.v1.WalletService/ListTopUps',
+                request_serializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.ListTopUpsRequest.SerializeToString,
+                response_deserializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.ListTopUpsResponse.FromString,
+                _registered_method=True)
 
 
 class WalletServiceServicer(object):
-    """Balances of merchants, as their owners see them. What writes them is the LedgerService.
+    """Balances of merchants and wallets of users, as their owners see them. What writes them is the LedgerService.
     """
 
     def GetBalances(self, request, context):
@@ -61,6 +96,57 @@ class WalletServiceServicer(object):
     def ListBalanceTransactions(self, request, context):
         """Lists the lines of one of the merchant's balances in one currency, newest first: each with what caused it and the balance after
         it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateWallet(self, request, context):
+        """Opens a wallet of the calling user. A user has one for each currency; a second one answers REFERENCE_TAKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetWallet(self, request, context):
+        """Returns one of the user's wallets, with what is in it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWallets(self, request, context):
+        """Lists the user's wallets, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListStatementLines(self, request, context):
+        """Lists the lines of a wallet, newest first: each with what caused it and the balance after it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateTopUp(self, request, context):
+        """Adds money to a wallet from one of the user's saved cards. A declined card is a successful call: the top-up is FAILED and `decline`
+        says why. The money is there once Stripe has confirmed it; where its answer was lost, the top-up stays PENDING with `certainty`
+        UNKNOWN and resolves by itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTopUp(self, request, context):
+        """Returns one of the wallet's top-ups.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTopUps(self, request, context):
+        """Lists the wallet's top-ups, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -79,6 +165,41 @@ def add_WalletServiceServicer_to_server(servicer, server):
                     request_deserializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.ListBalanceTransactionsRequest.FromString,
                     response_serializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.ListBalanceTransactionsResponse.SerializeToString,
             ),
+            'CreateWallet': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateWallet,
+                    request_deserializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.CreateWalletRequest.FromString,
+                    response_serializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.Wallet.SerializeToString,
+            ),
+            'GetWallet': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWallet,
+                    request_deserializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.GetWalletRequest.FromString,
+                    response_serializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.Wallet.SerializeToString,
+            ),
+            'ListWallets': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWallets,
+                    request_deserializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.ListWalletsRequest.FromString,
+                    response_serializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.ListWalletsResponse.SerializeToString,
+            ),
+            'ListStatementLines': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListStatementLines,
+                    request_deserializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.ListStatementLinesRequest.FromString,
+                    response_serializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.ListStatementLinesResponse.SerializeToString,
+            ),
+            'CreateTopUp': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateTopUp,
+                    request_deserializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.CreateTopUpRequest.FromString,
+                    response_serializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.TopUp.SerializeToString,
+            ),
+            'GetTopUp': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTopUp,
+                    request_deserializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.GetTopUpRequest.FromString,
+                    response_serializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.TopUp.SerializeToString,
+            ),
+            'ListTopUps': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTopUps,
+                    request_deserializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.ListTopUpsRequest.FromString,
+                    response_serializer=paymesh_dot_wallets_dot_v1_dot_wallets__pb2.ListTopUpsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'paymesh.wallets.v1.WalletService', rpc_method_handlers)
@@ -88,7 +209,7 @@ def add_WalletServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class WalletService(object):
-    """Balances of merchants, as their owners see them. What writes them is the LedgerService.
+    """Balances of merchants and wallets of users, as their owners see them. What writes them is the LedgerService.
     """
 
     @staticmethod
@@ -135,6 +256,195 @@ class WalletService(object):
             '/paymesh.wallets.v1.WalletService/ListBalanceTransactions',
             paymesh_dot_wallets_dot_v1_dot_wallets__pb2.ListBalanceTransactionsRequest.SerializeToString,
             paymesh_dot_wallets_dot_v1_dot_wallets__pb2.ListBalanceTransactionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateWallet(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.wallets.v1.WalletService/CreateWallet',
+            paymesh_dot_wallets_dot_v1_dot_wallets__pb2.CreateWalletRequest.SerializeToString,
+            paymesh_dot_wallets_dot_v1_dot_wallets__pb2.Wallet.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetWallet(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.wallets.v1.WalletService/GetWallet',
+            paymesh_dot_wallets_dot_v1_dot_wallets__pb2.GetWalletRequest.SerializeToString,
+            paymesh_dot_wallets_dot_v1_dot_wallets__pb2.Wallet.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWallets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.wallets.v1.WalletService/ListWallets',
+            paymesh_dot_wallets_dot_v1_dot_wallets__pb2.ListWalletsRequest.SerializeToString,
+            paymesh_dot_wallets_dot_v1_dot_wallets__pb2.ListWalletsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListStatementLines(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.wallets.v1.WalletService/ListStatementLines',
+            paymesh_dot_wallets_dot_v1_dot_wallets__pb2.ListStatementLinesRequest.SerializeToString,
+            paymesh_dot_wallets_dot_v1_dot_wallets__pb2.ListStatementLinesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateTopUp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.wallets.v1.WalletService/CreateTopUp',
+            paymesh_dot_wallets_dot_v1_dot_wallets__pb2.CreateTopUpRequest.SerializeToString,
+            paymesh_dot_wallets_dot_v1_dot_wallets__pb2.TopUp.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTopUp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.wallets.v1.WalletService/GetTopUp',
+            paymesh_dot_wallets_dot_v1_dot_wallets__pb2.GetTopUpRequest.SerializeToString,
+            paymesh_dot_wallets_dot_v1_dot_wallets__pb2.TopUp.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTopUps(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.wallets.v1.WalletService/ListTopUps',
+            paymesh_dot_wallets_dot_v1_dot_wallets__pb2.ListTopUpsRequest.SerializeToString,
+            paymesh_dot_wallets_dot_v1_dot_wallets__pb2.ListTopUpsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class WalletServiceStub:
-    """Balances of merchants, as their owners see them. What writes them is the LedgerService."""
+    """Balances of merchants and wallets of users, as their owners see them. What writes them is the LedgerService."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -39,10 +39,27 @@ class WalletServiceStub:
     """Lists the lines of one of the merchant's balances in one currency, newest first: each with what caused it and the balance after
     it.
     """
+    CreateWallet: _grpc.UnaryUnaryMultiCallable[_wallets_pb2.CreateWalletRequest, _wallets_pb2.Wallet]
+    """Opens a wallet of the calling user. A user has one for each currency; a second one answers REFERENCE_TAKEN."""
+    GetWallet: _grpc.UnaryUnaryMultiCallable[_wallets_pb2.GetWalletRequest, _wallets_pb2.Wallet]
+    """Returns one of the user's wallets, with what is in it."""
+    ListWallets: _grpc.UnaryUnaryMultiCallable[_wallets_pb2.ListWalletsRequest, _wallets_pb2.ListWalletsResponse]
+    """Lists the user's wallets, newest first."""
+    ListStatementLines: _grpc.UnaryUnaryMultiCallable[_wallets_pb2.ListStatementLinesRequest, _wallets_pb2.ListStatementLinesResponse]
+    """Lists the lines of a wallet, newest first: each with what caused it and the balance after it."""
+    CreateTopUp: _grpc.UnaryUnaryMultiCallable[_wallets_pb2.CreateTopUpRequest, _wallets_pb2.TopUp]
+    """Adds money to a wallet from one of the user's saved cards. A declined card is a successful call: the top-up is FAILED and `decline`
+    says why. The money is there once Stripe has confirmed it; where its answer was lost, the top-up stays PENDING with `certainty`
+    UNKNOWN and resolves by itself.
+    """
+    GetTopUp: _grpc.UnaryUnaryMultiCallable[_wallets_pb2.GetTopUpRequest, _wallets_pb2.TopUp]
+    """Returns one of the wallet's top-ups."""
+    ListTopUps: _grpc.UnaryUnaryMultiCallable[_wallets_pb2.ListTopUpsRequest, _wallets_pb2.ListTopUpsResponse]
+    """Lists the wallet's top-ups, newest first."""
 
 @_typing.type_check_only
 class WalletServiceAsyncStub(WalletServiceStub):
-    """Balances of merchants, as their owners see them. What writes them is the LedgerService."""
+    """Balances of merchants and wallets of users, as their owners see them. What writes them is the LedgerService."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetBalances: _aio.UnaryUnaryMultiCallable[_wallets_pb2.GetBalancesRequest, _wallets_pb2.Balances]  # type: ignore[assignment]
@@ -51,9 +68,26 @@ class WalletServiceAsyncStub(WalletServiceStub):
     """Lists the lines of one of the merchant's balances in one currency, newest first: each with what caused it and the balance after
     it.
     """
+    CreateWallet: _aio.UnaryUnaryMultiCallable[_wallets_pb2.CreateWalletRequest, _wallets_pb2.Wallet]  # type: ignore[assignment]
+    """Opens a wallet of the calling user. A user has one for each currency; a second one answers REFERENCE_TAKEN."""
+    GetWallet: _aio.UnaryUnaryMultiCallable[_wallets_pb2.GetWalletRequest, _wallets_pb2.Wallet]  # type: ignore[assignment]
+    """Returns one of the user's wallets, with what is in it."""
+    ListWallets: _aio.UnaryUnaryMultiCallable[_wallets_pb2.ListWalletsRequest, _wallets_pb2.ListWalletsResponse]  # type: ignore[assignment]
+    """Lists the user's wallets, newest first."""
+    ListStatementLines: _aio.UnaryUnaryMultiCallable[_wallets_pb2.ListStatementLinesRequest, _wallets_pb2.ListStatementLinesResponse]  # type: ignore[assignment]
+    """Lists the lines of a wallet, newest first: each with what caused it and the balance after it."""
+    CreateTopUp: _aio.UnaryUnaryMultiCallable[_wallets_pb2.CreateTopUpRequest, _wallets_pb2.TopUp]  # type: ignore[assignment]
+    """Adds money to a wallet from one of the user's saved cards. A declined card is a successful call: the top-up is FAILED and `decline`
+    says why. The money is there once Stripe has confirmed it; where its answer was lost, the top-up stays PENDING with `certainty`
+    UNKNOWN and resolves by itself.
+    """
+    GetTopUp: _aio.UnaryUnaryMultiCallable[_wallets_pb2.GetTopUpRequest, _wallets_pb2.TopUp]  # type: ignore[assignment]
+    """Returns one of the wallet's top-ups."""
+    ListTopUps: _aio.UnaryUnaryMultiCallable[_wallets_pb2.ListTopUpsRequest, _wallets_pb2.ListTopUpsResponse]  # type: ignore[assignment]
+    """Lists the wallet's top-ups, newest first."""
 
 class WalletServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Balances of merchants, as their owners see them. What writes them is the LedgerService."""
+    """Balances of merchants and wallets of users, as their owners see them. What writes them is the LedgerService."""
 
     @_abc_1.abstractmethod
     def GetBalances(
@@ -72,5 +106,64 @@ class WalletServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists the lines of one of the merchant's balances in one currency, newest first: each with what caused it and the balance after
         it.
         """
+
+    @_abc_1.abstractmethod
+    def CreateWallet(
+        self,
+        request: _wallets_pb2.CreateWalletRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_wallets_pb2.Wallet, _abc.Awaitable[_wallets_pb2.Wallet]]:
+        """Opens a wallet of the calling user. A user has one for each currency; a second one answers REFERENCE_TAKEN."""
+
+    @_abc_1.abstractmethod
+    def GetWallet(
+        self,
+        request: _wallets_pb2.GetWalletRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_wallets_pb2.Wallet, _abc.Awaitable[_wallets_pb2.Wallet]]:
+        """Returns one of the user's wallets, with what is in it."""
+
+    @_abc_1.abstractmethod
+    def ListWallets(
+        self,
+        request: _wallets_pb2.ListWalletsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_wallets_pb2.ListWalletsResponse, _abc.Awaitable[_wallets_pb2.ListWalletsResponse]]:
+        """Lists the user's wallets, newest first."""
+
+    @_abc_1.abstractmethod
+    def ListStatementLines(
+        self,
+        request: _wallets_pb2.ListStatementLinesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_wallets_pb2.ListStatementLinesResponse, _abc.Awaitable[_wallets_pb2.ListStatementLinesResponse]]:
+        """Lists the lines of a wallet, newest first: each with what caused it and the balance after it."""
+
+    @_abc_1.abstractmethod
+    def CreateTopUp(
+        self,
+        request: _wallets_pb2.CreateTopUpRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_wallets_pb2.TopUp, _abc.Awaitable[_wallets_pb2.TopUp]]:
+        """Adds money to a wallet from one of the user's saved cards. A declined card is a successful call: the top-up is FAILED and `decline`
+        says why. The money is there once Stripe has confirmed it; where its answer was lost, the top-up stays PENDING with `certainty`
+        UNKNOWN and resolves by itself.
+        """
+
+    @_abc_1.abstractmethod
+    def GetTopUp(
+        self,
+        request: _wallets_pb2.GetTopUpRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_wallets_pb2.TopUp, _abc.Awaitable[_wallets_pb2.TopUp]]:
+        """Returns one of the wallet's top-ups."""
+
+    @_abc_1.abstractmethod
+    def ListTopUps(
+        self,
+        request: _wallets_pb2.ListTopUpsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_wallets_pb2.ListTopUpsResponse, _abc.Awaitable[_wallets_pb2.ListTopUpsResponse]]:
+        """Lists the wallet's top-ups, newest first."""
 
 def add_WalletServiceServicer_to_server(servicer: WalletServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
