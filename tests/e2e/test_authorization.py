@@ -14,7 +14,7 @@ from paymesh.notifications.v1 import notifications_pb2
 from paymesh.payments.v1 import payments_pb2
 from paymesh.wallets.v1 import ledger_pb2, wallets_pb2
 
-from servers.identity.domain import API_KEY_SCOPES, CUSTOMER_SCOPES, ROLE_SCOPES
+from servers.identity.domain import API_KEY_SCOPES, CUSTOMER_SCOPES, PUBLISHABLE_KEY_SCOPES, ROLE_SCOPES
 from servers.runtime.call import PrincipalKind
 from servers.runtime.policy import EDGE, policy_of
 from tests.support.stack import Shop
@@ -38,11 +38,14 @@ def callers(shop: Shop) -> dict[str, Caller]:
     """Return a caller of each kind, each with all scopes that its kind can have."""
     scopes = sorted(API_KEY_SCOPES)
     key = shop.ok(shop.call("POST", "/v1/api_keys", {"display_name": "all", "scopes": scopes}, token=shop.seller_token))
+    body = {"display_name": "web", "kind": "PUBLISHABLE"}
+    web = shop.ok(shop.call("POST", "/v1/api_keys", body, token=shop.seller_token))["api_key"]["publishable_key"]
     return {
         "nobody": Caller(PrincipalKind.PUBLIC, "", frozenset()),
         "customer": Caller(PrincipalKind.CUSTOMER, shop.customer_token, CUSTOMER_SCOPES),
         "member": Caller(PrincipalKind.MEMBER, shop.seller_token, ROLE_SCOPES["owner"]),
         "api_key": Caller(PrincipalKind.API_KEY, key["secret"], API_KEY_SCOPES),
+        "payment_client": Caller(PrincipalKind.PAYMENT_CLIENT, web, frozenset(PUBLISHABLE_KEY_SCOPES)),
     }
 
 
@@ -76,7 +79,7 @@ def own_session(shop: Shop, who: str) -> str:
     return seller
 
 
-@pytest.mark.parametrize("who", ["nobody", "customer", "member", "api_key"])
+@pytest.mark.parametrize("who", ["nobody", "customer", "member", "api_key", "payment_client"])
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_from_outside(shop: Shop, callers: dict[str, Caller], method: Any, who: str) -> None:
     caller, policy = callers[who], policy_of(method)

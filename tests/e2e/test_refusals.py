@@ -9,22 +9,13 @@ import time
 from dataclasses import replace
 from typing import Any
 
-import httpx
 import pytest
 
 from dev import edge
 from sandbox.stripe.cards import CARDS
-from tests.support.stack import Shop, insist
+from tests.support.stack import Shop, insist, reason_of
 
 GOOD: dict[str, Any] = {"amount": {"amount_minor": "100", "currency": "USD"}, "customer_id": "usr_" + "0" * 26}
-
-
-def reason_of(response: httpx.Response) -> str:
-    """Return the reason of an error, which must be one of ours."""
-    detail = response.json()["details"][0]
-    assert detail["domain"] == "paymesh.dev"
-    reason: str = detail["reason"]
-    return reason
 
 
 @pytest.mark.parametrize(

@@ -211,9 +211,17 @@ def insist(call: Callable[[], httpx.Response]) -> httpx.Response:
         time.sleep(0.2)
 
 
-def wait_for(condition: Callable[[], bool], what: str) -> None:
+def reason_of(response: httpx.Response) -> str:
+    """Return the reason of an error, which must be one of ours."""
+    detail = response.json()["details"][0]
+    assert detail["domain"] == "paymesh.dev"
+    reason: str = detail["reason"]
+    return reason
+
+
+def wait_for(condition: Callable[[], bool], what: str, *, seconds: float = PATIENCE_SECONDS) -> None:
     """Wait until a condition holds, within a bound."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(what)

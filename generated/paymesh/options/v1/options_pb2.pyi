@@ -71,6 +71,8 @@ class _AudienceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Audience.Val
     """Staff of the platform."""
     AUDIENCE_SERVICE: _Audience.ValueType  # 6
     """Another Paymesh server acting for itself."""
+    AUDIENCE_PAYMENT_CLIENT: _Audience.ValueType  # 7
+    """A shopper's browser or app with a merchant's publishable key; each object also asks for its `client_secret`."""
 
 class Audience(_Audience, metaclass=_AudienceEnumTypeWrapper):
     """The kinds of principal a method serves."""
@@ -89,6 +91,8 @@ AUDIENCE_STAFF: Audience.ValueType  # 5
 """Staff of the platform."""
 AUDIENCE_SERVICE: Audience.ValueType  # 6
 """Another Paymesh server acting for itself."""
+AUDIENCE_PAYMENT_CLIENT: Audience.ValueType  # 7
+"""A shopper's browser or app with a merchant's publishable key; each object also asks for its `client_secret`."""
 Global___Audience: _TypeAlias = Audience  # noqa: Y015
 
 REQUIRED_SCOPE_FIELD_NUMBER: _builtins.int
