@@ -45,11 +45,11 @@ IGNORED_PARAMETERS: Final = (
 )
 """What Stripe appends to the addresses that it sends shoppers back to; nothing of it is trusted, or read."""
 LOCAL_REPLIES: Final = (
-    (400, 3, "FIELD_INVALID", "The request is malformed."),
+    (400, 3, "FIELD_INVALID", "The request is malformed. %LOCAL_REPLY_BODY%"),
     (401, 16, "CREDENTIAL_INVALID", "A valid access token or API key is needed."),
-    (403, 7, "CALLER_NOT_ALLOWED", "The credential is not meant for this."),
+    (403, 16, "CREDENTIAL_INVALID", "A valid access token or API key is needed."),
     (404, 5, "METHOD_NOT_FOUND", "There is no such route."),
-    (413, 8, "FIELD_INVALID", "The request is too large."),
+    (413, 3, "FIELD_INVALID", "The request is too large."),
     (429, 8, "RATE_LIMITED", "Too many requests; try again in a moment."),
     (503, 14, "PEER_UNAVAILABLE", "The server does not answer right now; ask again with the same key."),
     (504, 4, "DEADLINE_PASSED", "The outcome may be unknown. Ask again with the same idempotency key."),
