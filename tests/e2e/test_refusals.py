@@ -13,6 +13,7 @@ import pytest
 
 from dev import edge
 from sandbox.stripe.cards import CARDS
+from tests.support.fuzz import Fuzz
 from tests.support.stack import Shop, insist, reason_of
 
 GOOD: dict[str, Any] = {"amount": {"amount_minor": "100", "currency": "USD"}, "customer_id": "usr_" + "0" * 26}
@@ -202,6 +203,21 @@ def test_no_card_number_gets_in_by_any_field(shop: Shop, verb: str, path: str, f
     answers = [shop.call(verb, filled(path, shop), {field: number}, token=token or None) for token in tokens]
     assert {answer.status_code for answer in answers} <= {400, 401, 403, 404, 429}
     assert all(number not in answer.text for answer in answers)
+
+
+@pytest.mark.parametrize(("verb", "path", "field"), text_fields())
+def test_no_character_that_cannot_be_stored_gets_in_by_any_field(shop: Shop, verb: str, path: str, field: str) -> None:
+    tokens = [shop.customer_token, shop.seller_token, ""]
+    method = next(one for one in edge.methods() if edge.route_of(one) == (verb.lower(), path))
+    body = Fuzz(0, {"customer_id": shop.user_id}).plausible(method) | {field: "a\0b"}
+    answers = [shop.call(verb, filled(path, shop), body, token=token or None) for token in tokens]
+    assert {answer.status_code for answer in answers} <= {400, 401, 403, 429}, [answer.text for answer in answers]
+
+
+def test_a_field_with_such_a_character_is_named(shop: Shop) -> None:
+    answer = shop.call("PATCH", "/v1/users/me", {"display_name": "a\0b"}, token=shop.customer_token)
+    violations = answer.json()["details"][1]["field_violations"]
+    assert [(one["field"], "NUL" in one["description"]) for one in violations] == [("display_name", True)]
 
 
 def filled(path: str, shop: Shop) -> str:
