@@ -27,9 +27,9 @@ LIMITS: Final = {
     "credentials_address": {"burst": 30, "per_second": 5},
     # Who tries stolen cards tries many. A key is shared by all shoppers of a merchant, so its bucket is larger than a user's.
     "cards": {"burst": 2000, "per_second": 500},
-    "cards_address": {"burst": 200, "per_second": 20},
-    "cards_user": {"burst": 120, "per_second": 10},
-    "cards_key": {"burst": 500, "per_second": 100},
+    "cards_address": {"burst": 400, "per_second": 40},
+    "cards_user": {"burst": 300, "per_second": 20},
+    "cards_key": {"burst": 600, "per_second": 100},
 }
 NO_LIMITS: Final = {key: {"burst": 10000000, "per_second": 10000000} for key in LIMITS}
 """For load tests only (`PAYMESH_EDGE_LIMITS=none`)."""
@@ -39,6 +39,7 @@ CREDENTIAL_METHODS: Final = {
 }
 CARD_METHODS: Final = {"ConfirmPayment", "CreatePaymentMethod", "ConfirmSetupIntent", "CreateTopUp"}
 """By name: a method that is not in the contract yet gets the limit with its first commit."""
+BODY_BYTES_MAX: Final = 1_048_576
 IGNORED_PARAMETERS: Final = (
     *("payment_intent", "payment_intent_client_secret", "setup_intent", "setup_intent_client_secret"),
     *("redirect_status", "source_type", "source_redirect_slug"),
@@ -51,6 +52,7 @@ LOCAL_REPLIES: Final = (
     (404, 5, "METHOD_NOT_FOUND", "There is no such route."),
     (413, 3, "FIELD_INVALID", "The request is too large."),
     (429, 8, "RATE_LIMITED", "Too many requests; try again in a moment."),
+    (431, 3, "FIELD_INVALID", "The headers of the request are too large."),
     (503, 14, "PEER_UNAVAILABLE", "The server does not answer right now; ask again with the same key."),
     (504, 4, "DEADLINE_PASSED", "The outcome may be unknown. Ask again with the same idempotency key."),
 )
@@ -177,6 +179,7 @@ def render(settings: EdgeSettings) -> str:
         mesh_dir=settings.mesh_dir,
         descriptors=settings.descriptors,
         ignored_parameters=IGNORED_PARAMETERS,
+        body_bytes_max=BODY_BYTES_MAX,
         services=services,
         services_clusters=[(service, service.split(".")[1]) for service in services],
         routes=routes(found),
