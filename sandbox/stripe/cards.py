@@ -3,7 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Final
+
+
+class Secure(Enum):
+    """How a card stands to 3-D Secure (https://docs.stripe.com/testing#regulatory-cards)."""
+
+    NOT_SUPPORTED = "is not supported"
+    NOT_ENROLLED = "is supported, and the cardholder is never asked"
+    OPTIONAL = "when the payment asks for it"
+    OPTIONAL_FAILS = "fails when the payment asks for it"
+    REQUIRED = "always"
+    UNLESS_SET_UP = "always on-session; off-session until set up"
+    SET_UP = "always on-session; never off-session"
+    FRICTIONLESS = "always, without a challenge"
+    LOOKUP_FAILS = "always, and the issuer cannot be asked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +37,8 @@ class TestCard:
     """The charge outcome's `advice_code`."""
     attach_declines: bool = False
     """Whether the decline comes when the card is attached to a customer already."""
-    authenticates: bool = False
-    """Whether 3-D Secure is required at each confirm."""
-    authenticates_until_set_up: bool = False
-    """Whether 3-D Secure is required until a setup made the card ready for off-session use."""
+    secure: Secure = Secure.NOT_ENROLLED
+    """When 3-D Secure is asked for."""
     refund_fails: bool = False
     """Whether a refund succeeds at first and fails later."""
     refund_waits: bool = False
@@ -46,7 +59,7 @@ CARDS: Final = (
     TestCard("mastercard", "5555555555554444", "mastercard"),
     TestCard("mastercard_debit", "5200828282828210", "mastercard", funding="debit"),
     TestCard("mastercard_prepaid", "5105105105105100", "mastercard", funding="prepaid"),
-    TestCard("amex", "378282246310005", "amex"),
+    TestCard("amex", "378282246310005", "amex", secure=Secure.NOT_SUPPORTED, also=("amex_threeDSecureNotSupported",)),
     TestCard("discover", "6011111111111117", "discover"),
     TestCard("diners", "3056930009020004", "diners"),
     TestCard("jcb", "3566002020360505", "jcb", country="JP"),
@@ -80,15 +93,23 @@ CARDS: Final = (
              decline_code="card_velocity_exceeded", attach_declines=True),
     # Attaches to a customer, then declines each charge.
     TestCard("chargeCustomerFail", "4000000000000341", error_code="card_declined", decline_code="generic_decline"),
-    # 3-D Secure at every confirm; off-session charges are declined with authentication_required.
-    TestCard("authenticationRequired", "4000002760003184", authenticates=True),
-    TestCard("threeDSecure2Required", "4000000000003220", authenticates=True, also=("threeDSecureRequired",)),
-    # 3-D Secure until a SetupIntent, or a payment with setup_future_usage, has set the card up.
-    TestCard("authenticationRequiredOnSetup", "4000002500003155", authenticates_until_set_up=True),
+    # 3-D Secure at every on-session confirm; off-session payments are declined with authentication_required.
+    TestCard("authenticationRequired", "4000002760003184", secure=Secure.REQUIRED),
+    # The same until a SetupIntent, or a payment with setup_future_usage=off_session, has set the card up for off-session payments.
+    TestCard("authenticationRequiredOnSetup", "4000002500003155", secure=Secure.UNLESS_SET_UP),
+    TestCard("authenticationRequiredSetupForOffSession", "4000003800000446", secure=Secure.SET_UP),
     # The cardholder authenticates, and the issuer declines all the same.
     TestCard("authenticationRequiredChargeDeclinedInsufficientFunds", "4000008260003178", error_code="card_declined",
-             decline_code="insufficient_funds", advice_code="try_again_later", authenticates=True),
-    TestCard("threeDSecureRequiredChargeDeclined", "4000008400001629", error_code="card_declined", decline_code="generic_decline", authenticates=True),
+             decline_code="insufficient_funds", advice_code="try_again_later", secure=Secure.REQUIRED),
+    TestCard("threeDSecureRequiredChargeDeclined", "4000008400001629", error_code="card_declined", decline_code="generic_decline",
+             secure=Secure.REQUIRED),
+    # Whether 3-D Secure is required, possible, or fails.
+    TestCard("threeDSecure2Required", "4000000000003220", secure=Secure.REQUIRED, country="IE", also=("threeDSecureRequired",)),
+    TestCard("", "4000008400000027", secure=Secure.REQUIRED),
+    TestCard("", "4000000032200000", secure=Secure.FRICTIONLESS),
+    TestCard("threeDSecureRequiredProcessingError", "4000008400001280", secure=Secure.LOOKUP_FAILS),
+    TestCard("threeDSecureOptional", "4000000000003055", secure=Secure.OPTIONAL),
+    TestCard("threeDSecureOptionalProcessingError", "4000000000003097", secure=Secure.OPTIONAL_FAILS),
     # The refund succeeds, then fails; the refund is pending, then succeeds.
     TestCard("refundFail", "4000000000005126", refund_fails=True),
     TestCard("pendingRefund", "4000000000007726", refund_waits=True),
@@ -102,7 +123,7 @@ CARDS: Final = (
     TestCard("createDisputeInquiry", "4000000000001976"),
 )  # fmt: skip
 
-BY_TOKEN: Final = {f"pm_card_{token}": card for card in CARDS for token in (card.token, *card.also)}
+BY_TOKEN: Final = {f"pm_card_{token}": card for card in CARDS for token in (card.token, *card.also) if token}
 BY_NUMBER: Final = {card.number: card for card in CARDS}
 MESSAGES: Final = {
     "authentication_required": "Your card was declined. This transaction requires authentication.",

@@ -34,7 +34,7 @@ class Charges:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
-    def make(self, intent: Json, method: Json, test: TestCard, *, authenticated: bool) -> Json:
+    def make(self, intent: Json, method: Json, test: TestCard, *, secured: Json | None) -> Json:
         """Return a new charge, authorized or declined, not yet stored."""
         failed = bool(test.error_code)
         return {
@@ -62,7 +62,7 @@ class Charges:
             "payment_intent": intent["id"],
             "payment_method": method["id"],
             "payment_method_details": {
-                "card": self._card(intent, method, failed, authenticated=authenticated),
+                "card": self._card(intent, method, failed, secured=secured),
                 "type": "card",
             },
             "receipt_email": intent["receipt_email"],
@@ -73,18 +73,9 @@ class Charges:
             "transfer_group": intent["transfer_group"],
         }
 
-    def _card(self, intent: Json, method: Json, failed: bool, *, authenticated: bool) -> Json:
+    def _card(self, intent: Json, method: Json, failed: bool, *, secured: Json | None) -> Json:
         same = ("brand", "country", "exp_month", "exp_year", "fingerprint", "funding", "last4", "checks")
         card = {name: method["card"][name] for name in same}
-        secured = {
-            "authentication_flow": "challenge",
-            "electronic_commerce_indicator": "05",
-            "exemption_indicator": None,
-            "result": "authenticated",
-            "result_reason": None,
-            "transaction_id": new_id("3ds"),
-            "version": "2.2.0",
-        }
         asked = intent["payment_method_options"]["card"].get("request_multicapture") == "if_available"
         granted = asked and method["card"]["funding"] != "prepaid"
         held = {
@@ -98,7 +89,7 @@ class Charges:
             "installments": None,
             "mandate": None,
             "network": card["brand"],
-            "three_d_secure": secured if authenticated else None,
+            "three_d_secure": secured,
             "wallet": None,
         }
 

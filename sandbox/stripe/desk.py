@@ -27,7 +27,8 @@ class Desk:
         """Return an object or raise Stripe's 404."""
         found = self.store.get(kind, identifier)
         if found is None:
-            raise missing(kind, identifier, param)
+            # Stripe writes this one as one word.
+            raise missing("setupintent" if kind == "setup_intent" else kind, identifier, param)
         return found
 
     def live_customer(self, identifier: str) -> Json:
@@ -57,13 +58,18 @@ class Declined(Exception):
 
 
 def card_error(test: TestCard, method: Json, **extra: Any) -> StripeError:
-    """Return Stripe's 402 for a card."""
-    body: Json = {"code": test.error_code, "payment_method": method, **extra}
+    """Return Stripe's 402 for a card (https://docs.stripe.com/api/errors)."""
+    body: Json = {"code": test.error_code, "doc_url": doc_url(test.error_code), "payment_method": method, **extra}
     if test.error_code in ("card_declined", "authentication_required"):
         body["decline_code"] = test.decline_code
     if test.advice_code:
         body["advice_code"] = test.advice_code
     return StripeError(402, "card_error", decline_message(test), **body)
+
+
+def doc_url(code: str) -> str:
+    """Return where Stripe explains an error code."""
+    return f"https://stripe.com/docs/error-codes/{code.replace('_', '-')}"
 
 
 def decline_message(test: TestCard) -> str:
