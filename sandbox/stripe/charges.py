@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sandbox.stripe.cards import TestCard
-from sandbox.stripe.desk import Desk, decline_message
+from sandbox.stripe.desk import Desk
 from sandbox.stripe.ledger import AVAILABLE_AFTER_SECONDS
 from sandbox.stripe.store import new_id
 from sandbox.stripe.wire import Json
@@ -36,7 +36,7 @@ class Charges:
 
     def make(self, intent: Json, method: Json, test: TestCard, *, secured: Json | None) -> Json:
         """Return a new charge, authorized or declined, not yet stored."""
-        failed = bool(test.error_code)
+        failed = test.reason is not None
         return {
             "id": new_id("ch"),
             "object": "charge",
@@ -53,7 +53,7 @@ class Charges:
             "description": intent["description"],
             "disputed": False,
             "failure_code": test.error_code or None,
-            "failure_message": decline_message(test) if failed else None,
+            "failure_message": test.reason.message if test.reason is not None else None,
             "fraud_details": {},
             "livemode": False,
             "metadata": intent["metadata"],
@@ -120,15 +120,22 @@ class Charges:
 
 
 def _outcome(test: TestCard) -> Json:
-    blocked = test.decline_code == "fraudulent"
-    failed = bool(test.error_code)
-    return {
-        "advice_code": test.advice_code or None,
+    """Return what the issuer and Radar said (https://docs.stripe.com/api/charges/object#charge_object-outcome)."""
+    reason = test.reason
+    told = {
+        "advice_code": reason.advice if reason is not None else None,
         "network_advice_code": None,
-        "network_decline_code": None,
-        "network_status": "not_sent_to_network" if blocked else f"{'declined' if failed else 'approved'}_by_network",
-        "reason": "highest_risk_level" if blocked else (test.decline_code or None),
-        "risk_level": test.risk_level,
-        "seller_message": "The bank declined the payment." if failed else "Payment complete.",
-        "type": "blocked" if blocked else "issuer_declined" if failed else "authorized",
+        "network_decline_code": reason.network if reason is not None else None,
+        "risk_level": test.risk,
     }
+    if reason is None:
+        told |= {"network_status": "approved_by_network", "reason": None, "type": "authorized"}
+        return told | {"seller_message": "Payment complete."}
+    if reason.is_block:
+        why = "highest_risk_level" if test.risk == "highest" else test.decline
+        told |= {"network_status": "not_sent_to_network", "reason": why, "type": "blocked"}
+        return told | {"seller_message": "Stripe blocked this payment as too risky."}
+    told |= {"network_status": "declined_by_network", "reason": test.decline, "type": "issuer_declined"}
+    if test.decline == "generic_decline":
+        return told | {"seller_message": "The bank did not return any further details with this decline."}
+    return told | {"seller_message": f"The bank returned the decline code `{test.decline}`."}

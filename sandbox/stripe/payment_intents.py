@@ -158,10 +158,9 @@ class PaymentIntents:
                 return intent
             case Step.REFUSE:
                 # Nobody is there to authenticate (https://docs.stripe.com/declines/codes, `authentication_required`).
-                code = "authentication_required"
-                test = replace(test, error_code=code, decline_code=code)
+                test = replace(test, decline="authentication_required")
             case Step.FAIL:
-                test = replace(test, error_code="card_declined", decline_code="generic_decline")
+                test = replace(test, decline="generic_decline")
         return self._charge(intent, method, test, challenged=False)
 
     def authenticate(self, identifier: str, *, succeed: bool) -> Json:
@@ -193,7 +192,7 @@ class PaymentIntents:
         charge = self._charges.make(intent, method, test, secured=secured)
         intent["latest_charge"] = charge["id"]
         self._desk.store.put(charge, parent=intent["id"])
-        if test.error_code:
+        if test.decline:
             self._methods.spend(method, attachable=False)
             raise Declined(self._decline(intent, charge, method, test))
         intent["last_payment_error"] = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from sandbox.stripe.cards import BY_NUMBER, BY_TOKEN, TestCard, is_luhn_valid
+from sandbox.stripe.cards import BY_ID, BY_KEY, BY_NUMBER, Secure, TestCard, is_luhn_valid
 from sandbox.stripe.desk import Desk, card_error, differences, fresh_metadata, merge_metadata
 from sandbox.stripe.store import new_id
 from sandbox.stripe.wire import Json, StripeError, invalid, missing
@@ -42,8 +42,8 @@ class PaymentMethods:
 
     def get(self, identifier: str) -> Json:
         """Return a payment method; a static test id mints a real one, as at Stripe."""
-        if identifier in BY_TOKEN:
-            return self._mint(BY_TOKEN[identifier], {})
+        if identifier in BY_ID:
+            return self._mint(BY_ID[identifier], {})
         found = self._desk.store.get("payment_method", identifier)
         if found is None:
             raise missing("PaymentMethod", identifier, "payment_method")
@@ -51,7 +51,7 @@ class PaymentMethods:
 
     def test_card(self, method: Json) -> TestCard:
         """Return the row of the table that a payment method stands for."""
-        return BY_NUMBER[self._desk.store.parent(method["id"])]
+        return BY_KEY[self._desk.store.parent(method["id"])]
 
     def update(self, identifier: str, params: Json) -> Json:
         """POST /v1/payment_methods/{id}: only what Stripe lets change, and only once attached."""
@@ -163,7 +163,7 @@ class PaymentMethods:
     def _mint(self, test: TestCard, params: Json) -> Json:
         card = {
             "brand": test.brand,
-            "checks": {"address_line1_check": None, "address_postal_code_check": None, "cvc_check": "pass"},
+            "checks": _checks(test, params),
             "country": test.country,
             "display_brand": test.brand,
             "exp_month": 12,
@@ -172,9 +172,9 @@ class PaymentMethods:
             "funding": test.funding,
             "generated_from": None,
             "last4": test.number[-4:],
-            "networks": {"available": [test.brand], "preferred": None},
+            "networks": {"available": [test.brand, *filter(None, [test.co_brand])], "preferred": None},
             "regulated_status": "unregulated",
-            "three_d_secure_usage": {"supported": True},
+            "three_d_secure_usage": {"supported": test.secure is not Secure.NOT_SUPPORTED},
             "wallet": None,
         }
         nobody = {"address": NO_ADDRESS, "email": None, "name": None, "phone": None, "tax_id": None}
@@ -192,13 +192,24 @@ class PaymentMethods:
                 "metadata": fresh_metadata(params.get("metadata")),
                 "type": "card",
             },
-            parent=test.number,
+            parent=test.key,
         )
 
 
 def _expiry(params: Json) -> Json:
     card = params.get("card") or {}
     return {name: card[name] for name in ("exp_month", "exp_year") if name in card}
+
+
+def _checks(test: TestCard, params: Json) -> Json:
+    """What the issuer says of the security code and the address; what was not given is not checked."""
+    is_static = "card" not in params
+    address = (params.get("billing_details") or {}).get("address") or {}
+    return {
+        "address_line1_check": test.line1_check if is_static or address.get("line1") else None,
+        "address_postal_code_check": test.zip_check if is_static or address.get("postal_code") else None,
+        "cvc_check": test.cvc_check if is_static or "cvc" in params["card"] else None,
+    }
 
 
 def _check_expiry(card: Json, now: int) -> None:

@@ -113,7 +113,7 @@ class SetupIntents:
                 self._desk.events.emit("setup_intent.requires_action", intent)
                 return intent
             case Step.FAIL:
-                self._decline(intent, method, replace(test, error_code="card_declined", decline_code="generic_decline"))
+                self._decline(intent, method, replace(test, decline="generic_decline"))
         return self._finish(intent, method, test)
 
     def authenticate(self, identifier: str, *, succeed: bool) -> Json:
@@ -149,7 +149,7 @@ class SetupIntents:
     def _decline(self, intent: Json, method: Json, test: TestCard) -> NoReturn:
         error = card_error(test, method)
         # Of setups, Stripe gives a decline_code in each case, and names the field of an expired card.
-        error.body["error"].setdefault("decline_code", test.error_code)
+        error.body["error"].setdefault("decline_code", test.decline)
         if test.error_code == "expired_card":
             error.body["error"]["param"] = "exp_month"
         self._fail(intent, dict(error.body["error"]))

@@ -32,7 +32,7 @@ def step_of_payment(test: TestCard, *, off_session: bool, is_set_up: bool, asked
         case Secure.REQUIRED | Secure.UNLESS_SET_UP | Secure.SET_UP if not off_session:
             return Step.CHALLENGE
         # What the issuer declines either way, it declines without asking.
-        case Secure.REQUIRED if not test.error_code:
+        case Secure.REQUIRED if not test.decline:
             return Step.REFUSE
         case Secure.UNLESS_SET_UP if not is_set_up:
             return Step.REFUSE

@@ -14,7 +14,6 @@ import pytest
 import stripe
 
 from dev.paths import ROOT
-from sandbox.stripe.cards import CARDS
 from sandbox.stripe.routes import KINDS
 from tests.support.sandbox import SandboxProcess, authorized, by_card, customer_with, error_of, paid_intent
 
@@ -34,23 +33,6 @@ async def test_a_payment_and_its_refunds_add_up(sandbox: SandboxProcess) -> None
     after = sandbox.fetch("/v1/balance")
     total = [sum(side["amount"] for kind in ("available", "pending") for side in b[kind]) for b in (before, after)]
     assert total[1] - total[0] == -103  # Stripe keeps its fee
-
-
-@pytest.mark.parametrize("card", [c for c in CARDS if c.error_code], ids=lambda card: card.token)
-async def test_each_declining_card_declines_as_documented(sandbox: SandboxProcess, card: Any) -> None:
-    client = sandbox.client()
-    customer = await client.v1.customers.create_async({})
-    with pytest.raises(stripe.CardError) as declined:
-        if card.attach_declines:
-            await client.v1.payment_methods.attach_async(f"pm_card_{card.token}", {"customer": customer.id})
-        intent = await client.v1.payment_intents.create_async(by_card(amount=100, currency="usd"))
-        intent = await client.v1.payment_intents.confirm_async(intent.id, {"payment_method": f"pm_card_{card.token}"})
-        assert intent.status == "requires_action"  # these decline after 3-D Secure, which is no answer to a request
-        sandbox.switch(f"payment_intents/{intent.id}/authenticate", succeed=True)
-        intent = await client.v1.payment_intents.retrieve_async(intent.id)
-        assert intent.last_payment_error is not None
-        raise stripe.CardError("as read", None, intent.last_payment_error.code or "")  # type: ignore[no-untyped-call]
-    assert declined.value.code == card.error_code
 
 
 async def test_a_decline_leaves_the_intent_ready_for_another_card(sandbox: SandboxProcess) -> None:
