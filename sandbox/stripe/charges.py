@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from sandbox.stripe.cards import TestCard
 from sandbox.stripe.desk import Desk
 from sandbox.stripe.ledger import AVAILABLE_AFTER_SECONDS
@@ -24,8 +26,15 @@ CHARGE_NULLS = (
     "transfer_data",
 )
 """What a card charge of the sandbox never has, but must show."""
-AUTHORIZATION_SECONDS = 7 * 24 * 3600
-"""How long an uncaptured charge holds (https://docs.stripe.com/payments/place-a-hold-on-a-payment-method)."""
+DAY: Final = 24 * 3600
+MULTICAPTURE_BRANDS: Final = ("amex", "discover", "mastercard", "visa")
+CAPTURES_MAX: Final = 50
+"""How often one charge may be captured (https://docs.stripe.com/payments/multicapture#availability)."""
+
+
+def authorization_seconds(brand: str, *, off_session: bool) -> int:
+    """Return how long an uncaptured charge holds (https://docs.stripe.com/payments/place-a-hold-on-a-payment-method)."""
+    return 5 * DAY if off_session and brand == "visa" else 7 * DAY
 
 
 class Charges:
@@ -34,7 +43,7 @@ class Charges:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
-    def make(self, intent: Json, method: Json, test: TestCard, *, secured: Json | None) -> Json:
+    def make(self, intent: Json, method: Json, test: TestCard, *, secured: Json | None, off_session: bool) -> Json:
         """Return a new charge, authorized or declined, not yet stored."""
         failed = test.reason is not None
         return {
@@ -62,7 +71,7 @@ class Charges:
             "payment_intent": intent["id"],
             "payment_method": method["id"],
             "payment_method_details": {
-                "card": self._card(intent, method, failed, secured=secured),
+                "card": self._card(intent, method, failed, secured, off_session),
                 "type": "card",
             },
             "receipt_email": intent["receipt_email"],
@@ -73,13 +82,13 @@ class Charges:
             "transfer_group": intent["transfer_group"],
         }
 
-    def _card(self, intent: Json, method: Json, failed: bool, *, secured: Json | None) -> Json:
+    def _card(self, intent: Json, method: Json, failed: bool, secured: Json | None, off_session: bool) -> Json:
         same = ("brand", "country", "exp_month", "exp_year", "fingerprint", "funding", "last4", "checks")
         card = {name: method["card"][name] for name in same}
         asked = intent["payment_method_options"]["card"].get("request_multicapture") == "if_available"
-        granted = asked and method["card"]["funding"] != "prepaid"
+        granted = asked and card["funding"] != "prepaid" and card["brand"] in MULTICAPTURE_BRANDS
         held = {
-            "capture_before": self._desk.clock.now() + AUTHORIZATION_SECONDS,
+            "capture_before": self._desk.clock.now() + authorization_seconds(card["brand"], off_session=off_session),
             "multicapture": {"status": "available" if granted else "unavailable"},
         }
         return {

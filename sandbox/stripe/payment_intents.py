@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from sandbox.stripe.amounts import check_amount, currency_of
 from sandbox.stripe.cards import TestCard
-from sandbox.stripe.charges import AUTHORIZATION_SECONDS, Charges
+from sandbox.stripe.charges import CAPTURES_MAX, Charges
 from sandbox.stripe.desk import Declined, Desk, card_error, differences, doc_url, fresh_metadata, merge_metadata
 from sandbox.stripe.payment_methods import PaymentMethods
 from sandbox.stripe.store import new_id
@@ -29,6 +29,10 @@ _PLAIN = (
 _CUSTOMER_IS_SET = (
     "You cannot modify `customer` on a PaymentIntent once it already has been set. To fulfill a payment with a different Customer, "
     "cancel this PaymentIntent and create a new one."
+)
+_RELEASED = (
+    "The remaining amount on this PaymentIntent could not be captured because the remainder of the authorized amount has been "
+    "released."
 )
 _NO_METHOD = (
     "You cannot confirm this PaymentIntent because it's missing a payment method. You can either update the PaymentIntent with a "
@@ -161,7 +165,7 @@ class PaymentIntents:
                 test = replace(test, decline="authentication_required")
             case Step.FAIL:
                 test = replace(test, decline="generic_decline")
-        return self._charge(intent, method, test, challenged=False)
+        return self._charge(intent, method, test, off_session=bool(params.get("off_session")))
 
     def authenticate(self, identifier: str, *, succeed: bool) -> Json:
         """What the cardholder does on the 3-D Secure page. May raise Declined: authenticated cards decline, too."""
@@ -187,9 +191,11 @@ class PaymentIntents:
         self._desk.events.emit("payment_intent.payment_failed", intent)
         return intent
 
-    def _charge(self, intent: Json, method: Json, test: TestCard, *, challenged: bool) -> Json:
-        secured = details(test, challenged=challenged, asked_for=is_asked_for(intent))
-        charge = self._charges.make(intent, method, test, secured=secured)
+    def _charge(
+        self, intent: Json, method: Json, test: TestCard, *, challenged: bool = False, off_session: bool = False
+    ) -> Json:
+        secured = details(test, challenged=challenged, asked_for=is_asked_for(intent) and not off_session)
+        charge = self._charges.make(intent, method, test, secured=secured, off_session=off_session)
         intent["latest_charge"] = charge["id"]
         self._desk.store.put(charge, parent=intent["id"])
         if test.decline:
@@ -204,7 +210,8 @@ class PaymentIntents:
         if intent["capture_method"] == "manual":
             intent.update(status="requires_capture", amount_capturable=intent["amount"])
             self._desk.store.put(intent)
-            self._desk.remind("payment_intent.expire", intent["id"], after_seconds=AUTHORIZATION_SECONDS)
+            ends = charge["payment_method_details"]["card"]["capture_before"]
+            self._desk.remind("payment_intent.expire", intent["id"], after_seconds=ends - charge["created"])
             self._desk.events.emit("charge.succeeded", charge)
             self._desk.events.emit("payment_intent.amount_capturable_updated", intent)
             return intent
@@ -242,26 +249,33 @@ class PaymentIntents:
         """POST /v1/payment_intents/{id}/capture: in full or in part. The rest is released, unless the charge grants further
         captures and `final_capture` is false (https://docs.stripe.com/payments/multicapture)."""
         intent = self._desk.load("payment_intent", identifier, "intent")
+        if intent["status"] == "succeeded":
+            raise invalid(_RELEASED, code="payment_intent_unexpected_state", payment_intent=intent)
         if intent["status"] != "requires_capture":
             raise _unexpected_state(intent, "captured")
         charge = self._desk.load("charge", intent["latest_charge"], "charge")
-        granted = charge["payment_method_details"]["card"]["multicapture"]["status"] == "available"
         final: bool = params.get("final_capture", True)
-        if not final and not granted:
-            raise invalid("This PaymentIntent does not support multicapture.", param="final_capture")
+        if not final:
+            self._check_multicapture(intent, charge)
         amount: int = params["amount_to_capture"] if "amount_to_capture" in params else intent["amount_capturable"]
-        least = 0 if final and intent["amount_received"] else 1
-        if amount < least:
-            raise invalid("Invalid positive integer", code="parameter_invalid_integer", param="amount_to_capture")
-        if amount > intent["amount_capturable"]:
-            raise invalid(
-                "The requested capture amount is greater than the amount you can capture for this charge.",
-                code="amount_too_large",
-                param="amount_to_capture",
-            )
+        _check_capture(intent, amount, final=final)
         merge_metadata(intent, params.get("metadata"))
         test = self._methods.test_card({"id": charge["payment_method"]})
         return self._collect(intent, charge, amount, test, final=final)
+
+    def _check_multicapture(self, intent: Json, charge: Json) -> None:
+        """Raise Stripe's 400 where the charge was not granted another capture (https://docs.stripe.com/payments/multicapture)."""
+        if charge["payment_method_details"]["card"]["multicapture"]["status"] != "available":
+            raise invalid(
+                "This PaymentIntent does not support multicapture.", param="final_capture", payment_intent=intent
+            )
+        # The last one that is left must be the final one.
+        if len(self._desk.store.newest("balance_transaction", parent=charge["id"])) >= CAPTURES_MAX - 1:
+            raise invalid(
+                f"A PaymentIntent is captured {CAPTURES_MAX} times at most.",
+                param="final_capture",
+                payment_intent=intent,
+            )
 
     def cancel(self, identifier: str, params: Json) -> Json:
         """POST /v1/payment_intents/{id}/cancel: an authorization is let go."""
@@ -296,6 +310,27 @@ class PaymentIntents:
         self._desk.store.put(intent)
         self._desk.events.emit("payment_intent.canceled", intent)
         return intent
+
+
+def _check_capture(intent: Json, amount: int, *, final: bool) -> None:
+    """Raise Stripe's 400 for an amount that cannot be captured. Nothing may be captured only to end a multicapture."""
+    if amount < 0:
+        raise invalid("Invalid non-negative integer", param="amount_to_capture", payment_intent=intent)
+    if amount == 0 and not (final and intent["amount_received"]):
+        raise invalid(
+            "This value must be greater than or equal to 1.",
+            code="parameter_invalid_integer",
+            # Stripe names the parameter of the charge here.
+            param="amount",
+            payment_intent=intent,
+        )
+    if amount > intent["amount_capturable"]:
+        raise invalid(
+            "The payment could not be captured because the requested capture amount is greater than the amount you can capture "
+            "for this charge.",
+            code="amount_too_large",
+            payment_intent=intent,
+        )
 
 
 def automatic_methods(params: Json) -> Json | None:
