@@ -39,6 +39,10 @@ async def control(request: Request) -> Response:
             case "POST", [("payment_intents" | "setup_intents") as kind, intent, "authenticate"]:
                 body = {"succeed": parse_qs(text).get("succeed") == ["true"]} if is_form else json.loads(text or "{}")
                 return _authenticate(box, kind, intent, succeed=bool(body.get("succeed", True)), is_page=is_form)
+            case "GET", ["log"]:
+                asked = request.query_params
+                entries = box.journal.read(method=asked.get("method", ""), path=asked.get("path", ""))
+                return JSONResponse({"requests": entries})
             case "GET", _:
                 return _read(box, words)
         return _switch(box, request.method, words, json.loads(text or "{}"))
@@ -54,6 +58,8 @@ def _read(box: Sandbox, words: list[str]) -> Response:
             return JSONResponse({"status": "ok"})
         case ["clock"]:
             return JSONResponse({"now": box.desk.clock.now()})
+        case ["faults"]:
+            return JSONResponse({"requests": box.faults.left(), "webhooks": box.desk.events.mishaps.left()})
         case ["stats"]:
             stats = {"requests": dict(box.requests), "refunds": box.desk.store.count("refund")}
             return JSONResponse({"paid_charges": box.desk.store.paid_charges(), **stats})
@@ -67,6 +73,11 @@ def _switch(box: Sandbox, method: str, words: list[str], body: Json) -> Response
             box.faults.add(body)
         case "DELETE", ["faults"]:
             box.faults.clear()
+            box.desk.events.mishaps.clear()
+        case "DELETE", ["log"]:
+            box.journal.clear()
+        case "POST", ["webhooks", "faults"]:
+            box.desk.events.mishaps.add(body)
         case "POST", ["webhooks"]:
             events = box.desk.events
             events.paused = bool(body.get("paused", events.paused))

@@ -40,9 +40,17 @@ class Hook:
         """Return the event as the unmodified SDK does for a server. Raises SignatureVerificationError for a forged one."""
         return stripe.Webhook.construct_event(self.payload, self.signature, SECRET)
 
+    def is_true(self) -> bool:
+        """Say whether it verifies."""
+        try:
+            self.verified()
+        except stripe.SignatureVerificationError:
+            return False
+        return True
+
 
 class HookEndpoint:
-    """A webhook endpoint that remembers what came, in order."""
+    """A webhook endpoint that remembers what came, in order, and refuses what does not verify."""
 
     def __init__(self) -> None:
         self.came: list[Hook] = []
@@ -51,8 +59,9 @@ class HookEndpoint:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 payload = self.rfile.read(int(self.headers["content-length"]))
-                came.append(Hook(self.headers["stripe-signature"], payload))
-                self.send_response(200)
+                hook = Hook(self.headers["stripe-signature"], payload)
+                came.append(hook)
+                self.send_response(200 if hook.is_true() else 400)
                 self.send_header("content-length", "0")
                 self.end_headers()
 
@@ -174,6 +183,11 @@ class SandboxProcess:
             if not page["has_more"]:
                 return
             after = f"&starting_after={page['data'][-1]['id']}"
+
+    def log(self, path: str, method: str = "post") -> Any:
+        """Return what was asked of the paths that the pattern is found in."""
+        asked = {"path": path, "method": method}
+        return httpx.get(f"{self.url}/_sandbox/log", params=asked).raise_for_status().json()["requests"]
 
     def stats(self) -> Any:
         """Return what was counted."""
