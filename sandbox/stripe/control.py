@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
@@ -48,7 +49,7 @@ async def control(request: Request) -> Response:
         return _switch(box, request.method, words, json.loads(text or "{}"))
     except StripeError as error:
         return JSONResponse(error.body, status_code=error.status)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, re.error) as error:
         return JSONResponse({"error": f"{type(error).__name__}: {error}"}, status_code=400)
 
 

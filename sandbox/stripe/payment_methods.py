@@ -82,8 +82,9 @@ class PaymentMethods:
         return self.keep(method, customer["id"])
 
     def keep(self, method: Json, customer: str) -> Json:
-        """Put a payment method into a customer's file; nothing happens where it is there already."""
-        if method["customer"] != customer:
+        """Put a payment method of nobody into a customer's file. One that found an owner, or was used up, while its cardholder
+        was asked stays as it is."""
+        if method["customer"] is None and self._spent(method) is not False:
             method["customer"] = customer
             self._desk.store.put(method)
             self._desk.store.db.execute("DELETE FROM spent WHERE payment_method = ?", (method["id"],))

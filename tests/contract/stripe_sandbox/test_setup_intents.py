@@ -176,6 +176,15 @@ async def test_another_customers_card_is_refused(sandbox: SandboxProcess) -> Non
         await client.v1.setup_intents.confirm_async(nobodys.id, {"payment_method": method})
 
 
+async def test_a_card_that_found_an_owner_meanwhile_stays_with_it(sandbox: SandboxProcess) -> None:
+    client = sandbox.client()
+    setup = await opened(client, payment_method=ON_SETUP, confirm=True)
+    owner = await client.v1.customers.create_async({})
+    await client.v1.payment_methods.attach_async(str(setup.payment_method), {"customer": owner.id})
+    sandbox.switch(f"setup_intents/{setup.id}/authenticate", succeed=True)
+    assert (await client.v1.payment_methods.retrieve_async(str(setup.payment_method))).customer == owner.id
+
+
 async def test_setups_are_read_and_listed(sandbox: SandboxProcess) -> None:
     client = sandbox.client()
     first = await opened(client, payment_method="pm_card_visa")
