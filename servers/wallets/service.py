@@ -11,7 +11,7 @@ from servers.kernel.money import is_currency
 from servers.runtime.call import current_call
 from servers.runtime.db import Database
 from servers.runtime.pagination import START, Pages
-from servers.wallets import store
+from servers.wallets import store, wallet_store
 from servers.wallets.domain import AccountKind, Verdict, account_id
 from servers.wallets.render import (
     parse_fact,
@@ -20,6 +20,7 @@ from servers.wallets.render import (
     render_balances,
     render_line,
     render_transfer,
+    render_wallet_account,
 )
 from servers.wallets.writer import Writer
 
@@ -99,11 +100,22 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
         return response
 
     async def PostFact(self, request: ledger_pb2.PostFactRequest, context: Any) -> ledger_pb2.PostFactResponse:
-        """Book a fact. Raises LedgerOverloaded."""
+        """Book a fact; one that takes from a wallet may be refused by its verdict. Raises LedgerOverloaded."""
         posted = await self._writer.post_fact(parse_fact(request))
         return ledger_pb2.PostFactResponse(
             verdict=ledger_pb2.Verdict.Value(posted.verdicts[0][0].value),
             transfers=[render_transfer(transfer) for transfer in posted.transfers],
+        )
+
+    async def LookupWallets(
+        self, request: ledger_pb2.LookupWalletsRequest, context: Any
+    ) -> ledger_pb2.LookupWalletsResponse:
+        """Return wallets with their accounts."""
+        async with self._db.read() as conn:
+            found = await wallet_store.wallets_by_id(conn, request.wallet_ids)
+            accounts = {a.id: a for a in await store.accounts(conn, [wallet.account_id for wallet in found])}
+        return ledger_pb2.LookupWalletsResponse(
+            wallets=[render_wallet_account(wallet, accounts[wallet.account_id]) for wallet in found]
         )
 
     async def GetAccounts(self, request: ledger_pb2.GetAccountsRequest, context: Any) -> ledger_pb2.GetAccountsResponse:

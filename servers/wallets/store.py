@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -61,6 +62,15 @@ async def open_accounts(
         },
     )
     return set(done.scalars())
+
+
+async def guard(conn: AsyncConnection, ids: Iterable[str]) -> None:
+    """Let nobody else write or burn these ids until this transaction ends. A void that burns a hold which never was knows no
+    account that it could lock against the hold that is just being written."""
+    keys = sorted(int.from_bytes(hashlib.sha256(one.encode()).digest()[:8], "big", signed=True) for one in set(ids))
+    await conn.execute(
+        text("SELECT pg_advisory_xact_lock(k.key) FROM unnest(CAST(:keys AS bigint[])) AS k(key)"), {"keys": keys}
+    )
 
 
 async def lock_accounts(conn: AsyncConnection, ids: Iterable[str]) -> dict[str, Account]:
