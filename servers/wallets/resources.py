@@ -158,3 +158,80 @@ class TopUp:
     version: int
     create_time: datetime
     update_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Charged:
+    """The capture of a top-up's payment: the card was charged."""
+
+    capture_id: str
+    amount: Money
+    capture_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class News:
+    """How the payment of a top-up stands, and what that means for the top-up."""
+
+    top_up_id: str
+    owner_id: str
+    payment_id: str
+    payment_version: int
+    state: TopUpState
+    uncertain: bool = False
+    charged: Charged | None = None
+    """Set in SUCCEEDED."""
+    next_action: NextAction | None = None
+    """Set in REQUIRES_ACTION."""
+    decline: Decline | None = None
+    failure_reason: str = ""
+    """Set in FAILED."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One arrow that a top-up takes, and what changes with it."""
+
+    trigger: str
+    changes: dict[str, object]
+
+
+_TRIGGERS: Final = {
+    (_T.PENDING, _T.REQUIRES_ACTION): "require_action",
+    (_T.PENDING, _T.SUCCEEDED): "succeed",
+    (_T.PENDING, _T.FAILED): "fail",
+    (_T.REQUIRES_ACTION, _T.PENDING): "return",
+    (_T.REQUIRES_ACTION, _T.SUCCEEDED): "succeed",
+    (_T.REQUIRES_ACTION, _T.FAILED): "fail",
+}
+
+
+def step_of(top_up: TopUp, news: News, *, asked: bool) -> Step | None:
+    """Return what news of the payment does to a top-up, None where it is no news.
+
+    An answer to a question of ours is as new as anything can be; an event may be older than what is known, or a repeat of it. Only
+    an answer is noted where the state stays: a payment's way to its card is full of steps that are nothing to whoever tops up.
+    """
+    if top_up.state in TOP_UP.terminal or news.payment_version < top_up.payment_version:
+        return None
+    if not asked and news.payment_version == top_up.payment_version:
+        return None
+    changes: dict[str, object] = {
+        "payment_id": news.payment_id,
+        "uncertain": news.uncertain,
+        "next_action": _known_action(top_up, news),
+        "decline": news.decline,
+        "failure_reason": news.failure_reason,
+    }
+    if news.state is not top_up.state:
+        return Step(trigger=_TRIGGERS[top_up.state, news.state], changes=changes)
+    differs = any(getattr(top_up, name) != value for name, value in changes.items())
+    return Step(trigger="note", changes=changes) if asked and differs else None
+
+
+def _known_action(top_up: TopUp, news: News) -> NextAction | None:
+    """Events tell no secrets: the one that an answer told is kept."""
+    told, known = news.next_action, top_up.next_action
+    if told is not None and known is not None and not told.stripe_client_secret and known.type == told.type:
+        return known
+    return told

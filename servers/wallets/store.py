@@ -344,8 +344,10 @@ async def due_lots(conn: AsyncConnection, now: datetime, limit: int) -> list[Lot
     return [_lot(row) for row in rows]
 
 
-async def statement(conn: AsyncConnection, identifier: str, *, before: int | None, limit: int) -> list[StatementLine]:
-    """Return the lines of an account, newest first."""
+async def statement(
+    conn: AsyncConnection, identifier: str, *, before: int | None, limit: int, as_of: datetime | None = None
+) -> list[StatementLine]:
+    """Return the lines of an account, newest first; with `as_of`, those that were written by then."""
     rows = await conn.execute(
         text(
             """
@@ -354,10 +356,11 @@ async def statement(conn: AsyncConnection, identifier: str, *, before: int | Non
             FROM entries e JOIN transfers t ON t.bucket = e.transfer_bucket AND t.id = e.transfer_id
             WHERE e.bucket = :bucket AND e.account_id = :account
               AND (CAST(:before AS bigint) IS NULL OR e.account_version < :before)
+              AND (CAST(:as_of AS timestamptz) IS NULL OR e.record_time <= :as_of)
             ORDER BY e.account_version DESC LIMIT :limit
             """
         ),
-        {"bucket": bucket_of(identifier), "account": identifier, "before": before, "limit": limit},
+        {"bucket": bucket_of(identifier), "account": identifier, "before": before, "limit": limit, "as_of": as_of},
     )
     return [
         StatementLine(
