@@ -34,7 +34,8 @@ def blocks_with_a_transaction(tree: ast.AST) -> Iterator[ast.AsyncWith]:
 
 
 def outside_calls(block: ast.AsyncWith) -> list[str]:
-    """Return the calls in a block that leave the process: `deps.gateway.x`, `deps.ledger.x`, `deps.payments.x`, `deps.outbound.execute`."""
+    """Return the calls in a block that leave the process: `deps.gateway.x`, `deps.ledger.x`, `deps.payments.x`, and
+    `deps.outbound.execute`."""
     found = []
     for node in ast.walk(block):
         if isinstance(node, ast.Await) and isinstance(node.value, ast.Call):
