@@ -9,6 +9,7 @@ from servers.identity.domain import MACHINES as IDENTITY
 from servers.kernel.transitions import Machine
 from servers.notifications.domain import MACHINES as NOTIFICATIONS
 from servers.payments.domain import MACHINES as PAYMENTS
+from servers.wallets.resources import MACHINES as WALLETS
 
 PAGE: Final = ROOT / "docs" / "state-machines.md"
 HEAD: Final = """# State machines
@@ -30,6 +31,7 @@ def main() -> None:
     tables: tuple[tuple[str, tuple[Machine[Any], ...]], ...] = (
         ("identity", IDENTITY),
         ("payments", PAYMENTS),
+        ("wallets", WALLETS),
         ("notifications", NOTIFICATIONS),
     )
     sections = [section(domain, machine) for domain, machines in tables for machine in machines]

@@ -4,6 +4,8 @@ import hypothesis  # noqa: F401  # at the start: CPython 3.11 cannot compile mod
 
 pytest_plugins = [
     "tests.support.postgres",
+    "tests.support.ledger",  # after what it imports, so that its asserts are rewritten too
+    "tests.support.charging",
     "tests.support.sandbox",
     "tests.support.stack",
     "tests.support.valkey",

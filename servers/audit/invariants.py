@@ -142,6 +142,69 @@ SETTLEMENT: Final = (
             WHERE coalesce(a.balance, 0) <> coalesce(l.held, 0)""",
     ),
 )
+USERS_WALLETS: Final = (
+    Check(
+        invariant="I2",
+        title="each wallet has its account, in its currency",
+        database="wallets",
+        count="SELECT count(*) FROM wallets",
+        broken="""
+            SELECT w.id, format('%s accounts of %s in %s', count(a.id), w.owner_id, w.currency) FROM wallets w
+            LEFT JOIN accounts a ON a.owner_id = w.owner_id AND a.kind = 'CUSTOMER_WALLET' AND a.currency = w.currency
+            GROUP BY w.owner_id, w.id, w.currency HAVING count(a.id) <> 1""",
+    ),
+    Check(
+        invariant="I5",
+        title="a top-up that succeeded put its amount into its wallet once; one that failed, never",
+        database="wallets",
+        count="SELECT count(*) FROM top_ups",
+        # While a top-up is open its money may be there already: it is booked before it is said.
+        broken="""
+            WITH booked AS (
+                SELECT substr(t.code, length('top_up.') + 1) AS top_up_id, count(*) AS n, min(t.amount_minor) AS amount_minor,
+                       min(a.owner_id) AS owner_id, min(a.currency) AS currency
+                FROM transfers t JOIN accounts a ON a.id = t.credit_account_id AND a.kind = 'CUSTOMER_WALLET'
+                WHERE t.code LIKE 'top_up.%' GROUP BY t.code)
+            SELECT coalesce(u.id, b.top_up_id), format('%s of %s %s for %s; booked %s times, %s %s for %s', u.state,
+                u.amount_minor, u.currency, u.owner_id, coalesce(b.n, 0), b.amount_minor, b.currency, b.owner_id)
+            FROM top_ups u FULL JOIN booked b ON b.top_up_id = u.id
+            WHERE u.id IS NULL OR (u.state = 'SUCCEEDED' AND b.n IS NULL) OR (u.state = 'FAILED' AND b.n IS NOT NULL)
+               OR (b.n IS NOT NULL AND (b.n, b.amount_minor, b.owner_id, b.currency)
+                   IS DISTINCT FROM (1, u.amount_minor, u.owner_id, u.currency))""",
+    ),
+    Check(
+        invariant="I5",
+        title="no id of the ledger is both written and burnt",
+        database="wallets",
+        count="SELECT count(*) FROM burnt",
+        broken="SELECT id, 'written and burnt' FROM burnt JOIN transfers USING (bucket, id)",
+    ),
+    Check(
+        invariant="I6",
+        title="no top-up is open without a call that somebody looks into",
+        database="wallets",
+        count="SELECT count(*) FROM top_ups WHERE state IN ('PENDING', 'REQUIRES_ACTION')",
+        broken="""
+            SELECT u.id, u.state FROM top_ups u
+            WHERE u.state IN ('PENDING', 'REQUIRES_ACTION') AND NOT EXISTS (
+                SELECT 1 FROM outbound_calls o WHERE o.target = u.id
+                  AND o.state IN ('CREATED', 'UNKNOWN', 'PENDING', 'NEEDS_OPERATOR'))""",
+    ),
+    *(
+        Check(
+            invariant="I8",
+            title=f"every version of every one of {table} is told by one outbox row",
+            database="wallets",
+            count=f"SELECT coalesce(sum(version), 0) FROM {table}",
+            broken=f"""
+                SELECT r.id, format('version %s, %s events', r.version, count(o.event_id)) FROM {table} r
+                LEFT JOIN (SELECT subject, event_id FROM outbox UNION ALL SELECT subject, event_id FROM outbox_archive) o
+                    ON o.subject = r.id
+                GROUP BY r.owner_id, r.id, r.version HAVING count(o.event_id) <> r.version""",
+        )
+        for table in ("wallets", "top_ups")
+    ),
+)
 PAYMENTS: Final = (
     Check(
         invariant="I5",
@@ -253,4 +316,4 @@ NOTIFICATIONS: Final = (
             GROUP BY e.id, e.version HAVING count(o.event_id) <> e.version - 1""",
     ),
 )
-CHECKS: Final = (*WALLETS, *SETTLEMENT, *PAYMENTS, *IDENTITY, *NOTIFICATIONS)
+CHECKS: Final = (*WALLETS, *SETTLEMENT, *USERS_WALLETS, *PAYMENTS, *IDENTITY, *NOTIFICATIONS)

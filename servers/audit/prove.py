@@ -43,6 +43,8 @@ def prove(urls: Mapping[str, str]) -> list[Verdict]:
         if quiet.holds:
             verdicts += [
                 _captures_booked(engines),
+                _wallet_captures_booked(engines),
+                _top_ups_booked(engines),
                 _refunds_booked(engines),
                 _nothing_unasked(engines),
                 _consumed_once(engines),
@@ -115,50 +117,114 @@ def _relayed(engines: Mapping[str, Engine], domain: str) -> Verdict:
     return Verdict(invariant="I8", title=title, looked_at=len(archived), broken=tuple(broken))
 
 
-def _fact_sums(engines: Mapping[str, Engine]) -> dict[str, int]:
+def _fact_sums(engines: Mapping[str, Engine], which: str) -> dict[str, int]:
     with engines["wallets"].connect() as conn:
-        rows = conn.execute(
-            text("SELECT fact_id, sum(amount_minor) FROM transfers WHERE kind = 'POSTED' GROUP BY fact_id")
-        )
+        rows = conn.execute(text(f"SELECT fact_id, sum(amount_minor) FROM transfers WHERE {which} GROUP BY fact_id"))
         return {row[0]: int(row[1]) for row in rows}
 
 
-def _captures_booked(engines: Mapping[str, Engine]) -> Verdict:
-    booked = _fact_sums(engines)
+def _captures(engines: Mapping[str, Engine]) -> list[Any]:
+    """Return every capture with what its payment is for, who pays, and the wallet that it took from, if any."""
+    statement = """
+        SELECT c.id, c.amount_minor, c.fee_minor, c.currency, p.purpose, p.top_up_id, p.customer_id,
+               coalesce(a.wallet_id, '') AS wallet_id
+        FROM captures c JOIN payments p ON p.owner_id = c.owner_id AND p.id = c.payment_id
+        LEFT JOIN attempts a ON a.owner_id = c.owner_id AND a.payment_id = c.payment_id AND a.state = 'SUCCEEDED'
+        """
     with engines["payments"].connect() as conn:
-        captures = conn.execute(text("SELECT id, amount_minor FROM captures")).all()
+        return list(conn.execute(text(statement)).all())
+
+
+def _captures_booked(engines: Mapping[str, Engine]) -> Verdict:
+    booked = _fact_sums(engines, "kind = 'POSTED'")
+    captures = [row for row in _captures(engines) if not row.wallet_id]
     broken = [
         (row.id, f"captured {row.amount_minor}, the ledger says {booked.get(row.id, 0)}")
         for row in captures
         if booked.get(row.id, 0) != row.amount_minor
     ]
-    title = "every capture is in the ledger with its amount"
+    title = "every capture from a card is in the ledger with its amount"
     return Verdict(invariant="I6", title=title, looked_at=len(captures), broken=tuple(broken))
 
 
+def _wallet_captures_booked(engines: Mapping[str, Engine]) -> Verdict:
+    fees = _fact_sums(engines, "code = 'capture.fee'")
+    statement = """
+        SELECT t.fact_id, t.amount_minor, a.owner_id, w.id AS wallet_id FROM transfers t
+        JOIN accounts a ON a.id = t.debit_account_id
+        LEFT JOIN wallets w ON w.owner_id = a.owner_id AND w.currency = a.currency
+        WHERE t.kind = 'POST_PENDING' AND t.fact_id LIKE 'cap_%' AND a.kind = 'CUSTOMER_WALLET'
+        """
+    with engines["wallets"].connect() as conn:
+        rows = conn.execute(text(statement))
+        taken = {row.fact_id: (int(row.amount_minor), row.owner_id, row.wallet_id) for row in rows}
+    captures = [row for row in _captures(engines) if row.wallet_id]
+    broken = []
+    for row in captures:
+        ours = ((row.amount_minor, row.customer_id, row.wallet_id), row.fee_minor)
+        ledgers = (taken.get(row.id), fees.get(row.id, 0))
+        if ours != ledgers:
+            broken.append((row.id, f"captured {ours}, the ledger says {ledgers}"))
+    title = "every capture from a wallet took its amount from that wallet, and its fee"
+    return Verdict(invariant="I6", title=title, looked_at=len(captures), broken=tuple(broken))
+
+
+def _top_ups_booked(engines: Mapping[str, Engine]) -> Verdict:
+    statement = """
+        SELECT t.fact_id, t.amount_minor, t.code, a.owner_id, a.currency FROM transfers t
+        JOIN accounts a ON a.id = t.credit_account_id AND a.kind = 'CUSTOMER_WALLET' WHERE t.code LIKE 'top_up.%'
+        """
+    with engines["wallets"].connect() as conn:
+        booked = {
+            row.fact_id: (int(row.amount_minor), row.currency, row.owner_id, row.code)
+            for row in conn.execute(text(statement))
+        }
+    captures = {
+        row.id: (row.amount_minor, row.currency, row.customer_id, f"top_up.{row.top_up_id}")
+        for row in _captures(engines)
+        if row.purpose == "TOP_UP"
+    }
+    broken = tuple(
+        (fact_id, f"charged {captures.get(fact_id)}, the ledger says {booked.get(fact_id)}")
+        for fact_id in sorted(captures.keys() | booked.keys())
+        if captures.get(fact_id) != booked.get(fact_id)
+    )
+    title = "every card that was charged for a top-up filled its customer's wallet, and nothing else did"
+    return Verdict(invariant="I6", title=title, looked_at=len(captures), broken=broken)
+
+
 def _refunds_booked(engines: Mapping[str, Engine]) -> Verdict:
-    booked = _fact_sums(engines)
+    booked = _fact_sums(engines, "kind = 'POSTED' AND code <> 'refund.wallet'")
+    given = _fact_sums(engines, "code = 'refund.wallet'")
+    # A refund that was just created may still be on its way to the ledger: only those that were answered count.
+    statement = """
+        SELECT r.id, r.amount_minor, r.state, coalesce(a.wallet_id, '') AS wallet_id FROM refunds r
+        LEFT JOIN attempts a ON a.owner_id = r.owner_id AND a.payment_id = r.payment_id AND a.state = 'SUCCEEDED'
+        WHERE r.state <> 'PENDING'
+        """
     with engines["payments"].connect() as conn:
-        # A refund that was just created may still be on its way to the ledger: only those that Stripe answered count.
-        refunds = conn.execute(text("SELECT id, amount_minor, state FROM refunds WHERE state <> 'PENDING'")).all()
+        refunds = conn.execute(text(statement)).all()
     broken = []
     for row in refunds:
         taken, returned = booked.get(row.id, 0), booked.get(f"{row.id}:failed", 0)
         expected = row.amount_minor if row.state in ("FAILED", "CANCELED") else 0
-        if taken != row.amount_minor or returned != expected:
-            broken.append((row.id, f"{row.state} {row.amount_minor}; the ledger took {taken} and gave back {returned}"))
-    title = "every settled refund is in the ledger with its amount"
+        to_wallet = row.amount_minor if row.wallet_id else 0
+        if (taken, returned, given.get(row.id, 0)) != (row.amount_minor, expected, to_wallet):
+            detail = f"the ledger took {taken}, gave back {returned}, and to a wallet {given.get(row.id, 0)}"
+            broken.append((row.id, f"{row.state} {row.amount_minor}; {detail}"))
+    title = "every settled refund is in the ledger with its amount, and what a wallet paid went back to it"
     return Verdict(invariant="I6", title=title, looked_at=len(refunds), broken=tuple(broken))
 
 
 def _nothing_unasked(engines: Mapping[str, Engine]) -> Verdict:
-    facts = [name for name in _fact_sums(engines) if name.startswith(("cap_", "ref_"))]
+    facts = [name for name in _fact_sums(engines, "true") if name.startswith(("cap_", "ref_", "att_"))]
+    statement = "SELECT id FROM captures UNION ALL SELECT id FROM refunds UNION ALL SELECT id FROM attempts"
     with engines["payments"].connect() as conn:
-        known = {row[0] for row in conn.execute(text("SELECT id FROM captures UNION ALL SELECT id FROM refunds"))}
+        known = {row[0] for row in conn.execute(text(statement))}
     broken = tuple(
         (name, "is in the ledger, but payments has no such fact") for name in facts if name.split(":")[0] not in known
     )
-    title = "the ledger holds no capture or refund that payments does not have"
+    title = "the ledger holds no capture, refund or hold that payments does not have"
     return Verdict(invariant="I6", title=title, looked_at=len(facts), broken=broken)
 
 

@@ -149,6 +149,8 @@ _TWO_DECIMALS: Final = frozenset(
         "ZWG",
     ]
 )
+CURRENCIES: Final = _TWO_DECIMALS | frozenset(_EXPONENTS)
+"""Every currency that money can be held in."""
 BPS: Final = 10_000  # basis points in one whole
 
 
@@ -195,7 +197,7 @@ class Money:
 
 def is_currency(code: str) -> bool:
     """Tell whether `code` is a currency that money can be held in."""
-    return code in _TWO_DECIMALS or code in _EXPONENTS
+    return code in CURRENCIES
 
 
 def exponent(currency: str) -> int:

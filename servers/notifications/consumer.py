@@ -8,7 +8,8 @@ from functools import partial
 from typing import Final
 
 from paymesh.identity.v1 import identity_events_pb2
-from paymesh.payments.v1 import payments_events_pb2
+from paymesh.payments.v1 import payments_events_pb2, payments_pb2
+from paymesh.wallets.v1 import wallets_events_pb2
 
 from servers.notifications import store
 from servers.notifications.domain import EmailKind
@@ -19,7 +20,7 @@ from servers.runtime.eventlog import Delivered
 from servers.runtime.render import instant
 
 GROUP: Final = "notifications"
-TOPICS: Final = ("paymesh.identity.v1", "paymesh.payments.v1")
+TOPICS: Final = ("paymesh.identity.v1", "paymesh.payments.v1", "paymesh.wallets.v1")
 _OF_USER: Final = {
     "user.registered": EmailKind.VERIFY_EMAIL,
     "user.email_verification_requested": EmailKind.VERIFY_EMAIL,
@@ -36,6 +37,7 @@ def handlers(deps: Deps) -> dict[str, Handler]:
     table["session.created"] = partial(_session, deps)
     table["invitation.created"] = partial(_invitation, deps)
     table["payment.succeeded"] = partial(_receipt, deps)
+    table["top_up.succeeded"] = partial(_top_up, deps)
     table["refund.succeeded"] = partial(_refund, deps, EmailKind.REFUND)
     table["refund.failed"] = partial(_refund, deps, EmailKind.REFUND_FAILED)
     return {kind: partial(_timely, deps, handler) for kind, handler in table.items()}
@@ -86,7 +88,8 @@ async def _invitation(deps: Deps, uow: UnitOfWork, delivered: Delivered) -> None
 async def _receipt(deps: Deps, uow: UnitOfWork, delivered: Delivered) -> None:
     event = payments_events_pb2.PaymentEvent.FromString(delivered.record.data)
     payment = event.payment
-    if not event.customer_id:
+    # A top-up is told of by its own mail, once the money is in the wallet.
+    if not event.customer_id or payment.purpose == payments_pb2.Payment.TOP_UP:
         return
     facts = {
         "payment_id": payment.id,
@@ -103,6 +106,26 @@ async def _receipt(deps: Deps, uow: UnitOfWork, delivered: Delivered) -> None:
         kind=EmailKind.RECEIPT,
         user_id=event.customer_id,
         resource_id=payment.id,
+        facts=facts,
+    )
+
+
+async def _top_up(deps: Deps, uow: UnitOfWork, delivered: Delivered) -> None:
+    event = wallets_events_pb2.WalletEvent.FromString(delivered.record.data)
+    top_up = event.top_up
+    facts = {
+        "top_up_id": top_up.id,
+        "amount_minor": str(top_up.amount.amount_minor),
+        "currency": top_up.amount.currency,
+        "time": instant(event.occur_time).strftime(_TIME),
+    }
+    await queue_email(
+        deps,
+        uow,
+        event_id=event.event_id,
+        kind=EmailKind.TOP_UP,
+        user_id=event.customer_id,
+        resource_id=top_up.id,
         facts=facts,
     )
 

@@ -22,6 +22,7 @@ class EmailKind(Enum):
     RECEIPT = "receipt"
     REFUND = "refund"
     REFUND_FAILED = "refund_failed"
+    TOP_UP = "top_up"
 
 
 class EmailState(Enum):

@@ -144,6 +144,15 @@ def _refund_failed(writer: Writer) -> Letter:
     )
 
 
+def _top_up(writer: Writer) -> Letter:
+    return Letter(
+        subject=f"{_money(writer)} added to your wallet",
+        greeting=_hello(writer),
+        paragraphs=(f"Your card was charged {_money(writer)}, and the money is in your wallet.",),
+        rows=(("Amount", _money(writer)), ("When", writer.facts["time"]), ("Top-up", writer.facts["top_up_id"])),
+    )
+
+
 _LETTERS: Final[Mapping[EmailKind, Callable[[Writer], Letter]]] = {
     EmailKind.VERIFY_EMAIL: _verify,
     EmailKind.RESET_PASSWORD: _reset,
@@ -153,4 +162,5 @@ _LETTERS: Final[Mapping[EmailKind, Callable[[Writer], Letter]]] = {
     EmailKind.RECEIPT: _receipt,
     EmailKind.REFUND: _refund,
     EmailKind.REFUND_FAILED: _refund_failed,
+    EmailKind.TOP_UP: _top_up,
 }

@@ -41,9 +41,7 @@ def deps_of(context: Context[PaymentsSettings], renderer: Renderer, gateway: Str
         throttle=context.throttle,
         saving=saving,
         outcomes=Outcomes(events, settings.fee_plan, clock, saving, context.db.sealer),
-        return_urls=ReturnUrls(
-            platform_origins=settings.return_url_origins, loopback=settings.profile != "production"
-        ),
+        return_urls=ReturnUrls(platform_origins=settings.return_url_origins, loopback=settings.profile != "production"),
     )
 
 

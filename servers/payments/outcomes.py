@@ -205,8 +205,8 @@ class Outcomes:
         fee: Money | None = None,
         **changes: Any,
     ) -> Payment:
-        """Walk arrows that capture an amount: the capture, with its fee, is part of what the event tells. What the ledger has booked
-        already, from a wallet, keeps the id and the fee that it has there."""
+        """Walk arrows that capture an amount: the capture, with its fee, is part of what the event tells. What the ledger has
+        booked already, from a wallet, keeps the id and the fee that it has there."""
         amount = Money(amount_minor=amount_minor, currency=payment.amount.currency)
         capture = Capture(
             id=capture_id or new_id("cap", clock=self._clock, bucket=bucket_of(payment.owner_id)),

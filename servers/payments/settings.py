@@ -22,7 +22,7 @@ class PaymentsSettings(ServerSettings):
     """32 bytes in base64: what client secrets are derived with."""
     public_url: str
     """Where the edge answers, for example "https://pay.example": Stripe sends cardholders back there."""
-    return_url_origins: list[str] = []
+    return_url_origins: tuple[str, ...] = ()
     """Where cardholders may be sent on to for every merchant, and for users themselves: the platform's own pages."""
     stripe_publishable_key: str = ""
     """The platform's publishable key at Stripe, for pages that authenticate with Stripe's SDK."""

@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import grpc
+from google.rpc import status_pb2
 from opentelemetry import propagate
 
 from servers.kernel.errors import Kind, Refusal
+from servers.runtime.grpc_errors import STATUS_DETAILS, refusal_of
 from servers.runtime.tls import Certificates
 
 CLOSE_AFTER_SECONDS: Final = 30.0
@@ -111,6 +113,15 @@ def peer_refusal(peer: str, error: grpc.aio.AioRpcError) -> Refusal | None:
         grpc.StatusCode.RESOURCE_EXHAUSTED,
     )
     return PeerUnavailable(peer) if error.code() in away else None
+
+
+def peer_answer(error: grpc.aio.AioRpcError) -> Refusal | None:
+    """Return what a peer refused, to be raised on as it is: its reason, its field violations, its metadata, its advice when to try
+    again. None where the call failed without an answer of the peer's own."""
+    for key, value in error.trailing_metadata() or ():
+        if key == STATUS_DETAILS and isinstance(value, bytes):
+            return refusal_of(status_pb2.Status.FromString(value))
+    return None
 
 
 async def _close_later(channel: grpc.aio.Channel) -> None:

@@ -5,6 +5,7 @@ Every error is a google.rpc.Status with exactly one ErrorInfo; nothing internal 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Final
 
 import grpc
@@ -12,9 +13,10 @@ from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from servers.kernel.errors import Kind, Refusal
+from servers.kernel.errors import FieldViolation, Kind, Refusal
 
 DOMAIN: Final = "paymesh.dev"
+STATUS_DETAILS: Final = "grpc-status-details-bin"
 CODES: Final = {
     Kind.INVALID: code_pb2.INVALID_ARGUMENT,
     Kind.NOT_FOUND: code_pb2.NOT_FOUND,
@@ -26,6 +28,7 @@ CODES: Final = {
     Kind.UNAUTHENTICATED: code_pb2.UNAUTHENTICATED,
     Kind.DENIED: code_pb2.PERMISSION_DENIED,
 }
+_KINDS: Final = {code: kind for kind, code in CODES.items()}
 _STATUS_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -64,6 +67,31 @@ def status_bytes(refusal: Refusal) -> bytes:
     return stored
 
 
+def refusal_of(status: status_pb2.Status) -> Refusal | None:
+    """Return the refusal that a status tells, or None where it tells none of ours: what `status_of` made of it, the other way
+    round."""
+    info, invalid, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+    for detail in status.details:
+        for kind in (info, invalid, retry):
+            detail.Unpack(kind)
+    if status.code not in _KINDS or info.domain != DOMAIN:
+        return None
+    wait = retry.retry_delay.ToTimedelta().total_seconds() if retry.HasField("retry_delay") else None
+    return _class_of(_KINDS[status.code], info.reason)(
+        status.message,
+        metadata=info.metadata,
+        violations=tuple(FieldViolation(field=v.field, description=v.description) for v in invalid.field_violations),
+        retry_after_seconds=wait,
+    )
+
+
+@cache
+def _class_of(kind: Kind, reason: str) -> type[Refusal]:
+    """Return the class of refusals that other servers make; kind and reason are facts of a class."""
+    made: type[Refusal] = type("PeersRefusal", (Refusal,), {"kind": kind, "reason": reason, "__doc__": reason})
+    return made
+
+
 def internal_status() -> status_pb2.Status:
     """Return the one answer to every fault of ours; the log has the rest under the request id."""
     info = error_details_pb2.ErrorInfo(reason="INTERNAL_ERROR", domain=DOMAIN)
@@ -90,7 +118,7 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], status: status_pb2.
     await context.abort(
         _STATUS_CODES[status.code],
         status.message,
-        (("grpc-status-details-bin", status.SerializeToString()),),
+        ((STATUS_DETAILS, status.SerializeToString()),),
     )
 
 

@@ -1,4 +1,5 @@
-"""What the ledger does with the payments domain's events: book captures and failed refunds, for the first time or once more."""
+"""What wallets does with the payments domain's events: book captures and failed refunds, for the first time or once more, and tell
+top-ups how their payments stand."""
 
 from __future__ import annotations
 
@@ -9,19 +10,39 @@ from servers.runtime.db import UnitOfWork
 from servers.runtime.eventlog import Delivered
 from servers.runtime.render import instant, parse_money
 from servers.wallets.facts import CaptureFact, RefundFailedFact
+from servers.wallets.render_wallets import parse_news
+from servers.wallets.usecases import Deps, hear_of_payment
 from servers.wallets.writer import Writer
 
 GROUP = "wallets"
 TOPICS = ("paymesh.payments.v1",)
+_CAPTURING = ("payment.succeeded", "payment.partially_captured")
+_OF_PAYMENT = (
+    *_CAPTURING,
+    "payment.processing",
+    "payment.requires_action",
+    "payment.declined",
+    "payment.canceled",
+    "payment.expired",
+    "payment.conflicted",
+)
+"""Those that may change the state of a top-up: not what happens before its card is charged, nor counters of refunds."""
 
 
-def handlers(writer: Writer) -> dict[str, Handler]:
+def handlers(writer: Writer, deps: Deps) -> dict[str, Handler]:
     """Return what is done with each type. The facts' ids make a repeat harmless even where the inbox row was lost."""
 
-    async def captured(_: UnitOfWork, delivered: Delivered) -> None:
-        payment = payments_events_pb2.PaymentEvent.FromString(delivered.record.data).payment
-        for capture in payment.captures:
-            await writer.post_fact(_capture(payment, capture))
+    async def payment_changed(uow: UnitOfWork, delivered: Delivered) -> None:
+        event = payments_events_pb2.PaymentEvent.FromString(delivered.record.data)
+        payment = event.payment
+        if payment.purpose == payments_pb2.Payment.TOP_UP:
+            news = parse_news(payment)
+            await deps.outcomes.book(news)
+            await hear_of_payment(deps, uow, news)
+        elif event.type in _CAPTURING and not payment.latest_attempt.wallet_id:
+            # What a wallet paid was taken from its hold before payments knew of the capture.
+            for capture in payment.captures:
+                await writer.post_fact(_capture(payment, capture))
 
     async def refund_ended(_: UnitOfWork, delivered: Delivered) -> None:
         event = payments_events_pb2.PaymentEvent.FromString(delivered.record.data)
@@ -32,7 +53,7 @@ def handlers(writer: Writer) -> dict[str, Handler]:
         )
         await writer.post_fact(fact)
 
-    return {"payment.succeeded": captured, "payment.partially_captured": captured, "refund.failed": refund_ended}
+    return {**dict.fromkeys(_OF_PAYMENT, payment_changed), "refund.failed": refund_ended}
 
 
 def _capture(payment: payments_pb2.Payment, capture: payments_pb2.Capture) -> CaptureFact:

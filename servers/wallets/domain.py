@@ -188,6 +188,11 @@ def account_id(owner_id: str, kind: AccountKind, currency: str) -> str:
     return derive_id("acc", owner_id, kind.value, currency, bucket=bucket)
 
 
+def wallet_id(user_id: str, currency: str) -> str:
+    """Return the id of a user's wallet: there is one for each currency."""
+    return derive_id("wal", user_id, currency, bucket=bucket_of(user_id))
+
+
 def differing_field(stored: Transfer, asked: Transfer) -> str:
     """Return the first field in which a repeat differs from what was written, or ""."""
     ending = asked.kind in (TransferKind.POST_PENDING, TransferKind.VOID_PENDING)

@@ -11,15 +11,26 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from servers.kernel.ids import bucket_of, derive_id
 from servers.kernel.invariant import invariant
 from servers.kernel.money import Money
-from servers.wallets.domain import PLATFORM, AccountKind, Lot, Sheet, Transfer, TransferKind, account_id
+from servers.wallets.domain import DONE, PLATFORM, AccountKind, Lot, Sheet, Transfer, Verdict, account_id
+from servers.wallets.lines import line, post_lines
+from servers.wallets.wallet_facts import (
+    REFUND,
+    TopUpFact,
+    WalletHoldFact,
+    WalletVoidFact,
+    hold_id,
+    post_hold,
+    post_top_up,
+    post_void,
+    post_wallet_capture,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaptureFact:
-    """Money taken from a card."""
+    """Money taken from a card, or from what a wallet holds for the payment."""
 
     capture_id: str
     payment_id: str
@@ -27,6 +38,7 @@ class CaptureFact:
     amount: Money
     fee: Money
     capture_time: datetime
+    hold: WalletHoldFact | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +49,8 @@ class RefundCreatedFact:
     amount: Money
     captures: tuple[CaptureFact, ...]
     create_time: datetime
+    wallet_customer_id: str = ""
+    """Whose wallet paid and gets the money back at once; "" for a card."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +72,15 @@ class SettlementFact:
     settle_time: datetime
 
 
-Fact = CaptureFact | RefundCreatedFact | RefundFailedFact | SettlementFact
+Fact = (
+    CaptureFact | RefundCreatedFact | RefundFailedFact | SettlementFact | WalletHoldFact | WalletVoidFact | TopUpFact
+)  # fmt: skip
 
 
 def fact_key(fact: Fact) -> str:
     """Return the id under which a fact's transfers are found again."""
     match fact:
-        case CaptureFact():
+        case CaptureFact() | TopUpFact():
             return fact.capture_id
         case RefundCreatedFact():
             return fact.refund_id
@@ -72,95 +88,136 @@ def fact_key(fact: Fact) -> str:
             return f"{fact.refund_id}:failed"
         case SettlementFact():
             return f"{fact.capture_id}:settled"
+        case WalletHoldFact():
+            return fact.attempt_id
+        case WalletVoidFact():
+            return f"{fact.attempt_id}:void"
 
 
 def related_keys(fact: Fact) -> tuple[str, ...]:
-    """Return the fact keys whose transfers must be known before a fact can be planned."""
+    """Return the fact keys whose transfers must be known before a fact can be planned; its own is the first."""
     match fact:
         case CaptureFact():
-            return (fact.capture_id,)
+            return (fact.capture_id, fact.hold.attempt_id) if fact.hold is not None else (fact.capture_id,)
         case RefundCreatedFact():
-            return (fact.refund_id, *(capture.capture_id for capture in fact.captures))
+            return (fact.refund_id, *(key for capture in fact.captures for key in related_keys(capture)))
         case RefundFailedFact():
             return (fact_key(fact), fact.refund_id)
         case SettlementFact():
             return (fact_key(fact), fact.capture_id)
+        case WalletVoidFact():
+            return (fact_key(fact), fact.attempt_id)
+        case WalletHoldFact() | TopUpFact():
+            return (fact_key(fact),)
 
 
-def merchant_of(fact: Fact) -> str:
-    """Return the merchant whose money a fact moves."""
-    return fact.captures[0].merchant_id if isinstance(fact, RefundCreatedFact) else fact.merchant_id
+def owner_of(fact: Fact) -> str:
+    """Return in whose bucket a fact's transfers stand: the merchant's, or the customer's where there is none."""
+    match fact:
+        case RefundCreatedFact():
+            return fact.captures[0].merchant_id
+        case TopUpFact():
+            return fact.customer_id
+        case _:
+            return fact.merchant_id
 
 
-def accounts_of(owner_id: str, currency: str) -> list[tuple[str, AccountKind, str]]:
-    """Return owner, kind and currency of every account that a merchant's facts in a currency may touch."""
-    merchant = (AccountKind.MERCHANT_PENDING, AccountKind.MERCHANT_AVAILABLE)
+def currency_of(fact: Fact) -> str:
+    """Return a fact's currency, or "" where only its stored transfers know it."""
+    match fact:
+        case CaptureFact() | RefundCreatedFact() | WalletHoldFact() | TopUpFact():
+            return fact.amount.currency
+        case SettlementFact():
+            return fact.currency
+        case RefundFailedFact() | WalletVoidFact():
+            return ""
+
+
+def holds_of(fact: Fact) -> set[str]:
+    """Return the holds that a fact may write or end."""
+    match fact:
+        case WalletHoldFact():
+            return {fact.id}
+        case WalletVoidFact():
+            return {hold_id(fact.attempt_id, fact.merchant_id)}
+        case CaptureFact():
+            return {fact.hold.id} if fact.hold is not None else set()
+        case RefundCreatedFact():
+            return {hold for capture in fact.captures for hold in holds_of(capture)}
+        case _:
+            return set()
+
+
+def opened_by(fact: Fact, currency: str) -> list[tuple[str, AccountKind, str]]:
+    """Return owner, kind and currency of every account that a fact may touch and that is opened where it is missing."""
     platform = (AccountKind.PROCESSOR_CLEARING, AccountKind.PLATFORM_FEES, AccountKind.REFUNDS_IN_TRANSIT)
-    return [(owner_id, kind, currency) for kind in merchant] + [(PLATFORM, kind, currency) for kind in platform]
+    if isinstance(fact, TopUpFact):
+        return [(PLATFORM, AccountKind.PROCESSOR_CLEARING, currency)]
+    merchant = (AccountKind.MERCHANT_PENDING, AccountKind.MERCHANT_AVAILABLE)
+    return [(owner_of(fact), kind, currency) for kind in merchant] + [(PLATFORM, kind, currency) for kind in platform]
 
 
-def book(sheet: Sheet, fact: Fact, stored: Iterable[Transfer]) -> list[Transfer]:
-    """Plan and post a fact's lines. `stored` are the transfers of `related_keys`. Returns what it wrote, [] where it existed."""
+def wallet_accounts_of(fact: Fact) -> set[str]:
+    """Return the accounts of the wallets that a fact takes from or gives to: locked with the others, and never opened for it."""
+    match fact:
+        case WalletHoldFact():
+            return {fact.account_id}
+        case CaptureFact():
+            return wallet_accounts_of(fact.hold) if fact.hold is not None else set()
+        case RefundCreatedFact():
+            taken = {account for capture in fact.captures for account in wallet_accounts_of(capture)}
+            return taken | ({_refunded_account(fact)} if fact.wallet_customer_id else set())
+        case TopUpFact():
+            return {account_id(fact.customer_id, AccountKind.CUSTOMER_WALLET, fact.amount.currency)}
+        case _:
+            return set()
+
+
+def book(sheet: Sheet, fact: Fact, stored: Iterable[Transfer]) -> tuple[Verdict, list[Transfer]]:
+    """Plan and post a fact's lines. `stored` are the transfers of `related_keys`. Returns CREATED and what it wrote, EXISTS where
+    it was there before, or why what moves a wallet's money was refused."""
     match fact:
         case CaptureFact():
             return _capture(sheet, fact)
         case RefundCreatedFact():
-            for capture in fact.captures:
-                _capture(sheet, capture)
             return _refund(sheet, fact)
         case RefundFailedFact():
-            return _refund_failed(sheet, fact, [t for t in stored if t.fact_id == fact.refund_id])
+            written = _refund_failed(sheet, fact, [t for t in stored if t.fact_id == fact.refund_id])
         case SettlementFact():
-            return _settle(sheet, fact)
-
-
-def _line(
-    fact_id: str, code: str, debit: tuple[str, AccountKind], credit: tuple[str, AccountKind], amount: Money,
-    *, merchant_id: str, time: datetime, forced: bool = False,
-) -> Transfer:  # fmt: skip
-    return Transfer(
-        id=derive_id("trf", fact_id, code, bucket=bucket_of(merchant_id)),
-        debit_account_id=account_id(*debit, amount.currency),
-        credit_account_id=account_id(*credit, amount.currency),
-        amount_minor=amount.amount_minor,
-        currency=amount.currency,
-        code=code,
-        kind=TransferKind.POSTED,
-        fact_id=fact_id,
-        effective_time=time,
-        forced=forced,
-    )
+            written = _settle(sheet, fact)
+        case WalletHoldFact():
+            return post_hold(sheet, fact)
+        case WalletVoidFact():
+            return post_void(sheet, fact)
+        case TopUpFact():
+            return post_top_up(sheet, fact)
+    return (Verdict.CREATED if written else Verdict.EXISTS), written
 
 
 def _post(sheet: Sheet, lines: list[Transfer]) -> list[Transfer]:
-    """Post a fact's lines as one chain; a line of nothing is not written."""
-    lines = [line for line in lines if line.amount_minor > 0]
-    chain = [replace(line, linked=index + 1 < len(lines)) for index, line in enumerate(lines)]
-    verdicts = sheet.post(chain)
-    invariant(all(v.value in ("CREATED", "EXISTS") for v, _ in verdicts), "a fact was refused", verdicts=verdicts)
-    return chain
+    """Post the lines of a fact that has happened: what the ledger says cannot undo it."""
+    verdict, written = post_lines(sheet, lines)
+    invariant(verdict in DONE, "a fact was refused", verdict=verdict.value, fact_id=lines[0].fact_id)
+    return written
 
 
-def _capture(sheet: Sheet, fact: CaptureFact) -> list[Transfer]:
+def _capture(sheet: Sheet, fact: CaptureFact) -> tuple[Verdict, list[Transfer]]:
     if fact.capture_id in sheet.lots:
-        return []
+        return Verdict.EXISTS, []
     net = fact.amount - fact.fee
     invariant(net.amount_minor >= 0, "a fee above its capture", capture_id=fact.capture_id)
-    clearing = (PLATFORM, AccountKind.PROCESSOR_CLEARING)
-    merchant = fact.merchant_id
-    lines = _post(
-        sheet,
-        [
-            _line(fact.capture_id, "capture.net", clearing, (merchant, AccountKind.MERCHANT_PENDING), net,
-                  merchant_id=merchant, time=fact.capture_time),
-            _line(fact.capture_id, "capture.fee", clearing, (PLATFORM, AccountKind.PLATFORM_FEES), fact.fee,
-                  merchant_id=merchant, time=fact.capture_time),
-        ],
-    )  # fmt: skip
+    if fact.hold is not None:
+        verdict, written = post_wallet_capture(
+            sheet, fact.hold, capture_id=fact.capture_id, amount=fact.amount, fee=fact.fee, time=fact.capture_time
+        )
+        if verdict not in DONE:
+            return verdict, []
+    else:
+        written = _card_capture(sheet, fact, net)
     sheet.lots[fact.capture_id] = Lot(
         capture_id=fact.capture_id,
         payment_id=fact.payment_id,
-        merchant_id=merchant,
+        merchant_id=fact.merchant_id,
         currency=net.currency,
         net_minor=net.amount_minor,
         taken_minor=0,
@@ -168,17 +225,38 @@ def _capture(sheet: Sheet, fact: CaptureFact) -> list[Transfer]:
         due_time=fact.capture_time + sheet.settlement_delay,
     )
     sheet.touched_lots.add(fact.capture_id)
-    return lines
+    return Verdict.CREATED, written
 
 
-def _refund(sheet: Sheet, fact: RefundCreatedFact) -> list[Transfer]:
-    """From the payment's pending money first, the rest from available, forced: a refund is never refused for want of money."""
-    merchant = merchant_of(fact)
-    transit = (PLATFORM, AccountKind.REFUNDS_IN_TRANSIT)
-    rest_code = "refund.available"
-    known = {t.fact_id for t in sheet.known.values()}
-    if fact.refund_id in known:
-        return []
+def _card_capture(sheet: Sheet, fact: CaptureFact, net: Money) -> list[Transfer]:
+    merchant, clearing = fact.merchant_id, (PLATFORM, AccountKind.PROCESSOR_CLEARING)
+    return _post(
+        sheet,
+        [
+            line(fact.capture_id, "capture.net", clearing, (merchant, AccountKind.MERCHANT_PENDING), net,
+                 owner_id=merchant, time=fact.capture_time),
+            line(fact.capture_id, "capture.fee", clearing, (PLATFORM, AccountKind.PLATFORM_FEES), fact.fee,
+                 owner_id=merchant, time=fact.capture_time),
+        ],
+    )  # fmt: skip
+
+
+def _refund(sheet: Sheet, fact: RefundCreatedFact) -> tuple[Verdict, list[Transfer]]:
+    """From the payment's pending money first, the rest from available, forced: a refund is never refused for want of money. What a
+    wallet paid goes on to the wallet in the same chain."""
+    if fact.wallet_customer_id and _refunded_account(fact) not in sheet.accounts:
+        return Verdict.ACCOUNT_NOT_FOUND, []
+    for capture in fact.captures:
+        from_card = capture.hold is None and capture.capture_id not in sheet.lots
+        invariant(
+            not (fact.wallet_customer_id and from_card), "a wallet's capture without its hold", refund_id=fact.refund_id
+        )
+        verdict, _ = _capture(sheet, capture)
+        if verdict not in DONE:
+            return verdict, []
+    if any(t.fact_id == fact.refund_id for t in sheet.known.values()):
+        return Verdict.EXISTS, []
+    merchant, transit = owner_of(fact), (PLATFORM, AccountKind.REFUNDS_IN_TRANSIT)
     left = fact.amount.amount_minor
     lines = []
     for capture in sorted(fact.captures, key=lambda c: c.capture_id):
@@ -186,23 +264,33 @@ def _refund(sheet: Sheet, fact: RefundCreatedFact) -> list[Transfer]:
         take = min(left, lot.left_minor)
         if take > 0:
             lines.append(
-                _line(fact.refund_id, f"refund.pending.{lot.capture_id}", (merchant, AccountKind.MERCHANT_PENDING), transit,
-                      Money(amount_minor=take, currency=fact.amount.currency), merchant_id=merchant, time=fact.create_time)
+                line(fact.refund_id, f"refund.pending.{lot.capture_id}", (merchant, AccountKind.MERCHANT_PENDING), transit,
+                     Money(amount_minor=take, currency=fact.amount.currency), owner_id=merchant, time=fact.create_time)
             )  # fmt: skip
             sheet.lots[lot.capture_id] = replace(lot, taken_minor=lot.taken_minor + take)
             sheet.touched_lots.add(lot.capture_id)
             left -= take
     rest = Money(amount_minor=left, currency=fact.amount.currency)
     lines.append(
-        _line(fact.refund_id, rest_code, (merchant, AccountKind.MERCHANT_AVAILABLE), transit, rest,
-              merchant_id=merchant, time=fact.create_time, forced=True)
+        line(fact.refund_id, "refund.available", (merchant, AccountKind.MERCHANT_AVAILABLE), transit, rest,
+             owner_id=merchant, time=fact.create_time, forced=True)
     )  # fmt: skip
-    return _post(sheet, lines)
+    if fact.wallet_customer_id:
+        wallet = (fact.wallet_customer_id, AccountKind.CUSTOMER_WALLET)
+        lines.append(
+            line(fact.refund_id, REFUND, transit, wallet, fact.amount, owner_id=merchant, time=fact.create_time)
+        )
+    return Verdict.CREATED, _post(sheet, lines)
+
+
+def _refunded_account(fact: RefundCreatedFact) -> str:
+    return account_id(fact.wallet_customer_id, AccountKind.CUSTOMER_WALLET, fact.amount.currency)
 
 
 def _refund_failed(sheet: Sheet, fact: RefundFailedFact, taken: list[Transfer]) -> list[Transfer]:
     """Give back what the refund took, each part to where it came from."""
     invariant(bool(taken), "a refund failed that was never booked", refund_id=fact.refund_id)
+    invariant(all(t.code != REFUND for t in taken), "a refund to a wallet failed", refund_id=fact.refund_id)
     transit = (PLATFORM, AccountKind.REFUNDS_IN_TRANSIT)
     key = fact_key(fact)
     if any(t.fact_id == key for t in sheet.known.values()):
@@ -215,8 +303,8 @@ def _refund_failed(sheet: Sheet, fact: RefundFailedFact, taken: list[Transfer]) 
         from_pending = capture_id != transfer.code and not sheet.lots[capture_id].settled
         target = AccountKind.MERCHANT_PENDING if from_pending else AccountKind.MERCHANT_AVAILABLE
         lines.append(
-            _line(key, transfer.code.replace("refund.", "refund_failed.", 1), transit, (fact.merchant_id, target), amount,
-                  merchant_id=fact.merchant_id, time=fact.fail_time)
+            line(key, transfer.code.replace("refund.", "refund_failed.", 1), transit, (fact.merchant_id, target), amount,
+                 owner_id=fact.merchant_id, time=fact.fail_time)
         )  # fmt: skip
         if from_pending:
             lot = sheet.lots[capture_id]
@@ -237,8 +325,8 @@ def _settle(sheet: Sheet, fact: SettlementFact) -> list[Transfer]:
     lines = _post(
         sheet,
         [
-            _line(fact_key(fact), "settle", (lot.merchant_id, pending), (lot.merchant_id, available), left,
-                  merchant_id=lot.merchant_id, time=fact.settle_time)
+            line(fact_key(fact), "settle", (lot.merchant_id, pending), (lot.merchant_id, available), left,
+                 owner_id=lot.merchant_id, time=fact.settle_time)
         ],
     )  # fmt: skip
     sheet.lots[lot.capture_id] = replace(lot, settled=True)

@@ -9,10 +9,16 @@ from paymesh.wallets.v1 import ledger_pb2, ledger_pb2_grpc, wallets_pb2, wallets
 
 from servers.runtime.app import Context, Parts, Server, Service
 from servers.runtime.consumer import Consumer
+from servers.runtime.janitor import Janitor
+from servers.runtime.outbound import Outbound
 from servers.wallets.consumer import GROUP, TOPICS, handlers
 from servers.wallets.jobs import sweep
+from servers.wallets.outcomes import Outcomes
+from servers.wallets.peers import PEER, PaymentsPeer, classify
+from servers.wallets.resolvers import resolvers
 from servers.wallets.service import LedgerService, WalletService
 from servers.wallets.settings import WalletsSettings
+from servers.wallets.usecases import Deps
 from servers.wallets.writer import Writer
 
 
@@ -25,11 +31,19 @@ async def build(context: Context[WalletsSettings]) -> Parts:
         batch_max=settings.writer_batch_max,
         settlement_delay=timedelta(seconds=settings.settlement_delay_seconds),
     )
-
+    deps = Deps(
+        db=context.db,
+        clock=context.clock,
+        payments=PaymentsPeer(context.channels),
+        # Once: the channel tries again by itself while payments is away.
+        outbound=Outbound(target=PEER, classify=classify, clock=context.clock, tries=1),
+        outcomes=Outcomes(writer, context.db.sealer, context.clock),
+    )
+    consumer = Consumer(context.db, context.log, group=GROUP, topics=TOPICS, handlers=handlers(writer, deps))
     return Parts(
         services=[
             Service(
-                servicer=WalletService(context.db, context.pages),
+                servicer=WalletService(deps, context.pages),
                 add=wallets_pb2_grpc.add_WalletServiceServicer_to_server,
                 descriptor=wallets_pb2.DESCRIPTOR.services_by_name["WalletService"],
             ),
@@ -39,7 +53,8 @@ async def build(context: Context[WalletsSettings]) -> Parts:
                 descriptor=ledger_pb2.DESCRIPTOR.services_by_name["LedgerService"],
             ),
         ],
-        consumers=[Consumer(context.db, context.log, group=GROUP, topics=TOPICS, handlers=handlers(writer))],
+        consumers=[consumer],
+        janitor=Janitor(context.db, resolvers(deps)),
         tasks=[writer.run, partial(sweep, writer)],
     )
 

@@ -11,6 +11,8 @@ from servers.kernel.money import Money
 from servers.runtime.render import instant, money, parse_money, stamp
 from servers.wallets.domain import Account, AccountKind, StatementLine, Transfer, TransferKind
 from servers.wallets.facts import CaptureFact, Fact, RefundCreatedFact, RefundFailedFact
+from servers.wallets.resources import Wallet
+from servers.wallets.wallet_facts import WalletHoldFact, WalletVoidFact
 
 
 def render_account(account: Account) -> ledger_pb2.Account:
@@ -26,6 +28,11 @@ def render_account(account: Account) -> ledger_pb2.Account:
         credits_pending_minor=account.credits_pending,
         version=account.version,
     )
+
+
+def render_wallet_account(wallet: Wallet, account: Account) -> ledger_pb2.WalletAccount:
+    """Return a wallet with its account, for other servers."""
+    return ledger_pb2.WalletAccount(wallet_id=wallet.id, customer_id=wallet.owner_id, account=render_account(account))
 
 
 def render_line(line: StatementLine) -> wallets_pb2.BalanceTransaction:
@@ -91,6 +98,21 @@ def parse_capture(message: ledger_pb2.CaptureFact) -> CaptureFact:
         amount=parse_money(message.amount),
         fee=parse_money(message.fee),
         capture_time=instant(message.capture_time),
+        hold=parse_hold(message.hold) if message.HasField("hold") else None,
+    )
+
+
+def parse_hold(message: ledger_pb2.WalletHoldFact) -> WalletHoldFact:
+    """Return the hold that a message asks for."""
+    return WalletHoldFact(
+        attempt_id=message.attempt_id,
+        payment_id=message.payment_id,
+        merchant_id=message.merchant_id,
+        customer_id=message.customer_id,
+        wallet_id=message.wallet_id,
+        amount=parse_money(message.amount),
+        create_time=instant(message.create_time),
+        expire_time=instant(message.expire_time),
     )
 
 
@@ -106,6 +128,14 @@ def parse_fact(message: ledger_pb2.PostFactRequest) -> Fact:
                 amount=parse_money(refund.amount),
                 captures=tuple(map(parse_capture, refund.captures)),
                 create_time=instant(refund.create_time),
+                wallet_customer_id=refund.wallet_customer_id,
+            )
+        case "wallet_hold":
+            return parse_hold(message.wallet_hold)
+        case "wallet_void":
+            void = message.wallet_void
+            return WalletVoidFact(
+                attempt_id=void.attempt_id, merchant_id=void.merchant_id, void_time=instant(void.void_time)
             )
         case _:
             failed = message.refund_failed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -61,6 +62,15 @@ async def open_accounts(
         },
     )
     return set(done.scalars())
+
+
+async def guard(conn: AsyncConnection, ids: Iterable[str]) -> None:
+    """Let nobody else write or burn these ids until this transaction ends. A void that burns a hold which never was knows no
+    account that it could lock against the hold that is just being written."""
+    keys = sorted(int.from_bytes(hashlib.sha256(one.encode()).digest()[:8], "big", signed=True) for one in set(ids))
+    await conn.execute(
+        text("SELECT pg_advisory_xact_lock(k.key) FROM unnest(CAST(:keys AS bigint[])) AS k(key)"), {"keys": keys}
+    )
 
 
 async def lock_accounts(conn: AsyncConnection, ids: Iterable[str]) -> dict[str, Account]:
@@ -334,8 +344,10 @@ async def due_lots(conn: AsyncConnection, now: datetime, limit: int) -> list[Lot
     return [_lot(row) for row in rows]
 
 
-async def statement(conn: AsyncConnection, identifier: str, *, before: int | None, limit: int) -> list[StatementLine]:
-    """Return the lines of an account, newest first."""
+async def statement(
+    conn: AsyncConnection, identifier: str, *, before: int | None, limit: int, as_of: datetime | None = None
+) -> list[StatementLine]:
+    """Return the lines of an account, newest first; with `as_of`, those that were written by then."""
     rows = await conn.execute(
         text(
             """
@@ -344,10 +356,11 @@ async def statement(conn: AsyncConnection, identifier: str, *, before: int | Non
             FROM entries e JOIN transfers t ON t.bucket = e.transfer_bucket AND t.id = e.transfer_id
             WHERE e.bucket = :bucket AND e.account_id = :account
               AND (CAST(:before AS bigint) IS NULL OR e.account_version < :before)
+              AND (CAST(:as_of AS timestamptz) IS NULL OR e.record_time <= :as_of)
             ORDER BY e.account_version DESC LIMIT :limit
             """
         ),
-        {"bucket": bucket_of(identifier), "account": identifier, "before": before, "limit": limit},
+        {"bucket": bucket_of(identifier), "account": identifier, "before": before, "limit": limit, "as_of": as_of},
     )
     return [
         StatementLine(

@@ -24,14 +24,16 @@ from servers.runtime.db import Database, UnitOfWork
 from servers.wallets import events, store
 from servers.wallets.domain import Sheet, Transfer, TransferKind, Verdict, account_id
 from servers.wallets.facts import (
-    CaptureFact,
     Fact,
     RefundCreatedFact,
     SettlementFact,
-    accounts_of,
     book,
-    merchant_of,
+    currency_of,
+    holds_of,
+    opened_by,
+    owner_of,
     related_keys,
+    wallet_accounts_of,
 )
 
 _log = structlog.get_logger("writer")
@@ -92,7 +94,8 @@ class Writer:
         return (await self._submit(transfers, None)).verdicts
 
     async def post_fact(self, fact: Fact) -> Posted:
-        """Book a fact. The verdict is CREATED or EXISTS. Raises LedgerOverloaded."""
+        """Book a fact. The verdict is CREATED or EXISTS; for what moves a wallet's money also why it was refused. Raises
+        LedgerOverloaded."""
         return await self._submit((), fact)
 
     async def _submit(self, transfers: Sequence[Transfer], fact: Fact | None) -> Posted:
@@ -150,31 +153,35 @@ class Writer:
         conn, now = uow.conn, self._db.clock.now()
         facts = [job.fact for job in batch if job.fact is not None]
         asked = [transfer for job in batch for transfer in job.transfers]
-        wanted = [row for fact in facts for row in accounts_of(merchant_of(fact), _currency(fact))] if facts else []
-        failed = [fact for fact in facts if not _currency(fact)]
-        keys = [(key, merchant_of(fact)) for fact in facts for key in related_keys(fact)]
+        holds = {hold for fact in facts for hold in holds_of(fact)}
+        if holds:
+            await store.guard(conn, holds)
+        wanted = [row for fact in facts for row in opened_by(fact, currency_of(fact))]
+        failed = [fact for fact in facts if not currency_of(fact)]
+        keys = [(key, owner_of(fact)) for fact in facts for key in related_keys(fact)]
         stored = await store.transfers_of_facts(conn, keys) if failed else []
         for transfer in stored:
-            wanted += [row for fact in failed for row in accounts_of(merchant_of(fact), transfer.currency)]
+            wanted += [row for fact in failed for row in opened_by(fact, transfer.currency)]
         wanted = [row for row in wanted if row[2]]
         await store.open_accounts(conn, wanted, now)
-        pending_ids = {t.pending_id for t in asked if t.pending_id}
+        pending_ids = {t.pending_id for t in asked if t.pending_id} | holds
         origins = await store.transfers(conn, pending_ids) if pending_ids else {}
         ids = {t.debit_account_id for t in (*asked, *origins.values())} | {
             t.credit_account_id for t in (*asked, *origins.values())
         }
         ids |= {account_id(*row) for row in wanted}
+        ids |= {account for fact in facts for account in wallet_accounts_of(fact)}
         locked = await store.lock_accounts(conn, ids - {""})
         # Read again under the locks: a fact or an id may have been written while this batch waited for them.
         stored = await store.transfers_of_facts(conn, keys) if keys else []
         known = await store.transfers(conn, [t.id for t in asked]) if asked else {}
-        captures = [(t.fact_id, merchant_of(f)) for f in facts for t in stored if t.fact_id.startswith("cap_")]
+        captures = [(t.fact_id, owner_of(f)) for f in facts for t in stored if t.fact_id.startswith("cap_")]
         captures += [
             (c.capture_id, c.merchant_id) for f in facts if isinstance(f, RefundCreatedFact) for c in f.captures
         ]
         captures += [(key, owner) for key, owner in keys if key.startswith("cap_") and ":" not in key]
         captures += [
-            (t.code.removeprefix("refund.pending."), merchant_of(f))
+            (t.code.removeprefix("refund.pending."), owner_of(f))
             for f in facts
             for t in stored
             if t.code.startswith("refund.pending.")
@@ -183,7 +190,7 @@ class Writer:
             now=now,
             accounts=locked,
             known=known | {t.id: t for t in stored},
-            burnt=await store.burnt(conn, [t.id for t in asked]) if asked else set(),
+            burnt=await store.burnt(conn, [*(t.id for t in asked), *holds]) if asked or holds else set(),
             pendings=await store.lock_pendings(conn, pending_ids) if pending_ids else {},
             lots=await store.lock_lots(conn, captures),
             settlement_delay=self._settlement_delay,
@@ -234,22 +241,11 @@ class Writer:
 def _apply(sheet: Sheet, job: Job, stored: list[Transfer]) -> Posted:
     if job.fact is None:
         return Posted(sheet.post(job.transfers), [])
-    written = book(sheet, job.fact, [*stored, *sheet.written])
-    if written:
-        return Posted([(Verdict.CREATED, "")], written)
-    key = related_keys(job.fact)[0]
-    return Posted([(Verdict.EXISTS, "")], [t for t in sheet.known.values() if t.fact_id == key])
-
-
-def _currency(fact: Fact) -> str:
-    """Return a fact's currency, or "" where only its stored transfers know it."""
-    match fact:
-        case CaptureFact() | RefundCreatedFact():
-            return fact.amount.currency
-        case SettlementFact():
-            return fact.currency
-        case _:
-            return ""
+    verdict, written = book(sheet, job.fact, [*stored, *sheet.written])
+    if verdict is Verdict.EXISTS:
+        key = related_keys(job.fact)[0]
+        written = [t for t in sheet.known.values() if t.fact_id == key]
+    return Posted([(verdict, "")], written)
 
 
 def _resolve(job: Job, *, result: Posted | None = None, error: Exception | None = None) -> None:

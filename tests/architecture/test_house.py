@@ -14,7 +14,7 @@ FUNCTION_LINES_MAX = 70
 MODULE_LINES_MAX = 500
 # The ratchet: modules that are over the limit may only shrink.
 MODULES_OVER: dict[str, int] = {}
-OUTSIDE = {"gateway", "ledger", "ledger_outbound", "outbound"}
+OUTSIDE = {"gateway", "ledger", "ledger_outbound", "outbound", "payments"}
 FOLDERS = ("servers", "sandbox", "clients", "dev")
 
 
@@ -34,7 +34,8 @@ def blocks_with_a_transaction(tree: ast.AST) -> Iterator[ast.AsyncWith]:
 
 
 def outside_calls(block: ast.AsyncWith) -> list[str]:
-    """Return the calls in a block that leave the process: `deps.gateway.x`, `deps.ledger.x`, `deps.outbound.execute`."""
+    """Return the calls in a block that leave the process: `deps.gateway.x`, `deps.ledger.x`, `deps.payments.x`, and
+    `deps.outbound.execute`."""
     found = []
     for node in ast.walk(block):
         if isinstance(node, ast.Await) and isinstance(node.value, ast.Call):

@@ -15,7 +15,7 @@ PAYMENT = """
                           metadata, version, create_time, update_time)
     VALUES ('mer_1', 'pay_1', 'usr_1', {amount}, '{currency}', '{state}', 'AUTOMATIC', '', '{{}}', 1, now(), now())
 """
-OWNERS = {"payments": ("merchant_id", "owner_id"), "wallets": ("bucket",)}
+OWNERS = {"payments": ("merchant_id", "owner_id"), "wallets": ("bucket", "owner_id")}
 HOUSE = {
     *("outbox", "outbox_archive", "inbox", "dead_letters", "idempotency_keys", "outbound_calls", "state_arrows"),
     *("alembic_version", "alembic_version_runtime", "stripe_events"),

@@ -28,7 +28,8 @@ class Base(payments_pb2_grpc.PaymentServiceServicer):
         self._secrets = secrets
 
     def _payer(self, identifier: str, client_secret: str) -> Payer:
-        """Return who confirms or reads something by its id, with or without its secret. Raises FieldInvalid for a shopper without."""
+        """Return who confirms or reads something by its id, with or without its secret. Raises FieldInvalid for a shopper
+        without one."""
         principal = current_call().principal
         opened = bool(client_secret) and self._secrets.opens(identifier, client_secret)
         match principal.kind:
@@ -77,7 +78,9 @@ def usage_of(value: payments_pb2.Mandate.Usage.ValueType) -> Usage:
     return Usage(payments_pb2.Mandate.Usage.Name(value)) if value else Usage.NONE
 
 
-def manner_of(*, return_url: str, use_stripe_sdk: bool, off_session: bool = False, save_for: Usage = Usage.NONE) -> Manner:
+def manner_of(
+    *, return_url: str, use_stripe_sdk: bool, off_session: bool = False, save_for: Usage = Usage.NONE
+) -> Manner:
     """Return how a confirm is made. Raises FieldInvalid where it cannot be."""
     if use_stripe_sdk and (return_url or off_session):
         raise FieldInvalid.of("use_stripe_sdk", "goes without return_url and off_session")

@@ -60,8 +60,9 @@ async def advance_attempt(
     done = await conn.execute(
         text(
             """
-            UPDATE attempts SET state = :state, payment_method_id = :method, charge_id = :charge_id, decline_code = :code, decline_action = :action,
-                   decline_message = :message, next_action_url = :url, next_action_secret = :secret, update_time = :now
+            UPDATE attempts SET state = :state, payment_method_id = :method, charge_id = :charge_id, decline_code = :code,
+                   decline_action = :action, decline_message = :message, next_action_url = :url,
+                   next_action_secret = :secret, update_time = :now
             WHERE owner_id = :owner_id AND id = :id AND state = :expected
             """
         ),

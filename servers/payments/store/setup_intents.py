@@ -72,9 +72,10 @@ async def _write(conn: AsyncConnection, setup: SetupIntent, *, expected_version:
         text(
             """
             UPDATE setup_intents SET state = :state, uncertain = :uncertain, confirms = :confirms, stripe_id = :stripe_id,
-                   stripe_payment_method_id = :stripe_method, return_url = :return_url, use_stripe_sdk = :sdk, next_action_url = :url, next_action_secret = :secret, decline_code = :code,
-                   decline_action = :action, decline_message = :message, payment_method_id = :method,
-                   mandate_id = :mandate, version = :version, update_time = :update_time
+                   stripe_payment_method_id = :stripe_method, return_url = :return_url, use_stripe_sdk = :sdk,
+                   next_action_url = :url, next_action_secret = :secret, decline_code = :code, decline_action = :action,
+                   decline_message = :message, payment_method_id = :method, mandate_id = :mandate, version = :version,
+                   update_time = :update_time
             WHERE owner_id = :owner_id AND id = :id AND version = :expected
             """
         ),

@@ -54,8 +54,8 @@ async def learn_attempt(deps: Deps, attempt_id: str) -> Payment:
 async def drive_attempt(
     deps: Deps, attempt_id: str, request: IdempotentRequest | None = None, *, refuse: Refuse | None = None
 ) -> Payment:
-    """Bring an attempt from where it is to what is known of it: send it if it never was, else ask. Raises ProviderUnavailable where it
-    provably was not sent, PeerUnavailable where the ledger did not answer, and what `refuse` says of its end."""
+    """Bring an attempt from where it is to what is known of it: send it if it never was, else ask. Raises ProviderUnavailable
+    where it provably was not sent, PeerUnavailable where the ledger did not answer, and what `refuse` says of its end."""
     attempt, payment = await _load_attempt(deps, attempt_id)
     if attempt.state in ATTEMPT.terminal:
         refusal = await _answer(deps, payment, attempt_id, request, refuse)

@@ -177,7 +177,8 @@ async def saved_card(uow: UnitOfWork, owner_id: str, method_id: str) -> Source:
 
 
 async def card_under_mandate(uow: UnitOfWork, payment: Payment, method_id: str, *, off_session: bool) -> Source:
-    """Return a customer's card that the payment's merchant may use. Raises ResourceNotFound where it may not, MethodStateInvalid."""
+    """Return a customer's card that the payment's merchant may use. Raises ResourceNotFound where it may not,
+    MethodStateInvalid."""
     # Locked against the user who takes the mandate back just now: what is charged was permitted.
     held = await store.active_mandates(
         uow.conn, owner_id=payment.customer_id, merchant_id=payment.owner_id, method_id=method_id, lock=True

@@ -21,7 +21,13 @@ from servers.payments.domain import (
     PaymentState,
     Purpose,
 )
-from servers.payments.usecases.confirm import DECLINES_OF_PAYER, begin_attempt, card_under_mandate, check_return_url, finish_confirm
+from servers.payments.usecases.confirm import (
+    DECLINES_OF_PAYER,
+    begin_attempt,
+    card_under_mandate,
+    check_return_url,
+    finish_confirm,
+)
 from servers.payments.usecases.deps import Deps
 from servers.payments.usecases.operations import learn_payment
 from servers.runtime.db import UnitOfWork

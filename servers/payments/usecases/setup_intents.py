@@ -1,5 +1,5 @@
-"""Setup intents: a card saved with its issuer's consent. Each confirm is a SetupIntent of its own at Stripe, under a key of its own, so
-that a lost answer is found again by it."""
+"""Setup intents: a card saved with its issuer's consent. Each confirm is a SetupIntent of its own at Stripe, under a key of its
+own, so that a lost answer is found again by it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Top-ups: payments of users to themselves, asked for by the wallets server. The payment's id follows from the top-up's, so that every
-repeat finds the first one."""
+"""Top-ups: payments of users to themselves, asked for by the wallets server. The payment's id follows from the top-up's, so
+that every repeat finds the first one."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class ChargeTopUp:
 
 
 async def charge_top_up(deps: Deps, command: ChargeTopUp) -> Payment:
-    """Charge a card for a top-up, or say how it stands. Raises ResourceNotFound for a card that is not the user's, MethodStateInvalid,
-    FieldInvalid, ProviderUnavailable."""
+    """Charge a card for a top-up, or say how it stands. Raises ResourceNotFound for a card that is not the user's,
+    MethodStateInvalid, FieldInvalid, ProviderUnavailable."""
     async with deps.db.uow() as uow:
         payment, attempt = await _intent(deps, uow, command)
     crash_point("payments.top_up.after_intent")

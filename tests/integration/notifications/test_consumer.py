@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from google.protobuf.message import Message
 from paymesh.identity.v1 import identity_events_pb2, identity_pb2
+from paymesh.payments.v1 import payments_events_pb2, payments_pb2
+from paymesh.type.v1 import money_pb2
+from paymesh.wallets.v1 import wallets_events_pb2, wallets_pb2
 from sqlalchemy import text
 
 from servers.kernel.clock import SystemClock
 from servers.kernel.ids import new_id
 from servers.notifications.consumer import handlers
-from servers.notifications.letters import Letter
+from servers.notifications.domain import EmailKind
+from servers.notifications.letters import Letter, Writer, write
 from servers.notifications.peers import Directory
 from servers.notifications.usecases import Deps
 from servers.runtime.channels import Channels
@@ -58,6 +63,26 @@ def registered(occur_time: datetime) -> Delivered:
     return Delivered(record=record, partition=0, offset=0, generation=1)
 
 
+def record_of(topic: str, event: Message, kind: str) -> Delivered:
+    """Return an event as it arrives."""
+    event_id = new_id("evt", clock=CLOCK)
+    event.event_id, event.type = event_id, kind  # type: ignore[attr-defined]  # every event has them
+    event.occur_time.CopyFrom(stamp(CLOCK.now()))  # type: ignore[attr-defined]  # as above
+    record = EventRecord(
+        topic=topic,
+        key="k",
+        event_id=event_id,
+        type=kind,
+        source="paymesh",
+        subject="s",
+        version=1,
+        occur_time=CLOCK.now(),
+        traceparent="",
+        data=event.SerializeToString(),
+    )
+    return Delivered(record=record, partition=0, offset=0, generation=1)
+
+
 async def queued(db: Database) -> tuple[int, int]:
     """Return how many mails and how many jobs there are."""
     async with db.read() as conn:
@@ -82,3 +107,26 @@ async def test_nobody_gets_mail_about_what_happened_long_ago(make_database: Make
     async with db.uow() as uow:
         await handle(uow, registered(CLOCK.now() - timedelta(days=2)))
     assert await queued(db) == (0, 0)
+
+
+async def test_a_top_up_has_its_own_mail_and_no_receipt(make_database: MakeDatabase) -> None:
+    db = await make_database("notifications")
+    table = handlers(deps_of(db))
+    user_id = new_id("usr", clock=CLOCK)
+    payment = payments_pb2.Payment(purpose=payments_pb2.Payment.TOP_UP)
+    paid = payments_events_pb2.PaymentEvent(customer_id=user_id, payment=payment)
+    top_up = wallets_pb2.TopUp(id=new_id("top", clock=CLOCK), amount=money_pb2.Money(amount_minor=1050, currency="USD"))
+    filled = wallets_events_pb2.WalletEvent(customer_id=user_id, top_up=top_up)
+    for event in (
+        record_of("paymesh.payments.v1", paid, "payment.succeeded"),
+        record_of("paymesh.wallets.v1", filled, "top_up.succeeded"),
+    ):
+        async with db.uow() as uow:
+            await table[event.record.type](uow, event)
+    assert await queued(db) == (1, 1)
+    async with db.read() as conn:
+        row = (await conn.execute(text("SELECT kind, user_id, resource_id, facts FROM emails"))).one()
+    assert (row.kind, row.user_id, row.resource_id) == ("top_up", user_id, top_up.id)
+    letter = write(EmailKind.TOP_UP, Writer(facts=row.facts, name="Ada", merchant="", token="", public_url=""))
+    assert letter.subject == "10.50 USD added to your wallet"
+    assert ("Top-up", top_up.id) in letter.rows
