@@ -1,7 +1,9 @@
-"""Renders `envoy/envoy.yaml.j2`. What is public is read from the contract: nobody can open a route here by mistake."""
+"""Renders `envoy/envoy.yaml.j2`. Routes, and what of them is public, are read from the contract: nobody can open one here by
+mistake."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,33 +17,42 @@ from dev.paths import ROOT, Ports
 
 DESCRIPTORS: Final = ROOT / "generated" / "descriptors" / "paymesh.binpb"
 TEMPLATE: Final = ROOT / "envoy" / "envoy.yaml.j2"
-# Logins and registrations cost a quarter of a second of a core each, so their bucket is small.
-TIGHT: Final = {
-    "name": "credentials",
-    "burst": 60,
-    "per_second": 10,
-    "address_burst": 30,
-    "address_per_second": 5,
-}
-# For everything else: of all callers together, of one address, of one user or API key. On a laptop they all have one address.
+# Of all callers together, of one address, of one user or API key. On a laptop they all have one address.
 LIMITS: Final = {
     "all": {"burst": 4000, "per_second": 2000},
     "address": {"burst": 3000, "per_second": 1500},
     "principal": {"burst": 1000, "per_second": 500},
+    # Logins and registrations cost a quarter of a second of a core each, so their buckets are small.
+    "credentials": {"burst": 60, "per_second": 10},
+    "credentials_address": {"burst": 30, "per_second": 5},
+    # Who tries stolen cards tries many. A key is shared by all shoppers of a merchant, so its bucket is larger than a user's.
+    "cards": {"burst": 2000, "per_second": 500},
+    "cards_address": {"burst": 400, "per_second": 40},
+    "cards_user": {"burst": 300, "per_second": 20},
+    "cards_key": {"burst": 600, "per_second": 100},
 }
 NO_LIMITS: Final = {key: {"burst": 10000000, "per_second": 10000000} for key in LIMITS}
 """For load tests only (`PAYMESH_EDGE_LIMITS=none`)."""
-TIGHT_METHODS: Final = {
+CREDENTIAL_METHODS: Final = {
     *("RegisterUser", "CreateSession", "RefreshSession", "VerifyEmail", "OpenEmailLink"),
     *("RequestPasswordReset", "ResetPassword"),
 }
+CARD_METHODS: Final = {"ConfirmPayment", "CreatePaymentMethod", "ConfirmSetupIntent", "CreateTopUp"}
+"""By name: a method that is not in the contract yet gets the limit with its first commit."""
+BODY_BYTES_MAX: Final = 1_048_576
+IGNORED_PARAMETERS: Final = (
+    *("payment_intent", "payment_intent_client_secret", "setup_intent", "setup_intent_client_secret"),
+    *("redirect_status", "source_type", "source_redirect_slug"),
+)
+"""What Stripe appends to the addresses that it sends shoppers back to; nothing of it is trusted, or read."""
 LOCAL_REPLIES: Final = (
-    (400, 3, "FIELD_INVALID", "The request is malformed."),
+    (400, 3, "FIELD_INVALID", "The request is malformed. %LOCAL_REPLY_BODY%"),
     (401, 16, "CREDENTIAL_INVALID", "A valid access token or API key is needed."),
-    (403, 7, "CALLER_NOT_ALLOWED", "The credential is not meant for this."),
+    (403, 16, "CREDENTIAL_INVALID", "A valid access token or API key is needed."),
     (404, 5, "METHOD_NOT_FOUND", "There is no such route."),
-    (413, 8, "FIELD_INVALID", "The request is too large."),
+    (413, 3, "FIELD_INVALID", "The request is too large."),
     (429, 8, "RATE_LIMITED", "Too many requests; try again in a moment."),
+    (431, 3, "FIELD_INVALID", "The headers of the request are too large."),
     (503, 14, "PEER_UNAVAILABLE", "The server does not answer right now; ask again with the same key."),
     (504, 4, "DEADLINE_PASSED", "The outcome may be unknown. Ask again with the same idempotency key."),
 )
@@ -65,12 +76,13 @@ class EdgeSettings:
     issuer: str
     audience: str = "paymesh"
     bind_address: str = "127.0.0.1"
+    descriptors: Path = DESCRIPTORS
     limits: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: LIMITS)
 
 
-def methods() -> list[Any]:
+def methods(descriptors: Path = DESCRIPTORS) -> list[Any]:
     """Return the descriptors of all methods of services that have HTTP routes."""
-    files = descriptor_pb2.FileDescriptorSet.FromString(DESCRIPTORS.read_bytes())
+    files = descriptor_pb2.FileDescriptorSet.FromString(descriptors.read_bytes())
     pool = descriptor_pool.DescriptorPool()
     for file in files.file:
         pool.Add(file)
@@ -101,40 +113,76 @@ def is_public(method: Any) -> bool:
     return options_pb2.AUDIENCE_PUBLIC in options.Extensions[options_pb2.audience]
 
 
-def _public_routes(found: list[Any]) -> list[dict[str, Any]]:
-    routes = []
-    for method in filter(is_public, found):
-        service = method.containing_service.full_name
-        rule = route_of(method)
-        cluster = service.split(".")[1]
-        limit = TIGHT if method.name in TIGHT_METHODS else None
-        if rule is not None:
-            # With its verb: what is public to POST may need a credential to GET.
-            routes.append({"path": rule[1], "verb": rule[0].upper(), "cluster": cluster, "limit": limit})
-        routes.append({"path": f"/{service}/{method.name}", "verb": "POST", "cluster": cluster, "limit": limit})
-    return routes
+def pattern_of(path: str) -> str:
+    """Return the regular expression of exactly the paths of an HTTP rule: one segment for each variable, without a verb in it.
+
+    The transcoder takes more: it reads `/v1/payments/x/confirm` and a slash at the end as `/v1/payments/x:confirm`. Such a path
+    would pass by a route's limit, so the edge knows no others than these.
+    """
+    parts = re.split(r"{[^{}]+}", path)
+    return "[^/:]+".join(map(re.escape, parts))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One match of the edge: who gets it, without which checks, within which limit."""
+
+    match: Mapping[str, Any]
+    verb: str
+    cluster: str
+    public: bool
+    limit: str
+
+
+def _route(method: Any, verb: str, path: str) -> Route:
+    limit = "credentials" if method.name in CREDENTIAL_METHODS else "cards" if method.name in CARD_METHODS else ""
+    match = {"safe_regex": {"regex": pattern_of(path)}} if "{" in path else {"path": path}
+    cluster = method.containing_service.full_name.split(".")[1]
+    return Route(match=match, verb=verb, cluster=cluster, public=is_public(method), limit=limit)
+
+
+def routes(found: list[Any]) -> list[Route]:
+    """Return the route of each method's REST path, and of each gRPC path that needs one of its own: public ones and limited ones.
+
+    With their verbs: what is public to POST may need a credential to GET.
+    """
+    made = []
+    for method in found:
+        verb, path = route_of(method) or ("", "")
+        made.append(_route(method, verb.upper(), path))
+        rpc = _route(method, "POST", f"/{method.containing_service.full_name}/{method.name}")
+        if rpc.public or rpc.limit:
+            made.append(rpc)
+    # A literal segment goes before a variable in its place, as in the transcoder.
+    return sorted(made, key=lambda route: "safe_regex" in route.match)
 
 
 def render(settings: EdgeSettings) -> str:
     """Return Envoy's configuration."""
-    found = methods()
+    found = methods(settings.descriptors)
     services = sorted({method.containing_service.full_name for method in found})
-    clusters = []
-    for service in services:
-        domain = service.split(".")[1]
-        port = getattr(settings.ports, domain)
-        clusters.append(
-            {"name": domain, "host": "127.0.0.1", "port": port, "discovery": "STATIC", "health_service": service}
-        )
+    health = {service.split(".")[1]: service for service in services}
+    clusters = [
+        {
+            "name": domain,
+            "host": "127.0.0.1",
+            "port": getattr(settings.ports, domain),
+            "discovery": "STATIC",
+            "health_service": service,
+        }
+        for domain, service in health.items()
+    ]
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701  # YAML
     return environment.from_string(TEMPLATE.read_text()).render(
         ports=settings.ports,
         run_dir=settings.run_dir,
         mesh_dir=settings.mesh_dir,
-        descriptors=DESCRIPTORS,
+        descriptors=settings.descriptors,
+        ignored_parameters=IGNORED_PARAMETERS,
+        body_bytes_max=BODY_BYTES_MAX,
         services=services,
         services_clusters=[(service, service.split(".")[1]) for service in services],
-        public_routes=_public_routes(found),
+        routes=routes(found),
         clusters=clusters,
         issuer=settings.issuer,
         audience=settings.audience,

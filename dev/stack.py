@@ -332,7 +332,8 @@ def _payments(stack: Stack, folder: SecretFolder) -> Mapping[str, str]:
     folder.put("paymesh_stripe_api_key", real or stack.secrets.prefixed("stripe_api_key", "sk_test_"))
     webhook = os.environ.get("STRIPE_WEBHOOK_SECRET") or stack.secrets.prefixed("stripe_webhook", "whsec_")
     folder.put("paymesh_stripe_webhook_secrets", webhook)
-    plan = {"PAYMESH_FEE_PLAN": json.dumps(FEE_PLAN)}
+    folder.put("paymesh_client_secret_key", stack.secrets.key("client_secret_key"))
+    plan = {"PAYMESH_FEE_PLAN": json.dumps(FEE_PLAN), "PAYMESH_PUBLIC_URL": stack.edge_url}
     if real is not None:
         return plan | _given(WAY_OUT)
     return plan | {"PAYMESH_STRIPE_API_BASE": f"http://127.0.0.1:{stack.ports.stripe_sandbox}"}

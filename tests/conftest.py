@@ -9,4 +9,5 @@ pytest_plugins = [
     "tests.support.sandbox",
     "tests.support.stack",
     "tests.support.valkey",
+    "tests.support.gate",  # after the stack, which it imports
 ]

@@ -19,8 +19,9 @@ from sandbox.stripe.clock import Clock
 from sandbox.stripe.control import control
 from sandbox.stripe.desk import Declined, Desk
 from sandbox.stripe.events import Events
-from sandbox.stripe.faults import Fault, Faults, HangUp, Kind
+from sandbox.stripe.faults import Fault, Faults, HangUp, Kind, error_of
 from sandbox.stripe.idempotency import Keys
+from sandbox.stripe.journal import Entry, Journal, without_card_data
 from sandbox.stripe.ledger import Ledger
 from sandbox.stripe.lists import expanded
 from sandbox.stripe.routes import Endpoint, Routes
@@ -42,6 +43,7 @@ class Sandbox:
     keys: Keys
     schema: Schema = field(default_factory=Schema)
     faults: Faults = field(default_factory=Faults)
+    journal: Journal = field(default_factory=Journal)
     requests: Counter[str] = field(default_factory=Counter)
 
     def serve(self, call: Call, fault: Fault | None) -> tuple[Answer, str]:
@@ -87,7 +89,7 @@ class Sandbox:
         self, call: Call, endpoint: Endpoint, ids: tuple[str, ...], params: Json, fault: Fault | None
     ) -> Answer:
         """Do the work, or none of it, and return what is answered. A decline keeps its work."""
-        broken = StripeError(fault.status, "api_error", "A fault of the sandbox.") if fault is not None else None
+        broken = error_of(fault) if fault is not None else None
         if broken is not None and fault is not None and not fault.after:
             return Answer(status=broken.status, body=broken.body)
         self.desk.events.cause = (call.request_id, call.idempotency_key)
@@ -106,40 +108,63 @@ class Sandbox:
 
 
 async def api(request: Request) -> Response:
-    """Serve one API request."""
+    """Serve one API request, and remember it."""
     box: Sandbox = request.app.state.box
     method, key = request.method.lower(), request.headers.get("idempotency-key", "")
     key = key if method in ("post", "delete") else ""
-    request_id = f"req_{secrets.token_hex(8)}"
-    headers = {"request-id": request_id, "stripe-version": API_VERSION, "x-simulated": "true"}
+    entry = Entry(id=f"req_{secrets.token_hex(8)}", method=method, path=request.url.path, idempotency_key=key)
+    box.journal.add(entry)
+    headers = {"request-id": entry.id, "stripe-version": API_VERSION, "x-simulated": "true"}
     if key:
         headers["idempotency-key"] = key
-    fault, origin = None, ""
+    fault = None
     try:
         _authorize(box, request)
-        text = request.url.query if method in ("get", "delete") else await _body(request)
-        params = parse_form(text)
-        call = Call(method=method, path=request.url.path, params=params, idempotency_key=key, request_id=request_id)
+        params = parse_form(request.url.query if method in ("get", "delete") else await _body(request))
+        entry.params = without_card_data(params)
+        call = Call(method=method, path=entry.path, params=params, idempotency_key=key, request_id=entry.id)
         box.keys.begin(key)
         try:
-            fault = box.faults.take(method, request.url.path)
-            if fault is not None and fault.kind is Kind.REFUSE:
-                return HangUp()
-            if fault is not None and fault.kind is Kind.DELAY:
-                await asyncio.sleep(fault.delay_seconds)
-            broken = fault if fault is not None and fault.kind is Kind.ERROR else None
-            if broken is not None and (broken.status < 500 or method == "get"):
-                raise StripeError(broken.status, "api_error", "A fault of the sandbox.")
-            answer, origin = box.serve(call, broken)
+            fault = box.faults.take(method, entry.path)
+            entry.fault = fault.kind if fault is not None else ""
+            answer, origin = await _served(box, call, fault)
         finally:
             box.keys.end(key)
+        if origin:
+            entry.replayed = True
+            headers |= {"idempotent-replayed": "true", "original-request": origin}
+    except _Lost:
+        return HangUp()
     except StripeError as error:
         answer = Answer(status=error.status, body=error.body)
     if fault is not None and fault.kind is Kind.LOSE_RESPONSE:
         return HangUp()
-    if origin:
-        headers |= {"idempotent-replayed": "true", "original-request": origin}
+    if fault is not None and fault.retry_after:
+        headers["retry-after"] = fault.retry_after
+    entry.status = answer.status
     return JSONResponse(answer.body, status_code=answer.status, headers=headers)
+
+
+class _Lost(Exception):
+    """The request is lost before any work is done."""
+
+
+async def _served(box: Sandbox, call: Call, fault: Fault | None) -> tuple[Answer, str]:
+    """Do a request's work, with the fault that it meets on the way."""
+    if fault is None:
+        return box.serve(call, None)
+    match fault.kind:
+        case Kind.REFUSE:
+            raise _Lost
+        case Kind.DELAY if fault.after:
+            served = box.serve(call, None)
+            await asyncio.sleep(fault.delay_seconds)
+            return served
+        case Kind.DELAY:
+            await asyncio.sleep(fault.delay_seconds)
+        case Kind.ERROR if fault.status < 500 or call.method == "get":
+            raise error_of(fault)
+    return box.serve(call, fault if fault.kind is Kind.ERROR else None)
 
 
 def _authorize(box: Sandbox, request: Request) -> None:

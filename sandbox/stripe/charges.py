@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from sandbox.stripe.cards import TestCard
-from sandbox.stripe.desk import Desk, decline_message
+from sandbox.stripe.desk import Desk
 from sandbox.stripe.ledger import AVAILABLE_AFTER_SECONDS
 from sandbox.stripe.store import new_id
 from sandbox.stripe.wire import Json
@@ -24,8 +26,15 @@ CHARGE_NULLS = (
     "transfer_data",
 )
 """What a card charge of the sandbox never has, but must show."""
-AUTHORIZATION_SECONDS = 7 * 24 * 3600
-"""How long an uncaptured charge holds (https://docs.stripe.com/payments/place-a-hold-on-a-payment-method)."""
+DAY: Final = 24 * 3600
+MULTICAPTURE_BRANDS: Final = ("amex", "discover", "mastercard", "visa")
+CAPTURES_MAX: Final = 50
+"""How often one charge may be captured (https://docs.stripe.com/payments/multicapture#availability)."""
+
+
+def authorization_seconds(brand: str, *, off_session: bool) -> int:
+    """Return how long an uncaptured charge holds (https://docs.stripe.com/payments/place-a-hold-on-a-payment-method)."""
+    return 5 * DAY if off_session and brand == "visa" else 7 * DAY
 
 
 class Charges:
@@ -34,9 +43,9 @@ class Charges:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
-    def make(self, intent: Json, method: Json, test: TestCard, *, authenticated: bool) -> Json:
+    def make(self, intent: Json, method: Json, test: TestCard, *, secured: Json | None, off_session: bool) -> Json:
         """Return a new charge, authorized or declined, not yet stored."""
-        failed = bool(test.error_code)
+        failed = test.reason is not None
         return {
             "id": new_id("ch"),
             "object": "charge",
@@ -53,7 +62,7 @@ class Charges:
             "description": intent["description"],
             "disputed": False,
             "failure_code": test.error_code or None,
-            "failure_message": decline_message(test) if failed else None,
+            "failure_message": test.reason.message if test.reason is not None else None,
             "fraud_details": {},
             "livemode": False,
             "metadata": intent["metadata"],
@@ -62,7 +71,7 @@ class Charges:
             "payment_intent": intent["id"],
             "payment_method": method["id"],
             "payment_method_details": {
-                "card": self._card(intent, method, failed, authenticated=authenticated),
+                "card": self._card(intent, method, failed, secured, off_session),
                 "type": "card",
             },
             "receipt_email": intent["receipt_email"],
@@ -73,22 +82,13 @@ class Charges:
             "transfer_group": intent["transfer_group"],
         }
 
-    def _card(self, intent: Json, method: Json, failed: bool, *, authenticated: bool) -> Json:
+    def _card(self, intent: Json, method: Json, failed: bool, secured: Json | None, off_session: bool) -> Json:
         same = ("brand", "country", "exp_month", "exp_year", "fingerprint", "funding", "last4", "checks")
         card = {name: method["card"][name] for name in same}
-        secured = {
-            "authentication_flow": "challenge",
-            "electronic_commerce_indicator": "05",
-            "exemption_indicator": None,
-            "result": "authenticated",
-            "result_reason": None,
-            "transaction_id": new_id("3ds"),
-            "version": "2.2.0",
-        }
         asked = intent["payment_method_options"]["card"].get("request_multicapture") == "if_available"
-        granted = asked and method["card"]["funding"] != "prepaid"
+        granted = asked and card["funding"] != "prepaid" and card["brand"] in MULTICAPTURE_BRANDS
         held = {
-            "capture_before": self._desk.clock.now() + AUTHORIZATION_SECONDS,
+            "capture_before": self._desk.clock.now() + authorization_seconds(card["brand"], off_session=off_session),
             "multicapture": {"status": "available" if granted else "unavailable"},
         }
         return {
@@ -98,7 +98,7 @@ class Charges:
             "installments": None,
             "mandate": None,
             "network": card["brand"],
-            "three_d_secure": secured if authenticated else None,
+            "three_d_secure": secured,
             "wallet": None,
         }
 
@@ -129,15 +129,22 @@ class Charges:
 
 
 def _outcome(test: TestCard) -> Json:
-    blocked = test.decline_code == "fraudulent"
-    failed = bool(test.error_code)
-    return {
-        "advice_code": test.advice_code or None,
+    """Return what the issuer and Radar said (https://docs.stripe.com/api/charges/object#charge_object-outcome)."""
+    reason = test.reason
+    told = {
+        "advice_code": reason.advice if reason is not None else None,
         "network_advice_code": None,
-        "network_decline_code": None,
-        "network_status": "not_sent_to_network" if blocked else f"{'declined' if failed else 'approved'}_by_network",
-        "reason": "highest_risk_level" if blocked else (test.decline_code or None),
-        "risk_level": test.risk_level,
-        "seller_message": "The bank declined the payment." if failed else "Payment complete.",
-        "type": "blocked" if blocked else "issuer_declined" if failed else "authorized",
+        "network_decline_code": reason.network if reason is not None else None,
+        "risk_level": test.risk,
     }
+    if reason is None:
+        told |= {"network_status": "approved_by_network", "reason": None, "type": "authorized"}
+        return told | {"seller_message": "Payment complete."}
+    if reason.is_block:
+        why = "highest_risk_level" if test.risk == "highest" else test.decline
+        told |= {"network_status": "not_sent_to_network", "reason": why, "type": "blocked"}
+        return told | {"seller_message": "Stripe blocked this payment as too risky."}
+    told |= {"network_status": "declined_by_network", "reason": test.decline, "type": "issuer_declined"}
+    if test.decline == "generic_decline":
+        return told | {"seller_message": "The bank did not return any further details with this decline."}
+    return told | {"seller_message": f"The bank returned the decline code `{test.decline}`."}

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qs
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from sandbox.stripe.desk import Declined
+from sandbox.stripe.three_d_secure import way_back
 from sandbox.stripe.wire import Json, StripeError
 
 if TYPE_CHECKING:
     from sandbox.stripe.app import Sandbox
 
 LOOPBACK = frozenset({"127.0.0.1", "::1"})
-_PAGE = """<!doctype html><html lang="en"><title>3-D Secure (simulated)</title>
-<h1>3-D Secure, simulated</h1><p>Your bank asks whether {subject} is yours.</p>
-<form method="post"><button name="succeed" value="true">Complete authentication</button>
-<button name="succeed" value="false">Fail authentication</button></form></html>"""
+_PAGE = """<!doctype html><html lang="en"><meta name="viewport" content="width=device-width"><title>3-D Secure (simulated)</title>
+<h1>3-D Secure, simulated</h1><p>Your bank asks whether you agree to {what}.</p><p><small>{subject}</small></p>
+<form method="post"><button name="succeed" value="true">Complete</button>
+<button name="succeed" value="false">Fail</button></form></html>"""
 
 
 async def control(request: Request) -> Response:
@@ -33,17 +35,21 @@ async def control(request: Request) -> Response:
     is_form = request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
     try:
         match request.method, words:
-            case "GET", [("payment_intents" | "setup_intents"), intent, "authenticate"]:
-                return HTMLResponse(_PAGE.format(subject=html.escape(intent)))
+            case "GET", [("payment_intents" | "setup_intents") as kind, intent, "authenticate"]:
+                return _challenge(box, kind, intent)
             case "POST", [("payment_intents" | "setup_intents") as kind, intent, "authenticate"]:
                 body = {"succeed": parse_qs(text).get("succeed") == ["true"]} if is_form else json.loads(text or "{}")
                 return _authenticate(box, kind, intent, succeed=bool(body.get("succeed", True)), is_page=is_form)
+            case "GET", ["log"]:
+                asked = request.query_params
+                entries = box.journal.read(method=asked.get("method", ""), path=asked.get("path", ""))
+                return JSONResponse({"requests": entries})
             case "GET", _:
                 return _read(box, words)
         return _switch(box, request.method, words, json.loads(text or "{}"))
     except StripeError as error:
         return JSONResponse(error.body, status_code=error.status)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, re.error) as error:
         return JSONResponse({"error": f"{type(error).__name__}: {error}"}, status_code=400)
 
 
@@ -53,6 +59,8 @@ def _read(box: Sandbox, words: list[str]) -> Response:
             return JSONResponse({"status": "ok"})
         case ["clock"]:
             return JSONResponse({"now": box.desk.clock.now()})
+        case ["faults"]:
+            return JSONResponse({"requests": box.faults.left(), "webhooks": box.desk.events.mishaps.left()})
         case ["stats"]:
             stats = {"requests": dict(box.requests), "refunds": box.desk.store.count("refund")}
             return JSONResponse({"paid_charges": box.desk.store.paid_charges(), **stats})
@@ -66,6 +74,11 @@ def _switch(box: Sandbox, method: str, words: list[str], body: Json) -> Response
             box.faults.add(body)
         case "DELETE", ["faults"]:
             box.faults.clear()
+            box.desk.events.mishaps.clear()
+        case "DELETE", ["log"]:
+            box.journal.clear()
+        case "POST", ["webhooks", "faults"]:
+            box.desk.events.mishaps.add(body)
         case "POST", ["webhooks"]:
             events = box.desk.events
             events.paused = bool(body.get("paused", events.paused))
@@ -91,9 +104,28 @@ def _switch(box: Sandbox, method: str, words: list[str], body: Json) -> Response
     return JSONResponse(answer)
 
 
+def _challenge(box: Sandbox, kind: str, identifier: str) -> Response:
+    """The page of the cardholder's bank: what `next_action` points to."""
+    intent = box.desk.load(kind.removesuffix("s"), identifier, "intent")
+    if intent["status"] != "requires_action":
+        return _over(intent)
+    what = "this card for later payments"
+    if "amount" in intent:
+        what = f"a payment of {intent['amount']} {intent['currency'].upper()} (smallest units)"
+    return HTMLResponse(_PAGE.format(what=html.escape(what), subject=html.escape(identifier)))
+
+
+def _over(intent: Json) -> Response:
+    return HTMLResponse(
+        f"<!doctype html><p>Nothing to do: {html.escape(intent['status'])}. You may close this page.</p>"
+    )
+
+
 def _authenticate(box: Sandbox, kind: str, identifier: str, *, succeed: bool, is_page: bool) -> Response:
     intents = box.routes.intents if kind == "payment_intents" else box.routes.setups
     found = box.desk.load(kind.removesuffix("s"), identifier, "intent")
+    if is_page and found["status"] != "requires_action":
+        return _over(found)  # the button was pressed twice
     redirect = (found["next_action"] or {}).get("redirect_to_url") or {}
     with box.desk.store.transaction():
         try:
@@ -103,14 +135,5 @@ def _authenticate(box: Sandbox, kind: str, identifier: str, *, succeed: bool, is
     if not is_page:
         return JSONResponse(answer)
     if not redirect.get("return_url"):
-        return HTMLResponse(f"<!doctype html><p>Done: {html.escape(answer['status'])}. You may close this page.</p>")
-    is_good = answer["status"] in ("succeeded", "requires_capture")
-    return RedirectResponse(_returned(redirect["return_url"], kind.removesuffix("s"), answer, is_good), status_code=303)
-
-
-def _returned(url: str, kind: str, intent: Json, is_good: bool) -> str:
-    """The query that Stripe adds on the way back (https://docs.stripe.com/payments/3d-secure/authentication-flow)."""
-    parts = urlsplit(url)
-    added = {kind: intent["id"], f"{kind}_client_secret": intent["client_secret"]}
-    query = urlencode(added | {"redirect_status": "succeeded" if is_good else "failed"})
-    return urlunsplit(parts._replace(query=f"{parts.query}&{query}" if parts.query else query))
+        return _over(answer)
+    return RedirectResponse(way_back(redirect["return_url"], answer), status_code=303)

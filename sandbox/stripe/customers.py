@@ -1,24 +1,23 @@
-"""Customers and payment methods."""
+"""Customers (https://docs.stripe.com/api/customers)."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
-from sandbox.stripe.cards import BY_NUMBER, BY_TOKEN, TestCard, is_luhn_valid
-from sandbox.stripe.desk import Desk, card_error, differences, fresh_metadata, merge_metadata
+from sandbox.stripe.desk import Desk, differences, fresh_metadata, merge_metadata
+from sandbox.stripe.payment_methods import NO_ADDRESS, PaymentMethods
 from sandbox.stripe.store import new_id
-from sandbox.stripe.wire import Json, StripeError, invalid, missing
+from sandbox.stripe.wire import Json
 
-NO_ADDRESS = {"city": None, "country": None, "line1": None, "line2": None, "postal_code": None, "state": None}
 _TEXTS = ("description", "email", "name", "phone")
 
 
 class Customers:
     """POST, GET and DELETE on customers."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, methods: PaymentMethods) -> None:
         self._desk = desk
+        self._methods = methods
 
     def create(self, params: Json) -> Json:
         """POST /v1/customers."""
@@ -70,166 +69,10 @@ class Customers:
         customer = self._desk.live_customer(identifier)
         for method in self._desk.store.newest("payment_method"):
             if method["customer"] == identifier:
-                self._desk.store.put({**method, "customer": None})
+                self._methods.let_go(method)
         self._desk.events.emit("customer.deleted", customer)
         return self._desk.store.put({"id": identifier, "object": "customer", "deleted": True})
 
 
-class PaymentMethods:
-    """Cards: made from the test table only, by number or by static id."""
-
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-
-    def create(self, params: Json) -> Json:
-        """POST /v1/payment_methods: card numbers of the test table only."""
-        card = params.get("card") or {}
-        if params.get("type") != "card" or "number" not in card:
-            raise invalid("The sandbox makes payment methods of type card with a test number only.", param="type")
-        number = card["number"].replace(" ", "").replace("-", "")
-        test = BY_NUMBER.get(number)
-        if test is None:
-            raise _refused_number(number)
-        _check_expiry(card, self._desk.clock.now())
-        return self._mint(test, params)
-
-    def get(self, identifier: str) -> Json:
-        """Return a payment method; a static test id mints a real one, as at Stripe."""
-        if identifier in BY_TOKEN:
-            return self._mint(BY_TOKEN[identifier], {})
-        found = self._desk.store.get("payment_method", identifier)
-        if found is None:
-            raise missing("PaymentMethod", identifier, "payment_method")
-        return found
-
-    def test_card(self, method: Json) -> TestCard:
-        """Return the row of the table that a payment method stands for."""
-        return BY_NUMBER[self._desk.store.parent(method["id"])]
-
-    def update(self, identifier: str, params: Json) -> Json:
-        """POST /v1/payment_methods/{id}: only what Stripe lets change, and only once attached."""
-        before = self.get(identifier)
-        if before["customer"] is None:
-            raise invalid("You must save this PaymentMethod to a customer before you can update it.")
-        method = {**before, "card": {**before["card"], **_expiry(params)}}
-        if params.get("billing_details"):
-            method["billing_details"] = _billing(before["billing_details"], params["billing_details"])
-        merge_metadata(method, params.get("metadata"))
-        self._desk.store.put(method)
-        self._desk.events.emit("payment_method.updated", method, before=differences(before, method))
-        return method
-
-    def attach(self, identifier: str, params: Json) -> Json:
-        """POST /v1/payment_methods/{id}/attach."""
-        if "customer" not in params:
-            raise invalid("Missing required param: customer.", code="parameter_missing", param="customer")
-        customer = self._desk.live_customer(params["customer"])
-        method = self.get(identifier)
-        if method["customer"] not in (None, customer["id"]):
-            raise invalid("The payment method you provided has already been attached to a customer.")
-        test = self.test_card(method)
-        if test.attach_declines:
-            raise card_error(test, method)
-        return self.keep(method, customer["id"])
-
-    def keep(self, method: Json, customer: str) -> Json:
-        """Put a payment method into a customer's file; nothing happens where it is there already."""
-        if method["customer"] != customer:
-            method["customer"] = customer
-            self._desk.store.put(method)
-            self._desk.events.emit("payment_method.attached", method)
-        return method
-
-    def set_up(self, method: Json) -> None:
-        """Remember that the cardholder authenticated for later charges without them."""
-        self._desk.store.db.execute("INSERT OR IGNORE INTO set_up VALUES (?)", (method["id"],))
-
-    def needs_cardholder(self, method: Json) -> bool:
-        """Say whether 3-D Secure is due."""
-        test = self.test_card(method)
-        if not test.authenticates_until_set_up:
-            return test.authenticates
-        row = self._desk.store.db.execute("SELECT 1 FROM set_up WHERE payment_method = ?", (method["id"],)).fetchone()
-        return row is None
-
-    def detach(self, identifier: str) -> Json:
-        """POST /v1/payment_methods/{id}/detach."""
-        before = self.get(identifier)
-        if before["customer"] is None:
-            raise invalid("The payment method you provided is not attached to a customer so detachment is impossible.")
-        method = self._desk.store.put({**before, "customer": None})
-        self._desk.events.emit("payment_method.detached", method, before=differences(before, method))
-        return method
-
-    def _mint(self, test: TestCard, params: Json) -> Json:
-        card = {
-            "brand": test.brand,
-            "checks": {"address_line1_check": None, "address_postal_code_check": None, "cvc_check": "pass"},
-            "country": test.country,
-            "display_brand": test.brand,
-            "exp_month": 12,
-            "exp_year": 2034,
-            "fingerprint": f"fp{test.number[-10:]}",
-            "funding": test.funding,
-            "generated_from": None,
-            "last4": test.number[-4:],
-            "networks": {"available": [test.brand], "preferred": None},
-            "regulated_status": "unregulated",
-            "three_d_secure_usage": {"supported": True},
-            "wallet": None,
-        }
-        nobody = {"address": NO_ADDRESS, "email": None, "name": None, "phone": None, "tax_id": None}
-        return self._desk.store.put(
-            {
-                "id": new_id("pm"),
-                "object": "payment_method",
-                "allow_redisplay": params.get("allow_redisplay", "unspecified"),
-                "billing_details": _billing(nobody, params.get("billing_details") or {}),
-                "card": {**card, **_expiry(params)},
-                "created": self._desk.clock.now(),
-                "customer": None,
-                "customer_account": None,
-                "livemode": False,
-                "metadata": fresh_metadata(params.get("metadata")),
-                "type": "card",
-            },
-            parent=test.number,
-        )
-
-
-def _expiry(params: Json) -> Json:
-    card = params.get("card") or {}
-    return {name: card[name] for name in ("exp_month", "exp_year") if name in card}
-
-
-def _check_expiry(card: Json, now: int) -> None:
-    if not 1 <= card["exp_month"] <= 12:
-        raise _card_field("Your card's expiration month is invalid.", "invalid_expiry_month", "exp_month")
-    # A year of 365.2425 days is exact enough to tell a past year from this one.
-    if not 0 <= card["exp_year"] - (1970 + int(now / 31_556_952)) <= 50:
-        raise _card_field("Your card's expiration year is invalid.", "invalid_expiry_year", "exp_year")
-    if not re.fullmatch(r"[0-9]{3,4}", card.get("cvc", "123")):
-        raise _card_field("Your card's security code is invalid.", "invalid_cvc", "cvc")
-
-
-def _card_field(message: str, code: str, param: str) -> StripeError:
-    return StripeError(402, "card_error", message, code=code, param=param)
-
-
-def _refused_number(number: str) -> StripeError:
-    """A real card is told apart from a mistyped one, and neither is ever stored or repeated
-    (https://docs.stripe.com/declines/codes, `test_mode_live_card`)."""
-    if re.fullmatch(r"[0-9]{12,19}", number) and is_luhn_valid(number):
-        message = "Your card was declined. Your request was in test mode, but used a non test (live) card."
-        return StripeError(402, "card_error", message, code="card_declined", decline_code="test_mode_live_card")
-    return _card_field("Your card number is incorrect.", "incorrect_number", "number")
-
-
 def _address(given: Any) -> Json | None:
     return {**NO_ADDRESS, **given} if given else None
-
-
-def _billing(before: Json, given: Json) -> Json:
-    plain = {key: value or None for key, value in given.items() if key != "address"}
-    address = {**before["address"], **(given.get("address") or {})}
-    return {**before, **plain, "address": address}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sandbox.stripe.cards import MESSAGES, TestCard
+from sandbox.stripe.cards import TestCard
 from sandbox.stripe.clock import Clock
+from sandbox.stripe.declines import Decline
 from sandbox.stripe.events import Events
 from sandbox.stripe.ledger import Ledger
 from sandbox.stripe.store import Store
@@ -27,7 +28,8 @@ class Desk:
         """Return an object or raise Stripe's 404."""
         found = self.store.get(kind, identifier)
         if found is None:
-            raise missing(kind, identifier, param)
+            # Stripe writes this one as one word.
+            raise missing("setupintent" if kind == "setup_intent" else kind, identifier, param)
         return found
 
     def live_customer(self, identifier: str) -> Json:
@@ -57,18 +59,20 @@ class Declined(Exception):
 
 
 def card_error(test: TestCard, method: Json, **extra: Any) -> StripeError:
-    """Return Stripe's 402 for a card."""
-    body: Json = {"code": test.error_code, "payment_method": method, **extra}
-    if test.error_code in ("card_declined", "authentication_required"):
-        body["decline_code"] = test.decline_code
-    if test.advice_code:
-        body["advice_code"] = test.advice_code
-    return StripeError(402, "card_error", decline_message(test), **body)
+    """Return Stripe's 402 for a card that declines (https://docs.stripe.com/api/errors)."""
+    reason = test.reason or Decline()
+    body: Json = {"code": test.error_code, "doc_url": doc_url(test.error_code), "payment_method": method, **extra}
+    if not reason.is_code:
+        body["decline_code"] = test.decline
+    # What the issuer does not say is left out, not null.
+    given = {"advice_code": reason.advice, "network_decline_code": reason.network}
+    body |= {name: value for name, value in given.items() if value}
+    return StripeError(402, "card_error", reason.message, **body)
 
 
-def decline_message(test: TestCard) -> str:
-    """Return what the cardholder is told."""
-    return MESSAGES.get(test.decline_code, "Your card was declined.")
+def doc_url(code: str) -> str:
+    """Return where Stripe explains an error code."""
+    return f"https://stripe.com/docs/error-codes/{code.replace('_', '-')}"
 
 
 def merge_metadata(body: Json, changes: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 import httpx
 
 from sandbox.stripe.clock import Clock
+from sandbox.stripe.mishaps import Kind, Mishaps
 from sandbox.stripe.settings import API_VERSION, Settings
 from sandbox.stripe.store import Store, new_id
 from sandbox.stripe.wire import Json
@@ -21,6 +22,9 @@ TRIES_MAX: Final = 80
 """After about three days Stripe gives up (https://docs.stripe.com/webhooks#retries)."""
 PARALLEL: Final = 8
 GIVEN_UP: Final = 2
+STALE_SECONDS: Final = 600
+"""Older than the five minutes that Stripe's libraries allow (https://docs.stripe.com/webhooks#replay-attacks)."""
+FORGED_SECRET: Final = "whsec_of_somebody_else"  # noqa: S105  # nobody's
 
 
 class Events:
@@ -35,6 +39,8 @@ class Events:
         self.copies = 1
         self.delay_seconds = 0.0
         self.is_reordered = False
+        self.mishaps = Mishaps()
+        self._put_off: set[str] = set()
         self.cause: tuple[str, str] | None = None
         """The id and the key of the request at work; None for what the sandbox does by itself."""
 
@@ -101,28 +107,42 @@ class Events:
         return rows.fetchall()
 
     async def _post(self, client: httpx.AsyncClient, event_id: str, tries: int) -> None:
-        body = json.dumps(self._store.get("event", event_id), indent=2).encode()
-        delivered = False
-        for _ in range(self.copies):
-            try:
-                # Stripe signs with real time, whatever the business clock says: receivers refuse old signatures.
-                answer = await client.post(
-                    self._settings.webhook_url,
-                    content=body,
-                    headers={"stripe-signature": self.sign(body), "content-type": "application/json; charset=utf-8"},
-                )
-                delivered = answer.is_success
-            except httpx.HTTPError:
-                delivered = False
+        event = self._store.get("event", event_id) or {}
+        # A delayed event was put off once already: its place in time is its only mark.
+        mishap = self.mishaps.take(event["type"]) if tries == 0 and event_id not in self._put_off else None
+        self._put_off.discard(event_id)
+        kind = mishap.kind if mishap is not None else None
+        if mishap is not None and kind is Kind.DELAY:
+            self._put_off.add(event_id)
+            self._store.db.execute(
+                "UPDATE deliveries SET next_at = ? WHERE event_id = ?", (time.time() + mishap.delay_seconds, event_id)
+            )
+            return
+        delivered, copies = kind is Kind.DROP, self.copies
+        if mishap is not None and kind is Kind.DUPLICATE:
+            copies = max(copies, mishap.copies)
+        for _ in range(0 if kind is Kind.DROP else copies):
+            delivered = await self._send(client, json.dumps(event, indent=2).encode(), kind)
         pause = RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)]
         self._store.db.execute(
             "UPDATE deliveries SET tries = tries + 1, done = ?, next_at = ? WHERE event_id = ?",
             (1 if delivered else GIVEN_UP if tries + 1 >= TRIES_MAX else 0, time.time() + pause, event_id),
         )
 
-    def sign(self, body: bytes) -> str:
-        """Return the `Stripe-Signature` header, scheme v1."""
-        timestamp = int(time.time())
-        secret = self._settings.webhook_secret.get_secret_value().encode()
-        digest = hmac.new(secret, f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
-        return f"t={timestamp},v1={digest}"
+    async def _send(self, client: httpx.AsyncClient, body: bytes, kind: Kind | None) -> bool:
+        """Post a body, once. Returns whether the endpoint took it."""
+        secret = FORGED_SECRET if kind is Kind.FORGE else self._settings.webhook_secret.get_secret_value()
+        # Stripe signs with real time, whatever the business clock says: receivers refuse old signatures.
+        at = int(time.time()) - (STALE_SECONDS if kind is Kind.STALE else 0)
+        headers = {"stripe-signature": signed(body, secret, at), "content-type": "application/json; charset=utf-8"}
+        try:
+            answer = await client.post(self._settings.webhook_url, content=body, headers=headers)
+        except httpx.HTTPError:
+            return False
+        return answer.is_success
+
+
+def signed(body: bytes, secret: str, at: int) -> str:
+    """Return the `Stripe-Signature` header, scheme v1 (https://docs.stripe.com/webhooks#verify-manually)."""
+    digest = hmac.new(secret.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
+    return f"t={at},v1={digest}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from sandbox.stripe.wire import Json
+from sandbox.stripe.wire import Json, StripeError, invalid
 
 
 class Kind(StrEnum):
@@ -20,7 +20,7 @@ class Kind(StrEnum):
     ERROR = "error"
     """An error is answered, before or after the work."""
     DELAY = "delay"
-    """The request hangs before its work; its key is in use meanwhile."""
+    """The request hangs, before its work or after it; its key is in use meanwhile."""
     LOSE_RESPONSE = "lose_response"
     """The work is committed, and the connection drops without an answer."""
 
@@ -36,6 +36,8 @@ class Fault:
     delay_seconds: float = 0.0
     status: int = 500
     after: bool = False
+    retry_after: str = ""
+    """The header of a 429, in seconds."""
 
 
 @dataclass(slots=True)
@@ -54,11 +56,11 @@ class Faults:
             delay_seconds=float(given.get("delay_seconds", 0)),
             status=int(given.get("status", 500)),
             after=bool(given.get("after", False)),
+            retry_after=str(given.get("retry_after", "")),
         )
-        if fault.after and (fault.kind is not Kind.ERROR or fault.status < 500):
-            raise ValueError(
-                "only an error of 500 or above can come after the work: Stripe limits and refuses before it"
-            )
+        is_late = fault.kind is Kind.DELAY or (fault.kind is Kind.ERROR and fault.status >= 500)
+        if fault.after and not is_late:
+            raise ValueError("only a delay or an error of 500 or above comes after the work: Stripe refuses before it")
         self.rules.append(fault)
 
     def take(self, method: str, path: str) -> Fault | None:
@@ -72,6 +74,17 @@ class Faults:
     def clear(self) -> None:
         """Let everything go well again."""
         self.rules.clear()
+
+    def left(self) -> list[Json]:
+        """Return the rules and how often each still applies."""
+        return [{"method": f.method, "path": f.path.pattern, "kind": f.kind, "times": f.times} for f in self.rules]
+
+
+def error_of(fault: Fault) -> StripeError:
+    """Return the error that a fault answers with (https://docs.stripe.com/error-codes, `rate_limit`)."""
+    if fault.status == 429:
+        return invalid("Request rate limit exceeded (a fault of the sandbox).", status=429, code="rate_limit")
+    return StripeError(fault.status, "api_error", "A fault of the sandbox.")
 
 
 class HangUp(Response):

@@ -6,12 +6,14 @@ from dataclasses import replace
 
 from sandbox.stripe.amounts import check_amount, currency_of
 from sandbox.stripe.cards import TestCard
-from sandbox.stripe.charges import AUTHORIZATION_SECONDS, Charges
-from sandbox.stripe.customers import PaymentMethods
-from sandbox.stripe.desk import Declined, Desk, card_error, differences, fresh_metadata, merge_metadata
+from sandbox.stripe.charges import CAPTURES_MAX, Charges
+from sandbox.stripe.desk import Declined, Desk, card_error, differences, doc_url, fresh_metadata, merge_metadata
+from sandbox.stripe.payment_methods import PaymentMethods
 from sandbox.stripe.store import new_id
+from sandbox.stripe.three_d_secure import Step, check_return_url, details, is_asked_for, next_action, step_of_payment
 from sandbox.stripe.wire import Json, StripeError, invalid
 
+NOUN = "PaymentIntent"
 CONFIRMABLE = ("requires_payment_method", "requires_confirmation")
 CANCELABLE = (*CONFIRMABLE, "requires_action", "requires_capture", "processing")
 ALWAYS_CHANGEABLE = frozenset({"description", "metadata", "expand"})
@@ -24,9 +26,17 @@ _PLAIN = (
     "statement_descriptor_suffix",
     "transfer_group",
 )
-_NEEDS_RETURN_URL = (
-    "This PaymentIntent is configured to accept payment methods that might redirect your customer: you must provide a "
-    "`return_url`, or create it with `automatic_payment_methods[allow_redirects]` set to `never`."
+_CUSTOMER_IS_SET = (
+    "You cannot modify `customer` on a PaymentIntent once it already has been set. To fulfill a payment with a different Customer, "
+    "cancel this PaymentIntent and create a new one."
+)
+_RELEASED = (
+    "The remaining amount on this PaymentIntent could not be captured because the remainder of the authorized amount has been "
+    "released."
+)
+_NO_METHOD = (
+    "You cannot confirm this PaymentIntent because it's missing a payment method. You can either update the PaymentIntent with a "
+    "payment method and then confirm it again, or confirm it again directly with a payment method or ConfirmationToken."
 )
 
 
@@ -47,9 +57,8 @@ class PaymentIntents:
         for name in _ONLY_WITH_CONFIRM:
             if name in params and not params.get("confirm"):
                 raise invalid(f"The parameter {name} can only be used with confirm=true.", param=name)
-        method = (
-            self._method_for(params["payment_method"], params.get("customer")) if "payment_method" in params else None
-        )
+        given = params.get("payment_method")
+        method = self._methods.usable(given, params.get("customer"), NOUN, {}) if given else None
         identifier = new_id("pi")
         intent: Json = {
             "id": identifier,
@@ -89,8 +98,11 @@ class PaymentIntents:
         }
         self._desk.store.put(intent)
         self._desk.events.emit("payment_intent.created", intent)
-        confirm = {name: params[name] for name in _ONLY_WITH_CONFIRM if name in params}
-        return self.confirm(identifier, confirm) if params.get("confirm") else intent
+        if not params.get("confirm"):
+            return intent
+        # What is refused now never existed, so its error carries no intent.
+        confirm: Json = {name: params[name] for name in (*_ONLY_WITH_CONFIRM, "use_stripe_sdk") if name in params}
+        return self._confirm(intent, confirm, carried={})
 
     def update(self, identifier: str, params: Json) -> Json:
         """POST /v1/payment_intents/{id}. Stripe has no event for it."""
@@ -98,13 +110,17 @@ class PaymentIntents:
         if intent["status"] not in (*CONFIRMABLE, "requires_action") and params.keys() - ALWAYS_CHANGEABLE:
             raise _unexpected_state(intent, "updated")
         if params.get("customer"):
+            if intent["customer"] not in (None, params["customer"]):
+                raise invalid(_CUSTOMER_IS_SET, param="customer")
             intent["customer"] = self._desk.live_customer(params["customer"])["id"]
         if "currency" in params:
             intent["currency"] = currency_of(params["currency"])
         intent["amount"] = params.get("amount", intent["amount"])
         check_amount(intent["amount"], intent["currency"])
         if params.get("payment_method"):
-            intent["payment_method"] = self._method_for(params["payment_method"], intent["customer"])["id"]
+            carried = {"payment_intent": dict(intent)}
+            method = self._methods.usable(params["payment_method"], intent["customer"], NOUN, carried)
+            intent["payment_method"] = method["id"]
             intent["status"] = "requires_confirmation"
             intent["next_action"] = None
         if "payment_method_options" in params:
@@ -117,47 +133,39 @@ class PaymentIntents:
     def confirm(self, identifier: str, params: Json) -> Json:
         """POST /v1/payment_intents/{id}/confirm. A decline is Stripe's 402 with the intent inside."""
         intent = self._desk.load("payment_intent", identifier, "intent")
-        renewed = intent["status"] == "requires_action" and "payment_method" in params
-        if intent["status"] not in CONFIRMABLE and not renewed:
+        if intent["status"] not in (*CONFIRMABLE, "requires_action"):
             raise _unexpected_state(intent, "confirmed")
-        automatic = intent["automatic_payment_methods"]
-        if automatic and automatic["allow_redirects"] == "always" and not params.get("return_url"):
-            raise invalid(_NEEDS_RETURN_URL, param="return_url")
-        if params.get("payment_method"):
-            intent["payment_method"] = self._method_for(params["payment_method"], intent["customer"])["id"]
-        if intent["payment_method"] is None:
-            raise invalid("You cannot confirm this PaymentIntent because it's missing a payment method.",
-                          code="payment_intent_unexpected_state")  # fmt: skip
+        return self._confirm(intent, params, carried={"payment_intent": dict(intent)})
+
+    def _confirm(self, intent: Json, params: Json, *, carried: Json) -> Json:
+        check_return_url(intent, params, carried)
+        chosen = params.get("payment_method") or intent["payment_method"]
+        if chosen is None:
+            raise invalid(_NO_METHOD, code="payment_intent_unexpected_state", **carried)
+        method = self._methods.usable(chosen, intent["customer"], NOUN, carried)
         intent.update({name: params[name] or None for name in _PLAIN if name in params})
-        intent["next_action"] = None
+        intent.update(payment_method=method["id"], next_action=None)
         if "payment_method_options" in params:
             intent["payment_method_options"] = _options(params)
-        method = self._methods.get(intent["payment_method"])
         test = self._methods.test_card(method)
-        if not self._methods.needs_cardholder(method):
-            return self._charge(intent, method, test, authenticated=False)
-        if params.get("off_session"):
-            # Nobody is there to authenticate (https://docs.stripe.com/declines/codes, `authentication_required`).
-            code = "authentication_required"
-            return self._charge(intent, method, replace(test, error_code=code, decline_code=code), authenticated=False)
-        return self._require_action(intent, params)
-
-    def _method_for(self, identifier: str, customer: str | None) -> Json:
-        method = self._methods.get(identifier)
-        if method["customer"] and method["customer"] != customer:
-            raise invalid("The payment method belongs to another customer.", param="payment_method")
-        return method
-
-    def _require_action(self, intent: Json, params: Json) -> Json:
-        url = f"{self._desk.base_url}/_sandbox/payment_intents/{intent['id']}/authenticate"
-        intent["status"] = "requires_action"
-        intent["next_action"] = {
-            "type": "redirect_to_url",
-            "redirect_to_url": {"return_url": params.get("return_url"), "url": url},
-        }
-        self._desk.store.put(intent)
-        self._desk.events.emit("payment_intent.requires_action", intent)
-        return intent
+        step = step_of_payment(
+            test,
+            off_session=bool(params.get("off_session")),
+            is_set_up=self._methods.is_set_up(method),
+            asked_for=is_asked_for(intent),
+        )
+        match step:
+            case Step.CHALLENGE:
+                intent.update(status="requires_action", next_action=next_action(self._desk.base_url, intent, params))
+                self._desk.store.put(intent)
+                self._desk.events.emit("payment_intent.requires_action", intent)
+                return intent
+            case Step.REFUSE:
+                # Nobody is there to authenticate (https://docs.stripe.com/declines/codes, `authentication_required`).
+                test = replace(test, decline="authentication_required")
+            case Step.FAIL:
+                test = replace(test, decline="generic_decline")
+        return self._charge(intent, method, test, off_session=bool(params.get("off_session")))
 
     def authenticate(self, identifier: str, *, succeed: bool) -> Json:
         """What the cardholder does on the 3-D Secure page. May raise Declined: authenticated cards decline, too."""
@@ -167,39 +175,50 @@ class PaymentIntents:
         intent["next_action"] = None
         method = self._methods.get(intent["payment_method"])
         if succeed:
-            return self._charge(intent, method, self._methods.test_card(method), authenticated=True)
+            return self._charge(intent, method, self._methods.test_card(method), challenged=True)
         intent.update(status="requires_payment_method", payment_method=None)
+        code = "payment_intent_authentication_failure"
         intent["last_payment_error"] = {
             "type": "invalid_request_error",
-            "code": "payment_intent_authentication_failure",
-            "message": "The provided PaymentMethod has failed authentication.",
+            "code": code,
+            "doc_url": doc_url(code),
+            "message": "The provided PaymentMethod has failed authentication. You can provide payment_method_data or a new "
+            "PaymentMethod to attempt to fulfill this PaymentIntent again.",
             "payment_method": method,
+            "payment_method_type": "card",
         }
         self._desk.store.put(intent)
         self._desk.events.emit("payment_intent.payment_failed", intent)
         return intent
 
-    def _charge(self, intent: Json, method: Json, test: TestCard, *, authenticated: bool) -> Json:
-        charge = self._charges.make(intent, method, test, authenticated=authenticated)
+    def _charge(
+        self, intent: Json, method: Json, test: TestCard, *, challenged: bool = False, off_session: bool = False
+    ) -> Json:
+        secured = details(test, challenged=challenged, asked_for=is_asked_for(intent) and not off_session)
+        charge = self._charges.make(intent, method, test, secured=secured, off_session=off_session)
         intent["latest_charge"] = charge["id"]
         self._desk.store.put(charge, parent=intent["id"])
-        if test.error_code:
+        if test.decline:
+            self._methods.spend(method, attachable=False)
             raise Declined(self._decline(intent, charge, method, test))
         intent["last_payment_error"] = None
         if intent["setup_future_usage"] and intent["customer"]:
             method = self._methods.keep(method, intent["customer"])
+        if intent["setup_future_usage"] == "off_session":
             self._methods.set_up(method)
+        self._methods.spend(method, attachable=bool(intent["setup_future_usage"]))
         if intent["capture_method"] == "manual":
             intent.update(status="requires_capture", amount_capturable=intent["amount"])
             self._desk.store.put(intent)
-            self._desk.remind("payment_intent.expire", intent["id"], after_seconds=AUTHORIZATION_SECONDS)
+            ends = charge["payment_method_details"]["card"]["capture_before"]
+            self._desk.remind("payment_intent.expire", intent["id"], after_seconds=ends - charge["created"])
             self._desk.events.emit("charge.succeeded", charge)
             self._desk.events.emit("payment_intent.amount_capturable_updated", intent)
             return intent
         return self._collect(intent, charge, intent["amount"], test)
 
     def _decline(self, intent: Json, charge: Json, method: Json, test: TestCard) -> StripeError:
-        error = card_error(test, method, charge=charge["id"])
+        error = card_error(test, method, charge=charge["id"], payment_method_type="card")
         intent["last_payment_error"] = dict(error.body["error"])
         intent.update(status="requires_payment_method", payment_method=None)
         self._desk.store.put(intent)
@@ -230,26 +249,33 @@ class PaymentIntents:
         """POST /v1/payment_intents/{id}/capture: in full or in part. The rest is released, unless the charge grants further
         captures and `final_capture` is false (https://docs.stripe.com/payments/multicapture)."""
         intent = self._desk.load("payment_intent", identifier, "intent")
+        if intent["status"] == "succeeded":
+            raise invalid(_RELEASED, code="payment_intent_unexpected_state", payment_intent=intent)
         if intent["status"] != "requires_capture":
             raise _unexpected_state(intent, "captured")
         charge = self._desk.load("charge", intent["latest_charge"], "charge")
-        granted = charge["payment_method_details"]["card"]["multicapture"]["status"] == "available"
         final: bool = params.get("final_capture", True)
-        if not final and not granted:
-            raise invalid("This PaymentIntent does not support multicapture.", param="final_capture")
+        if not final:
+            self._check_multicapture(intent, charge)
         amount: int = params["amount_to_capture"] if "amount_to_capture" in params else intent["amount_capturable"]
-        least = 0 if final and intent["amount_received"] else 1
-        if amount < least:
-            raise invalid("Invalid positive integer", code="parameter_invalid_integer", param="amount_to_capture")
-        if amount > intent["amount_capturable"]:
-            raise invalid(
-                "The requested capture amount is greater than the amount you can capture for this charge.",
-                code="amount_too_large",
-                param="amount_to_capture",
-            )
+        _check_capture(intent, amount, final=final)
         merge_metadata(intent, params.get("metadata"))
         test = self._methods.test_card({"id": charge["payment_method"]})
         return self._collect(intent, charge, amount, test, final=final)
+
+    def _check_multicapture(self, intent: Json, charge: Json) -> None:
+        """Raise Stripe's 400 where the charge was not granted another capture (https://docs.stripe.com/payments/multicapture)."""
+        if charge["payment_method_details"]["card"]["multicapture"]["status"] != "available":
+            raise invalid(
+                "This PaymentIntent does not support multicapture.", param="final_capture", payment_intent=intent
+            )
+        # The last one that is left must be the final one.
+        if len(self._desk.store.newest("balance_transaction", parent=charge["id"])) >= CAPTURES_MAX - 1:
+            raise invalid(
+                f"A PaymentIntent is captured {CAPTURES_MAX} times at most.",
+                param="final_capture",
+                payment_intent=intent,
+            )
 
     def cancel(self, identifier: str, params: Json) -> Json:
         """POST /v1/payment_intents/{id}/cancel: an authorization is let go."""
@@ -284,6 +310,27 @@ class PaymentIntents:
         self._desk.store.put(intent)
         self._desk.events.emit("payment_intent.canceled", intent)
         return intent
+
+
+def _check_capture(intent: Json, amount: int, *, final: bool) -> None:
+    """Raise Stripe's 400 for an amount that cannot be captured. Nothing may be captured only to end a multicapture."""
+    if amount < 0:
+        raise invalid("Invalid non-negative integer", param="amount_to_capture", payment_intent=intent)
+    if amount == 0 and not (final and intent["amount_received"]):
+        raise invalid(
+            "This value must be greater than or equal to 1.",
+            code="parameter_invalid_integer",
+            # Stripe names the parameter of the charge here.
+            param="amount",
+            payment_intent=intent,
+        )
+    if amount > intent["amount_capturable"]:
+        raise invalid(
+            "The payment could not be captured because the requested capture amount is greater than the amount you can capture "
+            "for this charge.",
+            code="amount_too_large",
+            payment_intent=intent,
+        )
 
 
 def automatic_methods(params: Json) -> Json | None:

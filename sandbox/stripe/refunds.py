@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sandbox.stripe.customers import PaymentMethods
 from sandbox.stripe.desk import Desk, differences, fresh_metadata, merge_metadata
+from sandbox.stripe.payment_methods import PaymentMethods
 from sandbox.stripe.store import new_id
 from sandbox.stripe.wire import Json, invalid
 

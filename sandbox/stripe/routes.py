@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from sandbox.stripe.customers import Customers, PaymentMethods
+from sandbox.stripe.customers import Customers
 from sandbox.stripe.desk import Desk
 from sandbox.stripe.lists import current, listed, served_filters
 from sandbox.stripe.payment_intents import PaymentIntents
+from sandbox.stripe.payment_methods import PaymentMethods
 from sandbox.stripe.refunds import Refunds
 from sandbox.stripe.setup_intents import SetupIntents
 from sandbox.stripe.wire import Json, StripeError, missing
@@ -42,8 +43,8 @@ _CONFIRM = (
     "setup_future_usage shipping use_stripe_sdk"
 )
 _SETUP = (
-    "automatic_payment_methods confirm customer description expand metadata payment_method payment_method_types return_url usage "
-    "use_stripe_sdk"
+    "automatic_payment_methods confirm customer description expand metadata payment_method payment_method_options "
+    "payment_method_types return_url usage use_stripe_sdk"
 )
 
 
@@ -72,7 +73,7 @@ class Routes:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self.methods = PaymentMethods(desk)
-        self.customers = Customers(desk)
+        self.customers = Customers(desk, self.methods)
         self.intents = PaymentIntents(desk, self.methods)
         self.setups = SetupIntents(desk, self.methods)
         self.refunds = Refunds(desk, self.methods)
@@ -114,7 +115,7 @@ class Routes:
             ),
             _post(
                 "/v1/setup_intents/{id}/confirm",
-                "expand payment_method return_url use_stripe_sdk",
+                "expand payment_method payment_method_options return_url use_stripe_sdk",
                 lambda p, i: setups.confirm(i, p),
             ),
             _post("/v1/setup_intents/{id}/cancel", "cancellation_reason expand", lambda p, i: setups.cancel(i, p)),
@@ -148,7 +149,8 @@ class Routes:
     def _one(self, kind: str) -> Act:
         if kind == "payment_method":
             return lambda _, identifier: self.methods.get(identifier)
-        return lambda _, identifier: current(self._desk, self._desk.load(kind, identifier, "id"))
+        param = "intent" if kind.endswith("_intent") else "id"
+        return lambda _, identifier: current(self._desk, self._desk.load(kind, identifier, param))
 
     def _cards_of(self, params: Json, customer: str) -> Json:
         self._desk.live_customer(customer)

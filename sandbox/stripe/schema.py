@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
-from sandbox.stripe.wire import Json, invalid
+from sandbox.stripe.wire import Json, StripeError, invalid
 
 FOLDER: Final = Path(__file__).parent / "schema"
 
@@ -85,4 +85,10 @@ class Schema:
     def _any_of(self, name: str, value: Any, choices: list[Json]) -> Any:
         wanted = "object" if isinstance(value, dict) else "array" if isinstance(value, list) else None
         fitting = [choice for choice in choices if (choice.get("type") in ("object", "array")) == (wanted is not None)]
-        return self._value(name, value, (fitting or choices)[0])
+        *others, last = fitting or choices
+        for choice in others:
+            try:
+                return self._value(name, value, choice)
+            except StripeError:
+                continue
+        return self._value(name, value, last)

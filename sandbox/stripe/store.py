@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY CHECK (id = 1), offset_
 CREATE TABLE IF NOT EXISTS timers (
     object_id TEXT NOT NULL, kind TEXT NOT NULL, due INTEGER NOT NULL, PRIMARY KEY (object_id, kind));
 CREATE TABLE IF NOT EXISTS set_up (payment_method TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS spent (payment_method TEXT PRIMARY KEY, attachable INTEGER NOT NULL);
 """
 
 

@@ -213,9 +213,9 @@ PAYMENTS: Final = (
         count="SELECT count(*) FROM payments",
         broken="""
             SELECT p.id, format('%s with %s successful attempts and %s captures', p.state, a.n, c.n) FROM payments p
-            LEFT JOIN LATERAL (SELECT count(*) AS n FROM attempts a WHERE a.merchant_id = p.merchant_id
+            LEFT JOIN LATERAL (SELECT count(*) AS n FROM attempts a WHERE a.owner_id = p.owner_id
                 AND a.payment_id = p.id AND a.state = 'SUCCEEDED') a ON true
-            LEFT JOIN LATERAL (SELECT count(*) AS n FROM captures c WHERE c.merchant_id = p.merchant_id
+            LEFT JOIN LATERAL (SELECT count(*) AS n FROM captures c WHERE c.owner_id = p.owner_id
                 AND c.payment_id = p.id) c ON true
             WHERE a.n > 1
                OR (p.state IN ('SUCCEEDED', 'PARTIALLY_CAPTURED', 'REQUIRES_CAPTURE', 'EXPIRED') AND a.n <> 1)
@@ -243,10 +243,10 @@ PAYMENTS: Final = (
                 p.refunded_minor, r.refunded, p.refund_pending_minor, r.pending)
             FROM payments p
             LEFT JOIN LATERAL (SELECT coalesce(sum(amount_minor), 0) AS captured FROM captures c
-                WHERE c.merchant_id = p.merchant_id AND c.payment_id = p.id) c ON true
+                WHERE c.owner_id = p.owner_id AND c.payment_id = p.id) c ON true
             LEFT JOIN LATERAL (SELECT coalesce(sum(amount_minor) FILTER (WHERE state = 'SUCCEEDED'), 0) AS refunded,
                     coalesce(sum(amount_minor) FILTER (WHERE state = 'PENDING'), 0) AS pending FROM refunds r
-                WHERE r.merchant_id = p.merchant_id AND r.payment_id = p.id) r ON true
+                WHERE r.owner_id = p.owner_id AND r.payment_id = p.id) r ON true
             WHERE p.captured_minor > p.amount_minor OR p.refunded_minor + p.refund_pending_minor > p.captured_minor
                OR p.captured_minor <> c.captured OR p.refunded_minor <> r.refunded
                OR p.refund_pending_minor <> r.pending""",
@@ -261,7 +261,7 @@ PAYMENTS: Final = (
                 p.capture_pending_minor, o.asked, p.captured_minor)
             FROM payments p
             LEFT JOIN LATERAL (SELECT coalesce(sum(amount_minor), 0) AS asked FROM operations o
-                WHERE o.merchant_id = p.merchant_id AND o.payment_id = p.id AND o.kind = 'CAPTURE'
+                WHERE o.owner_id = p.owner_id AND o.payment_id = p.id AND o.kind = 'CAPTURE'
                   AND o.state IN ('CREATED', 'UNKNOWN', 'NEEDS_OPERATOR')) o ON true
             WHERE p.capturable_minor + p.capture_pending_minor + p.captured_minor > p.amount_minor
                OR p.capture_pending_minor <> o.asked""",
@@ -275,7 +275,7 @@ PAYMENTS: Final = (
             SELECT p.id, format('version %s, %s events', p.version, count(o.event_id)) FROM payments p
             LEFT JOIN (SELECT subject, event_id FROM outbox UNION ALL SELECT subject, event_id FROM outbox_archive) o
                 ON o.subject = p.id
-            GROUP BY p.merchant_id, p.id, p.version HAVING count(o.event_id) <> p.version""",
+            GROUP BY p.owner_id, p.id, p.version HAVING count(o.event_id) <> p.version""",
     ),
     Check(
         invariant="I8",
@@ -286,7 +286,7 @@ PAYMENTS: Final = (
             SELECT r.id, format('version %s, %s events', r.version, count(o.event_id)) FROM refunds r
             LEFT JOIN (SELECT subject, event_id FROM outbox UNION ALL SELECT subject, event_id FROM outbox_archive) o
                 ON o.subject = r.id
-            GROUP BY r.merchant_id, r.id, r.version HAVING count(o.event_id) <> r.version""",
+            GROUP BY r.owner_id, r.id, r.version HAVING count(o.event_id) <> r.version""",
     ),
 )
 IDENTITY: Final = tuple(

@@ -31,6 +31,17 @@ class ApiKeyState(Enum):
     REVOKED = "REVOKED"
 
 
+class ApiKeyKind(Enum):
+    """Whom an API key is for: a merchant's servers, or its shoppers' browsers and apps."""
+
+    SECRET = "SECRET"  # noqa: S105  # a name, not a secret
+    PUBLISHABLE = "PUBLISHABLE"
+
+    def prefix(self, *, livemode: bool) -> str:
+        """Return how such a key begins."""
+        return f"pm_{'sk' if self is ApiKeyKind.SECRET else 'pk'}_{'live' if livemode else 'test'}_"
+
+
 class MemberState(Enum):
     """The states of a member."""
 
@@ -140,22 +151,37 @@ CUSTOMER_SCOPES: Final = frozenset(
         "payments:read",
         "payments:confirm",
         "refunds:read",
+        "setup_intents:read",
+        "setup_intents:write",
+        "setup_intents:confirm",
+        "mandates:read",
+        "mandates:write",
+        "wallets:read",
+        "wallets:write",
+        "top_ups:read",
+        "top_ups:write",
     }
 )
-API_KEY_SCOPES: Final = frozenset(
-    {"merchants:read", "payments:read", "payments:write", "refunds:read", "refunds:write", "balances:read"}
+_PAYMENTS_READ: Final = frozenset(
+    {"payments:read", "refunds:read", "setup_intents:read", "mandates:read", "payment_methods:read"}
 )
-"""What an API key may carry."""
+_SELL: Final = frozenset({"payments:write", "payments:confirm", "setup_intents:write", "setup_intents:confirm"})
+_SETTINGS: Final = frozenset({"payment_settings:read", "payment_settings:write"})
+API_KEY_SCOPES: Final = _PAYMENTS_READ | _SELL | _SETTINGS | {"merchants:read", "refunds:write", "balances:read"}
+"""What a secret API key may carry."""
+PUBLISHABLE_KEY_SCOPES: Final = ("payments:confirm", "payments:read", "setup_intents:confirm", "setup_intents:read")
+"""What every publishable API key carries."""
 _MEMBER: Final = frozenset({"users:read", "users:write", "sessions:read", "sessions:write", "merchants:read"})
-_READ: Final = _MEMBER | {"payments:read", "refunds:read", "balances:read"}
+_READ: Final = _MEMBER | _PAYMENTS_READ | {"balances:read", "payment_settings:read"}
 _MANAGE: Final = frozenset({"merchants:write", "members:read", "members:write", "audit_log:read"})
-_ALL: Final = _READ | _MANAGE | {"payments:write", "refunds:write", "api_keys:read", "api_keys:write"}
+_KEYS: Final = frozenset({"api_keys:read", "api_keys:write"})
+_ALL: Final = _READ | _MANAGE | _SELL | _SETTINGS | _KEYS | {"refunds:write"}
 ROLE_SCOPES: Final = {
     "owner": _ALL,
     "admin": _ALL,
     "finance": _READ | {"refunds:write"},
-    "support": _MEMBER | {"payments:read", "refunds:read"},
-    "developer": _READ | {"api_keys:read", "api_keys:write"},
+    "support": _MEMBER | _PAYMENTS_READ,
+    "developer": _READ | _KEYS | _SETTINGS,
     "viewer": _READ,
 }
 
@@ -336,10 +362,12 @@ class AuditLogEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
-    """A credential of a merchant's server."""
+    """A credential of a merchant. `publishable_key` is the key itself, "" for a secret one."""
 
     id: str
     merchant_id: str
+    kind: ApiKeyKind
+    publishable_key: str
     display_name: str
     scopes: tuple[str, ...]
     secret_prefix: str
@@ -363,7 +391,7 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewApiKey:
-    """A key with the secret that is shown once."""
+    """A key with the secret that is shown once; a publishable key has none."""
 
     key: ApiKey
     secret: str

@@ -28,7 +28,7 @@ async def build(context: Context[IdentitySettings]) -> Parts:
         ),
         secrets=secrets,
         throttle=context.throttle,
-        key_prefix="pm_sk_live_" if settings.livemode else "pm_sk_test_",
+        livemode=settings.livemode,
     )
     service = Service(
         servicer=IdentityService(deps, context.pages),

@@ -123,7 +123,7 @@ def audit_entry_message(entry: AuditLogEntry) -> identity_pb2.AuditLogEntry:
 
 
 def api_key_message(key: ApiKey) -> identity_pb2.ApiKey:
-    """Return an API key as a message, without its secret."""
+    """Return an API key as a message: a publishable one as it is, a secret one without its secret."""
     message = identity_pb2.ApiKey(
         id=key.id,
         create_time=stamp(key.create_time),
@@ -132,6 +132,8 @@ def api_key_message(key: ApiKey) -> identity_pb2.ApiKey:
         scopes=key.scopes,
         secret_prefix=key.secret_prefix,
         state=identity_pb2.ApiKey.State.Value(key.state.value),
+        kind=identity_pb2.ApiKey.Kind.Value(key.kind.value),
+        publishable_key=key.publishable_key,
     )
     if key.expire_time is not None:
         message.expire_time.CopyFrom(stamp(key.expire_time))
@@ -141,7 +143,7 @@ def api_key_message(key: ApiKey) -> identity_pb2.ApiKey:
 
 
 def new_api_key_message(new: NewApiKey) -> identity_pb2.CreateApiKeyResponse:
-    """Return a new API key with its secret."""
+    """Return a new API key with its secret, if it has one."""
     return identity_pb2.CreateApiKeyResponse(api_key=api_key_message(new.key), secret=new.secret)
 
 

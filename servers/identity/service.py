@@ -9,7 +9,7 @@ from google.api import httpbody_pb2
 from paymesh.identity.v1 import identity_pb2, identity_pb2_grpc
 
 from servers.identity import store, usecases
-from servers.identity.domain import EmailTokenInvalid, TokenPurpose
+from servers.identity.domain import ApiKeyKind, EmailTokenInvalid, TokenPurpose
 from servers.identity.pages import ASK, REFUSED, VERIFIED, page
 from servers.identity.render import (
     api_key_message,
@@ -331,6 +331,7 @@ class IdentityService(identity_pb2_grpc.IdentityServiceServicer):
             self._deps,
             ticket,
             current_call().principal,
+            kind=ApiKeyKind[identity_pb2.ApiKey.Kind.Name(request.kind or identity_pb2.ApiKey.SECRET)],
             display_name=request.display_name,
             scopes=request.scopes,
             expire_time=instant(request.expire_time) if request.HasField("expire_time") else None,

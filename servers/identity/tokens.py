@@ -17,9 +17,10 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from jwt.algorithms import ECAlgorithm
 
-from servers.identity.domain import ACCESS_SECONDS, CUSTOMER_SCOPES, ROLE_SCOPES, ApiKey
+from servers.identity.domain import ACCESS_SECONDS, CUSTOMER_SCOPES, ROLE_SCOPES, ApiKey, ApiKeyKind
 from servers.kernel.clock import Clock
 from servers.kernel.ids import new_id
+from servers.runtime.call import PrincipalKind
 
 SECRET_BYTES: Final = 32
 RELOAD_SECONDS: Final = 10.0
@@ -120,5 +121,6 @@ class Secrets:
 
 def principal_header(key: ApiKey) -> str:
     """Return the claims of an API key, as the edge forwards them."""
-    claims = {"sub": key.id, "typ": "api_key", "merchant_id": key.merchant_id, "scope": " ".join(key.scopes)}
+    kind = PrincipalKind.PAYMENT_CLIENT if key.kind is ApiKeyKind.PUBLISHABLE else PrincipalKind.API_KEY
+    claims = {"sub": key.id, "typ": kind.value, "merchant_id": key.merchant_id, "scope": " ".join(key.scopes)}
     return base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=").decode()

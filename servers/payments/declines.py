@@ -24,6 +24,7 @@ _CODES: Final = {
     "incorrect_cvc": (_OTHER, "The security code is not right. Please enter the card again."),
     "processing_error": (_LATER, "The card could not be processed just now. Please try again."),
     "limit_exceeded": (_LATER, "The card is over its limit. Please try later or use another card."),
+    "authentication_required": (_AUTHENTICATE, "The card must be authenticated. Please pay again while you are here."),
     "authentication_failed": (_AUTHENTICATE, "The card was not authenticated. Please try again."),
     "not_permitted": (_OTHER, "The card does not allow this payment. Please use another card."),
 }
@@ -44,7 +45,8 @@ _FROM_STRIPE: Final = {
     "reenter_transaction": "processing_error",
     "card_velocity_exceeded": "limit_exceeded",
     "withdrawal_count_limit_exceeded": "limit_exceeded",
-    "authentication_required": "authentication_failed",
+    "authentication_required": "authentication_required",
+    "setup_intent_authentication_failure": "authentication_failed",
     "payment_intent_authentication_failure": "authentication_failed",
     "card_not_supported": "not_permitted",
     "currency_not_supported": "not_permitted",
@@ -66,3 +68,20 @@ PAYMENT_CANCELED: Final = Decline(
     code="payment_canceled", recommended_action=_STOP, message="The payment was canceled."
 )
 """Of an attempt that waited for the cardholder when its payment was canceled."""
+
+METHOD_REJECTED: Final = Decline(
+    code="payment_method_rejected",
+    recommended_action=_OTHER,
+    message="The card cannot be used here. Please enter it again, or use another card.",
+)
+"""Of a payment method that Stripe does not know, or that belongs to somebody else."""
+
+WALLET_SHORT: Final = Decline(
+    code="insufficient_funds", recommended_action=_OTHER, message="The wallet does not hold enough."
+)
+"""Of a wallet that does not cover the payment."""
+
+WALLET_UNUSABLE: Final = Decline(
+    code="wallet_unusable", recommended_action=_OTHER, message="The wallet cannot pay this. Please use another one."
+)
+"""Of a wallet that is in another currency or is not the customer's."""

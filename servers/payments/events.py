@@ -6,8 +6,8 @@ from datetime import datetime
 
 from paymesh.payments.v1 import payments_events_pb2
 
-from servers.payments.domain import Payment, PaymentMethod, Refund
-from servers.payments.render import Renderer, refund_message
+from servers.payments.domain import Mandate, Payment, PaymentMethod, Refund, SetupIntent
+from servers.payments.render import Renderer, mandate_message, refund_message
 from servers.runtime.outbox import OutboxEvent
 from servers.runtime.render import stamp
 
@@ -19,9 +19,9 @@ class Events:
         self._renderer = renderer
 
     def payment(self, kind: str, payment: Payment) -> OutboxEvent:
-        """Return the event of a payment's change."""
+        """Return the event of a payment's change, without what lets anybody confirm it."""
         message = payments_events_pb2.PaymentEvent(
-            payment=self._renderer.payment(payment), customer_id=payment.customer_id
+            payment=self._renderer.payment(payment, secrets=False), customer_id=payment.customer_id
         )
         return _event(kind, payment.id, payment.id, payment.version, message)
 
@@ -29,6 +29,18 @@ class Events:
         """Return the event of a refund's change; its key is the payment's."""
         message = payments_events_pb2.PaymentEvent(refund=refund_message(refund), customer_id=payment.customer_id)
         return _event(kind, refund.payment_id, refund.id, refund.version, message)
+
+    def setup(self, kind: str, setup: SetupIntent) -> OutboxEvent:
+        """Return the event of a setup intent's change, without what lets anybody confirm it."""
+        message = payments_events_pb2.PaymentEvent(
+            setup_intent=self._renderer.setup(setup, secrets=False), customer_id=setup.owner_id
+        )
+        return _event(kind, setup.id, setup.id, setup.version, message)
+
+    def mandate(self, kind: str, mandate: Mandate) -> OutboxEvent:
+        """Return the event of a mandate's change."""
+        message = payments_events_pb2.PaymentEvent(mandate=mandate_message(mandate), customer_id=mandate.owner_id)
+        return _event(kind, mandate.id, mandate.id, mandate.version, message)
 
     def method(self, kind: str, method: PaymentMethod) -> OutboxEvent:
         """Return the event of a payment method's change."""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from paymesh.payments.v1 import payments_pb2, payments_pb2_grpc
+from functools import partial
 
+from paymesh.payments.v1 import payments_pb2, payments_pb2_grpc, top_ups_pb2, top_ups_pb2_grpc
+
+from servers.payments import peers
+from servers.payments.client_secrets import ClientSecrets
 from servers.payments.events import Events
 from servers.payments.gateway_stripe import StripeGateway, classify
+from servers.payments.jobs import sweep
 from servers.payments.outcomes import Outcomes
-from servers.payments.peers import LedgerPeer
 from servers.payments.render import Renderer
 from servers.payments.resolvers import resolvers
-from servers.payments.service import PaymentService
+from servers.payments.return_urls import ReturnUrls
+from servers.payments.saving import Saving
+from servers.payments.service import PaymentService, TopUpPaymentService
 from servers.payments.settings import PaymentsSettings
 from servers.payments.usecases import Deps
 from servers.payments.webhooks import Webhooks
@@ -21,35 +27,60 @@ from servers.runtime.outbound import Outbound
 
 def deps_of(context: Context[PaymentsSettings], renderer: Renderer, gateway: StripeGateway) -> Deps:
     """Put together what the use cases work with."""
-    events = Events(renderer)
+    events, settings, clock = Events(renderer), context.settings, context.clock
+    saving = Saving(events, clock)
     return Deps(
         db=context.db,
-        clock=context.clock,
+        clock=clock,
         gateway=gateway,
-        outbound=Outbound(target="stripe", classify=classify, clock=context.clock),
-        ledger=LedgerPeer(context.channels),
+        outbound=Outbound(target="stripe", classify=classify, clock=clock),
+        ledger=peers.LedgerPeer(context.channels),
+        # The channel tries again by itself; what it gives up on, the caller or the janitor asks again.
+        ledger_outbound=Outbound(target="wallets", classify=peers.classify, clock=clock, tries=1),
         events=events,
         throttle=context.throttle,
-        outcomes=Outcomes(events, context.settings.fee_plan, context.clock),
+        saving=saving,
+        outcomes=Outcomes(events, settings.fee_plan, clock, saving, context.db.sealer),
+        return_urls=ReturnUrls(platform_origins=settings.return_url_origins, loopback=settings.profile != "production"),
     )
 
 
 async def build(context: Context[PaymentsSettings]) -> Parts:
     """Put the parts together."""
     settings = context.settings
-    secrets = settings.stripe_webhook_secrets.get_secret_value().split(",")
     gateway = StripeGateway(
-        settings.stripe_api_key.get_secret_value(), api_base=settings.stripe_api_base, webhook_secrets=secrets
+        settings.stripe_api_key.get_secret_value(),
+        api_base=settings.stripe_api_base,
+        webhook_secrets=settings.stripe_webhook_secrets.get_secret_value().split(","),
+        public_url=settings.public_url,
     )
-    renderer = Renderer(livemode=gateway.livemode)
+    secrets = ClientSecrets(settings.client_secret_key.get_secret_value())
+    renderer = Renderer(
+        livemode=gateway.livemode,
+        secrets=secrets,
+        sealer=context.db.sealer,
+        stripe_publishable_key=settings.stripe_publishable_key,
+    )
     deps = deps_of(context, renderer, gateway)
     webhooks = Webhooks(deps)
-    service = Service(
-        servicer=PaymentService(deps, renderer, context.pages, webhooks),
-        add=payments_pb2_grpc.add_PaymentServiceServicer_to_server,
-        descriptor=payments_pb2.DESCRIPTOR.services_by_name["PaymentService"],
+    services = [
+        Service(
+            servicer=PaymentService(deps, renderer, context.pages, webhooks, secrets),
+            add=payments_pb2_grpc.add_PaymentServiceServicer_to_server,
+            descriptor=payments_pb2.DESCRIPTOR.services_by_name["PaymentService"],
+        ),
+        Service(
+            servicer=TopUpPaymentService(deps, renderer),
+            add=top_ups_pb2_grpc.add_TopUpPaymentServiceServicer_to_server,
+            descriptor=top_ups_pb2.DESCRIPTOR.services_by_name["TopUpPaymentService"],
+        ),
+    ]
+    return Parts(
+        services=services,
+        janitor=Janitor(context.db, resolvers(deps)),
+        jobs=webhooks.jobs(),
+        tasks=[partial(sweep, deps)],
     )
-    return Parts(services=[service], janitor=Janitor(context.db, resolvers(deps)), jobs=webhooks.jobs())
 
 
 SERVER = Server(domain="payments", settings=PaymentsSettings, build=build)

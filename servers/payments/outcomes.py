@@ -32,6 +32,7 @@ from servers.payments.domain import (
     ChargeResult,
     FeePlan,
     IntentStatus,
+    NextAction,
     NotConfirmed,
     Operation,
     OperationKind,
@@ -39,13 +40,19 @@ from servers.payments.domain import (
     OperationResult,
     Payment,
     PaymentState,
+    Purpose,
     Refund,
     RefundResult,
     RefundState,
     StillProcessing,
+    Usage,
+    UsedCard,
 )
 from servers.payments.events import Events
+from servers.payments.render import next_action_place
+from servers.payments.saving import Saving
 from servers.runtime.db import UnitOfWork
+from servers.runtime.sealed import Sealer
 
 _log = structlog.get_logger("payments")
 _REFUND_TRIGGERS: Final = {
@@ -58,10 +65,26 @@ _REFUND_TRIGGERS: Final = {
 class Outcomes:
     """Applies answers of the processor."""
 
-    def __init__(self, events: Events, fee_plan: FeePlan, clock: Clock) -> None:
+    def __init__(self, events: Events, fee_plan: FeePlan, clock: Clock, saving: Saving, sealer: Sealer) -> None:
         self._events = events
         self._fee_plan = fee_plan
         self._clock = clock
+        self._saving = saving
+        self._sealer = sealer
+
+    def fee_of(self, payment: Payment, amount: Money) -> Money:
+        """Return what the platform keeps of one more capture; of a top-up it keeps nothing."""
+        if payment.purpose is Purpose.TOP_UP:
+            return Money.zero(amount.currency)
+        return self._fee_plan.fee_of_capture(payment.captured, amount)
+
+    def sealed(self, identifier: str, answer: ActionRequired) -> NextAction:
+        """Return what the cardholder must do, with Stripe's secret sealed."""
+        secret = answer.client_secret
+        place = next_action_place(identifier)
+        return NextAction(
+            url=answer.url, sealed_secret=self._sealer.seal(secret.encode(), place=place) if secret else b""
+        )
 
     async def walk(self, uow: UnitOfWork, payment: Payment, *triggers: str, **changes: Any) -> Payment:
         """Walk the payment's arrows in order: a version and an outbox row each. `changes` come with the last one."""
@@ -89,12 +112,16 @@ class Outcomes:
                 attempt = await store.advance_attempt(
                     uow.conn, attempt, "decline", now=now, decline=result.decline, charge_id=result.charge_id
                 )
-                return await self.walk(uow, replace(payment, latest_attempt=attempt), "decline")
+                payment = await self.walk(uow, replace(payment, latest_attempt=attempt), "decline")
+                if payment.purpose is Purpose.TOP_UP:
+                    # Who wants to try another card makes another top-up.
+                    return await self.canceled(uow, payment, "cancel", reason="ABANDONED")
+                return payment
             case ActionRequired():
                 if attempt.state is AttemptState.REQUIRES_ACTION:
                     return payment
                 attempt = await store.advance_attempt(
-                    uow.conn, attempt, "require_action", now=now, next_action_url=result.url
+                    uow.conn, attempt, "require_action", now=now, next_action=self.sealed(attempt.id, result)
                 )
                 return await self.walk(uow, replace(payment, latest_attempt=attempt), "require_action")
             case StillProcessing():
@@ -115,17 +142,23 @@ class Outcomes:
     ) -> Payment:
         if result.amount != payment.amount:
             return await self._conflict(uow, payment, result.amount)
-        attempt = await store.advance_attempt(uow.conn, attempt, "succeed", now=now, charge_id=result.charge_id)
-        payment = replace(payment, latest_attempt=attempt)
-        return await self._captured(uow, payment, payment.amount.amount_minor, *_steps(payment), "succeed")
+        payment = await self._succeeded(uow, payment, attempt, result.charge_id, result.used, now)
+        return await self._captured(
+            uow,
+            payment,
+            payment.amount.amount_minor,
+            *_steps(payment),
+            "succeed",
+            capture_id=result.capture_id,
+            fee=result.fee,
+        )
 
     async def _authorized(
         self, uow: UnitOfWork, payment: Payment, attempt: Attempt, result: Authorized, now: datetime
     ) -> Payment:
         if result.amount != payment.amount or payment.capture_method is not CaptureMethod.MANUAL:
             return await self._conflict(uow, payment, result.amount)
-        attempt = await store.advance_attempt(uow.conn, attempt, "succeed", now=now, charge_id=result.charge_id)
-        payment = replace(payment, latest_attempt=attempt)
+        payment = await self._succeeded(uow, payment, attempt, result.charge_id, result.used, now)
         return await self.walk(
             uow,
             payment,
@@ -136,20 +169,49 @@ class Outcomes:
             capture_before_time=result.capture_before_time,
         )
 
+    async def _succeeded(
+        self, uow: UnitOfWork, payment: Payment, attempt: Attempt, charge_id: str, used: UsedCard | None, now: datetime
+    ) -> Payment:
+        """Note that the attempt went through, and save its card where its payer asked for that."""
+        source, usage = attempt.source, attempt.manner.save_for
+        if usage is not Usage.NONE and payment.customer_id and (source.payment_method_id or used is not None):
+            if not source.payment_method_id and used is not None:
+                method = await self._saving.adopt(uow, payment.customer_id, used)
+                source = replace(source, payment_method_id=method.id)
+            await self._saving.give(
+                uow,
+                owner_id=payment.customer_id,
+                merchant_id=payment.merchant_id,
+                method_id=source.payment_method_id,
+                usage=usage,
+            )
+        attempt = await store.advance_attempt(
+            uow.conn, attempt, "succeed", now=now, charge_id=charge_id, source=source, next_action=NextAction()
+        )
+        return replace(payment, latest_attempt=attempt)
+
     async def _conflict(self, uow: UnitOfWork, payment: Payment, theirs: Money) -> Payment:
         """The processor says that it took something else than we asked for: nobody guesses, a person decides."""
         _log.error("payment.conflicted", payment_id=payment.id, ours=str(payment.amount), theirs=str(theirs))
         return await self.walk(uow, payment, *_steps(payment), "conflict")
 
     async def _captured(
-        self, uow: UnitOfWork, payment: Payment, amount_minor: int, *triggers: str, **changes: Any
+        self,
+        uow: UnitOfWork,
+        payment: Payment,
+        amount_minor: int,
+        *triggers: str,
+        capture_id: str = "",
+        fee: Money | None = None,
+        **changes: Any,
     ) -> Payment:
-        """Walk arrows that capture an amount: the capture, with its fee, is part of what the event tells."""
+        """Walk arrows that capture an amount: the capture, with its fee, is part of what the event tells. What the ledger has
+        booked already, from a wallet, keeps the id and the fee that it has there."""
         amount = Money(amount_minor=amount_minor, currency=payment.amount.currency)
         capture = Capture(
-            id=new_id("cap", clock=self._clock, bucket=bucket_of(payment.merchant_id)),
+            id=capture_id or new_id("cap", clock=self._clock, bucket=bucket_of(payment.owner_id)),
             amount=amount,
-            fee=self._fee_plan.fee_of_capture(payment.captured, amount),
+            fee=fee if fee is not None else self.fee_of(payment, amount),
             fee_plan_version=self._fee_plan.version,
             capture_time=self._clock.now(),
         )
@@ -189,7 +251,15 @@ class Outcomes:
         changes = {"capturable_minor": rest, "capture_pending_minor": left}
         if operation.amount_minor == 0:
             return await self.walk(uow, payment, trigger, **changes)
-        return await self._captured(uow, payment, operation.amount_minor, trigger, **changes)
+        return await self._captured(
+            uow,
+            payment,
+            operation.amount_minor,
+            trigger,
+            capture_id=result.capture_id,
+            fee=result.fee,
+            **changes,
+        )
 
     async def _cancel_answered(
         self, uow: UnitOfWork, payment: Payment, operation: Operation, result: IntentStatus

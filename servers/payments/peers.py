@@ -2,12 +2,47 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
 import grpc
 from paymesh.wallets.v1 import ledger_pb2, ledger_pb2_grpc
 
-from servers.payments.domain import Payment, Refund
-from servers.runtime.channels import Channels, outgoing_metadata, peer_refusal
-from servers.runtime.render import money, stamp
+from servers.kernel.money import Money
+from servers.payments.domain import Attempt, Capture, Payment, Refund
+from servers.runtime.channels import Channels, PeerUnavailable, outgoing_metadata, peer_refusal
+from servers.runtime.outbound import Failure
+from servers.runtime.render import money, parse_money, stamp
+
+FEE_CODE: Final = "capture.fee"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wallet:
+    """What is known of a wallet."""
+
+    id: str
+    customer_id: str
+    currency: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Booked:
+    """What the ledger answered: its verdict, and the fee that it has in its books for a capture."""
+
+    verdict: str
+    fee: Money | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether the fact is in the books, now or since an earlier call."""
+        return self.verdict in ("CREATED", "EXISTS")
+
+
+def classify(error: Exception) -> tuple[Failure, float | None] | None:
+    """Say what an error of the ledger means for a call: it may have taken effect, and may be sent again at any time."""
+    return (Failure.UNKNOWN, None) if isinstance(error, PeerUnavailable) else None
 
 
 class LedgerPeer:
@@ -16,35 +51,77 @@ class LedgerPeer:
     def __init__(self, channels: Channels) -> None:
         self._channels = channels
 
+    async def wallet(self, wallet_id: str) -> Wallet | None:
+        """Return a wallet, if there is one."""
+        request = ledger_pb2.LookupWalletsRequest(wallet_ids=[wallet_id])
+        try:
+            found = (await self._stub().LookupWallets(request, metadata=outgoing_metadata())).wallets
+        except grpc.aio.AioRpcError as error:
+            raise peer_refusal("wallets", error) or error from error
+        if not found:
+            return None
+        return Wallet(id=wallet_id, customer_id=found[0].customer_id, currency=found[0].account.currency)
+
+    async def hold(self, payment: Payment, attempt: Attempt, expire_time: datetime) -> Booked:
+        """Hold a payment's amount in a wallet."""
+        return await self._post(ledger_pb2.PostFactRequest(wallet_hold=_hold(payment, attempt, expire_time)))
+
+    async def capture_held(self, payment: Payment, attempt: Attempt, capture: Capture, expire_time: datetime) -> Booked:
+        """Take money that a wallet holds; where nothing is held yet, hold and take at once."""
+        fact = _capture(payment, capture)
+        fact.hold.CopyFrom(_hold(payment, attempt, expire_time))
+        return await self._post(ledger_pb2.PostFactRequest(capture=fact))
+
+    async def void(self, payment: Payment, attempt: Attempt, time: datetime) -> Booked:
+        """Give back what a wallet still holds for an attempt."""
+        fact = ledger_pb2.WalletVoidFact(attempt_id=attempt.id, merchant_id=payment.merchant_id, void_time=stamp(time))
+        return await self._post(ledger_pb2.PostFactRequest(wallet_void=fact))
+
     async def reserve_refund(self, payment: Payment, refund: Refund) -> None:
-        """Book the refund before Stripe is asked: an event could not refuse."""
-        await self._post(
-            ledger_pb2.PostFactRequest(
-                refund_created=ledger_pb2.RefundCreatedFact(
-                    refund_id=refund.id,
-                    amount=money(refund.amount),
-                    captures=[
-                        ledger_pb2.CaptureFact(
-                            capture_id=capture.id,
-                            payment_id=payment.id,
-                            merchant_id=payment.merchant_id,
-                            amount=money(capture.amount),
-                            fee=money(capture.fee),
-                            capture_time=stamp(capture.capture_time),
-                        )
-                        for capture in payment.captures
-                    ],
-                    create_time=stamp(refund.create_time),
-                )
-            )
+        """Book the refund before Stripe is asked: an event could not refuse. To a wallet the money goes at once."""
+        fact = ledger_pb2.RefundCreatedFact(
+            refund_id=refund.id,
+            amount=money(refund.amount),
+            captures=[_capture(payment, capture) for capture in payment.captures],
+            create_time=stamp(refund.create_time),
+            wallet_customer_id=payment.customer_id if payment.wallet_id else "",
+        )
+        await self._post(ledger_pb2.PostFactRequest(refund_created=fact))
+
+    def _stub(self) -> ledger_pb2_grpc.LedgerServiceAsyncStub:
+        stub: ledger_pb2_grpc.LedgerServiceAsyncStub = self._channels.stub("wallets", ledger_pb2_grpc.LedgerServiceStub)
+        return stub
+
+    async def _post(self, request: ledger_pb2.PostFactRequest) -> Booked:
+        try:
+            answer = await self._stub().PostFact(request, metadata=outgoing_metadata())
+        except grpc.aio.AioRpcError as error:
+            raise peer_refusal("wallets", error) or error from error
+        fees = [transfer.amount for transfer in answer.transfers if transfer.code == FEE_CODE]
+        return Booked(
+            verdict=ledger_pb2.Verdict.Name(answer.verdict), fee=parse_money(fees[0]) if len(fees) == 1 else None
         )
 
-    async def _post(self, request: ledger_pb2.PostFactRequest) -> None:
-        stub = self._channels.stub("wallets", ledger_pb2_grpc.LedgerServiceStub)
-        try:
-            await stub.PostFact(request, metadata=outgoing_metadata())
-        except grpc.aio.AioRpcError as error:
-            refusal = peer_refusal("wallets", error)
-            if refusal is None:
-                raise
-            raise refusal from error
+
+def _capture(payment: Payment, capture: Capture) -> ledger_pb2.CaptureFact:
+    return ledger_pb2.CaptureFact(
+        capture_id=capture.id,
+        payment_id=payment.id,
+        merchant_id=payment.merchant_id,
+        amount=money(capture.amount),
+        fee=money(capture.fee),
+        capture_time=stamp(capture.capture_time),
+    )
+
+
+def _hold(payment: Payment, attempt: Attempt, expire_time: datetime) -> ledger_pb2.WalletHoldFact:
+    return ledger_pb2.WalletHoldFact(
+        attempt_id=attempt.id,
+        payment_id=payment.id,
+        merchant_id=payment.merchant_id,
+        customer_id=payment.customer_id,
+        wallet_id=attempt.source.wallet_id,
+        amount=money(payment.amount),
+        create_time=stamp(attempt.create_time),
+        expire_time=stamp(expire_time),
+    )

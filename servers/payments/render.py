@@ -5,25 +5,40 @@ from __future__ import annotations
 from paymesh.payments.v1 import payments_pb2
 from paymesh.type.v1 import money_pb2
 
+from servers.payments.client_secrets import ClientSecrets
 from servers.payments.domain import (
     PAYMENT,
     REFUND,
+    SETUP,
     Attempt,
     AttemptState,
     Capture,
+    Decline,
+    Mandate,
+    NextAction,
     Payment,
     PaymentMethod,
+    PaymentSettings,
     PaymentState,
+    Purpose,
     Refund,
+    SetupIntent,
+    SetupState,
 )
 from servers.runtime.render import etag, money, stamp
+from servers.runtime.sealed import Sealer
 
 
 class Renderer:
     """Renders for one deployment, which runs in one mode."""
 
-    def __init__(self, *, livemode: bool) -> None:
+    def __init__(
+        self, *, livemode: bool, secrets: ClientSecrets, sealer: Sealer, stripe_publishable_key: str = ""
+    ) -> None:
         self._livemode = livemode
+        self._secrets = secrets
+        self._sealer = sealer
+        self._stripe_publishable_key = stripe_publishable_key
 
     def method(self, method: PaymentMethod) -> payments_pb2.PaymentMethod:
         """Return a payment method as a message."""
@@ -47,12 +62,15 @@ class Renderer:
             message.card.country = card.country
         return message
 
-    def payment(self, payment: Payment) -> payments_pb2.Payment:
-        """Return a payment as a message."""
+    def payment_with_secret(self, payment: Payment) -> payments_pb2.Payment:
+        """Return a payment with the secret by which whoever holds it may pay: for its merchant only."""
+        message = self.payment(payment)
+        message.client_secret = self._secrets.of(payment.id)
+        return message
+
+    def payment(self, payment: Payment, *, secrets: bool = True) -> payments_pb2.Payment:
+        """Return a payment as a message; without `secrets` nothing in it lets anybody act."""
         currency = payment.amount.currency
-        actions = PAYMENT.available_actions(payment.state)
-        if payment.refundable.amount_minor == 0:
-            actions = tuple(action for action in actions if action != "refund")
         message = payments_pb2.Payment(
             id=payment.id,
             create_time=stamp(payment.create_time),
@@ -61,6 +79,10 @@ class Renderer:
             etag=etag(payment.version),
             merchant_id=payment.merchant_id,
             customer_id=payment.customer_id,
+            purpose=payments_pb2.Payment.Purpose.Value(payment.purpose.value),
+            top_up_id=payment.top_up_id,
+            payment_method_id=payment.payment_method_id,
+            statement_descriptor_suffix=payment.statement_descriptor_suffix,
             amount=money(payment.amount),
             state=payments_pb2.Payment.State.Value(payment.state.value),
             amount_captured=_minor(payment.captured_minor, currency),
@@ -68,7 +90,7 @@ class Renderer:
             amount_refund_pending=_minor(payment.refund_pending_minor, currency),
             certainty=payments_pb2.CERTAIN if payment.certain else payments_pb2.UNKNOWN,
             captures=[capture_message(capture) for capture in payment.captures],
-            available_actions=actions,
+            available_actions=_actions(payment),
             description=payment.description,
             metadata=payment.metadata,
             livemode=self._livemode,
@@ -84,9 +106,49 @@ class Renderer:
         if (attempt := payment.latest_attempt) is not None:
             message.latest_attempt.CopyFrom(attempt_message(attempt))
             waits = payment.state is PaymentState.REQUIRES_ACTION and attempt.state is AttemptState.REQUIRES_ACTION
-            if waits and attempt.next_action_url:
-                message.next_action.redirect_url = attempt.next_action_url
+            if waits:
+                self._next_action(message.next_action, attempt.id, attempt.next_action, secrets=secrets)
         return message
+
+    def setup(
+        self, setup: SetupIntent, *, secrets: bool = True, client_secret: bool = False
+    ) -> payments_pb2.SetupIntent:
+        """Return a setup intent as a message; with its `client_secret` for whoever created it only."""
+        message = payments_pb2.SetupIntent(
+            id=setup.id,
+            create_time=stamp(setup.create_time),
+            update_time=stamp(setup.update_time),
+            resource_version=setup.version,
+            etag=etag(setup.version),
+            customer_id=setup.owner_id,
+            merchant_id=setup.merchant_id,
+            usage=payments_pb2.Mandate.Usage.Value(setup.usage.value),
+            state=payments_pb2.SetupIntent.State.Value(setup.state.value),
+            certainty=payments_pb2.UNKNOWN if setup.uncertain else payments_pb2.CERTAIN,
+            payment_method_id=setup.payment_method_id,
+            mandate_id=setup.mandate_id,
+            client_secret=self._secrets.of(setup.id) if client_secret else "",
+            available_actions=SETUP.available_actions(setup.state),
+            livemode=self._livemode,
+        )
+        if setup.state is SetupState.REQUIRES_ACTION:
+            self._next_action(message.next_action, setup.id, setup.next_action, secrets=secrets)
+        if setup.last_decline is not None:
+            message.last_decline.CopyFrom(_decline(setup.last_decline))
+        return message
+
+    def _next_action(
+        self, message: payments_pb2.NextAction, identifier: str, action: NextAction, *, secrets: bool
+    ) -> None:
+        if not action.sealed_secret:
+            message.type = payments_pb2.NextAction.REDIRECT
+            message.redirect_url = action.url
+            return
+        message.type = payments_pb2.NextAction.STRIPE_SDK
+        message.stripe_publishable_key = self._stripe_publishable_key
+        if secrets:
+            place = next_action_place(identifier)
+            message.stripe_client_secret = self._sealer.open(action.sealed_secret, place=place).decode()
 
 
 def capture_message(capture: Capture) -> payments_pb2.Capture:
@@ -107,13 +169,52 @@ def attempt_message(attempt: Attempt) -> payments_pb2.Attempt:
         create_time=stamp(attempt.create_time),
         update_time=stamp(attempt.update_time),
         payment_id=attempt.payment_id,
-        payment_method_id=attempt.payment_method_id,
+        payment_method_id=attempt.source.payment_method_id,
+        wallet_id=attempt.source.wallet_id,
+        off_session=attempt.manner.off_session,
         state=payments_pb2.Attempt.State.Value(attempt.state.value),
     )
-    if (decline := attempt.decline) is not None:
-        message.decline.code = decline.code
-        message.decline.message = decline.message
-        message.decline.recommended_action = payments_pb2.Decline.RecommendedAction.Value(decline.recommended_action)
+    if attempt.decline is not None:
+        message.decline.CopyFrom(_decline(attempt.decline))
+    return message
+
+
+def _decline(decline: Decline) -> payments_pb2.Decline:
+    return payments_pb2.Decline(
+        code=decline.code,
+        message=decline.message,
+        recommended_action=payments_pb2.Decline.RecommendedAction.Value(decline.recommended_action),
+    )
+
+
+def mandate_message(mandate: Mandate) -> payments_pb2.Mandate:
+    """Return a mandate as a message."""
+    message = payments_pb2.Mandate(
+        id=mandate.id,
+        create_time=stamp(mandate.create_time),
+        update_time=stamp(mandate.update_time),
+        resource_version=mandate.version,
+        etag=etag(mandate.version),
+        customer_id=mandate.owner_id,
+        merchant_id=mandate.merchant_id,
+        payment_method_id=mandate.payment_method_id,
+        usage=payments_pb2.Mandate.Usage.Value(mandate.usage.value),
+        state=payments_pb2.Mandate.State.Value(mandate.state.value),
+    )
+    if mandate.revoke_time is not None:
+        message.revoke_time.CopyFrom(stamp(mandate.revoke_time))
+    return message
+
+
+def settings_message(settings: PaymentSettings) -> payments_pb2.PaymentSettings:
+    """Return a merchant's settings as a message."""
+    message = payments_pb2.PaymentSettings(
+        merchant_id=settings.merchant_id,
+        return_url_origins=settings.return_url_origins,
+        etag=etag(settings.version),
+    )
+    if settings.update_time is not None:
+        message.update_time.CopyFrom(stamp(settings.update_time))
     return message
 
 
@@ -126,7 +227,7 @@ def refund_message(refund: Refund) -> payments_pb2.Refund:
         resource_version=refund.version,
         etag=etag(refund.version),
         payment_id=refund.payment_id,
-        merchant_id=refund.merchant_id,
+        merchant_id=refund.owner_id,
         amount=money(refund.amount),
         reason=payments_pb2.Refund.Reason.Value(refund.reason),
         state=payments_pb2.Refund.State.Value(refund.state.value),
@@ -139,3 +240,16 @@ def refund_message(refund: Refund) -> payments_pb2.Refund:
 
 def _minor(amount_minor: int, currency: str) -> money_pb2.Money:
     return money_pb2.Money(amount_minor=amount_minor, currency=currency)
+
+
+def _actions(payment: Payment) -> tuple[str, ...]:
+    """Return the verbs that its parties may use; a top-up has none: wallets deals with it."""
+    if payment.purpose is Purpose.TOP_UP:
+        return ()
+    actions = PAYMENT.available_actions(payment.state)
+    return actions if payment.refundable.amount_minor else tuple(action for action in actions if action != "refund")
+
+
+def next_action_place(identifier: str) -> str:
+    """Return what the sealed secret of an attempt's or setup intent's next action is bound to."""
+    return f"next_action|{identifier}"

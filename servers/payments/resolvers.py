@@ -13,11 +13,15 @@ from servers.payments.usecases import (
     CONFIRM,
     DETACH,
     REFUND_CALL,
+    SET_UP,
+    WALLET_CONFIRM,
+    WALLET_OPERATION,
     Deps,
     attach_method,
     drive_attempt,
     drive_operation,
     drive_refund,
+    drive_setup,
     finish_detach,
     give_up_attempt,
     give_up_operation,
@@ -60,6 +64,12 @@ def resolvers(deps: Deps) -> dict[str, Resolver]:
             method = await store.method_by_id(conn, call.target)
         await finish_detach(deps, method)
 
+    async def set_up(call: OutboundCall) -> None:
+        try:
+            await drive_setup(deps, call.target)
+        except Refusal:
+            return
+
     undecided = partial(give_up_operation, deps)
     return {
         ATTACH: Resolver(look=attach),
@@ -68,4 +78,7 @@ def resolvers(deps: Deps) -> dict[str, Resolver]:
         CAPTURE: Resolver(look=operation, give_up=undecided),
         CANCEL: Resolver(look=operation, give_up=undecided),
         REFUND_CALL: Resolver(look=refund),
+        SET_UP: Resolver(look=set_up),
+        WALLET_CONFIRM: Resolver(look=confirm, give_up=partial(give_up_attempt, deps)),
+        WALLET_OPERATION: Resolver(look=operation, give_up=undecided),
     }

@@ -18,3 +18,11 @@ class PaymentsSettings(ServerSettings):
     """Comma-separated: two while one is being replaced."""
     fee_plan: FeePlan
     """JSON: {"version": "2026-11", "basis_points": 150, "fixed_minor": {"USD": 25}}."""
+    client_secret_key: SecretStr
+    """32 bytes in base64: what client secrets are derived with."""
+    public_url: str
+    """Where the edge answers, for example "https://pay.example": Stripe sends cardholders back there."""
+    return_url_origins: tuple[str, ...] = ()
+    """Where cardholders may be sent on to for every merchant, and for users themselves: the platform's own pages."""
+    stripe_publishable_key: str = ""
+    """The platform's publishable key at Stripe, for pages that authenticate with Stripe's SDK."""

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from servers.payments import store
 from servers.payments.domain import RefundState
 from servers.payments.gateway_stripe import WebhookEvent
-from servers.payments.usecases import Deps, learn_payment
+from servers.payments.usecases import Deps, learn_payment, learn_setup
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.jobs import Job
 from servers.runtime.outbound import Answered
@@ -29,14 +29,15 @@ _received = Counter("paymesh_stripe_events_total", "Stripe events", ["outcome"])
 
 _STORE = text(
     """
-    INSERT INTO stripe_events (id, type, object_id, payment_intent_id, refund_id, body, state, receive_time)
-    VALUES (:id, :type, :object_id, :intent, :refund_id, :body, 'STORED', :now) ON CONFLICT (id) DO NOTHING
+    INSERT INTO stripe_events (id, type, object_id, payment_intent_id, refund_id, setup_intent_id, body, state,
+                               receive_time)
+    VALUES (:id, :type, :object_id, :intent, :refund_id, :setup_id, :body, 'STORED', :now) ON CONFLICT (id) DO NOTHING
     """
 )
 _TRY = text(
     """
     UPDATE stripe_events SET tries = tries + 1 WHERE id = :id AND state = 'STORED'
-    RETURNING type, payment_intent_id, refund_id, tries
+    RETURNING type, payment_intent_id, refund_id, setup_intent_id, tries
     """
 )
 _SETTLE = text("UPDATE stripe_events SET state = :state, error = :error WHERE id = :id AND state = 'STORED'")
@@ -67,6 +68,7 @@ class Webhooks:
                     "object_id": event.object_id,
                     "intent": event.payment_intent_id,
                     "refund_id": event.metadata.get("paymesh_refund_id", ""),
+                    "setup_id": event.metadata.get("paymesh_setup_intent_id", ""),
                     "body": body,
                     "now": self._deps.clock.now(),
                 },
@@ -83,7 +85,7 @@ class Webhooks:
         if row is None:
             return
         try:
-            await self._apply(row.type, row.payment_intent_id, row.refund_id)
+            await self._apply(row.type, row.payment_intent_id, row.refund_id, row.setup_intent_id)
             crash_point("payments.webhook.before_applied")
         except Exception as failure:
             error = f"{type(failure).__name__}: {failure}"[:500]
@@ -99,11 +101,20 @@ class Webhooks:
             await uow.conn.execute(_SETTLE, {"state": state, "error": error, "id": event_id})
         _received.labels(state.lower()).inc()
 
-    async def _apply(self, kind: str, intent_id: str, refund_id: str) -> None:
+    async def _apply(self, kind: str, intent_id: str, refund_id: str, setup_id: str) -> None:
         if kind.startswith(("refund.", "charge.refund.")):
             await self._apply_refund(refund_id)
         elif kind.startswith("payment_intent.") and kind != "payment_intent.created":
             await self._apply_intent(intent_id)
+        elif kind.startswith("setup_intent.") and setup_id:
+            await self._apply_setup(setup_id)
+
+    async def _apply_setup(self, setup_id: str) -> None:
+        async with self._deps.db.read() as conn:
+            setup = await store.setup(conn, setup_id)
+        if setup is None:
+            raise UnknownObject(setup_id)
+        await learn_setup(self._deps, setup_id)
 
     async def _apply_intent(self, intent_id: str) -> None:
         async with self._deps.db.read() as conn:
@@ -116,7 +127,7 @@ class Webhooks:
         deps = self._deps
         async with deps.db.read() as conn:
             refund = await store.refund(conn, refund_id) if refund_id else None
-            payment = await store.payment(conn, refund.payment_id, merchant_id=refund.merchant_id) if refund else None
+            payment = await store.payment(conn, refund.payment_id, owner_id=refund.owner_id) if refund else None
         if refund is None or payment is None:
             raise UnknownObject(refund_id)
         intent_id = payment.stripe_payment_intent_id
@@ -124,7 +135,7 @@ class Webhooks:
         if not isinstance(outcome, Answered) or outcome.value is None:
             raise UnknownObject(refund_id)
         async with deps.db.uow() as uow:
-            locked = await store.payment(uow.conn, payment.id, merchant_id=payment.merchant_id, lock=True)
+            locked = await store.payment(uow.conn, payment.id, owner_id=payment.owner_id, lock=True)
             current = await store.refund(uow.conn, refund_id, lock=True)
             if locked is None or current is None:
                 raise UnknownObject(refund_id)

@@ -8,7 +8,7 @@ import json
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 from servers.kernel.errors import Kind, Refusal
 from servers.kernel.invariant import invariant
@@ -24,6 +24,7 @@ class PrincipalKind(Enum):
     API_KEY = "api_key"
     STAFF = "staff"
     SERVICE = "service"
+    PAYMENT_CLIENT = "payment_client"
 
 
 class CredentialInvalid(Refusal):
@@ -38,7 +39,11 @@ class CredentialInvalid(Refusal):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """Who asks. `merchant_id` is set for members and API keys; nothing of it comes from the request's body."""
+    """Who asks. `merchant_id` is set for members, API keys and payment clients; nothing of it comes from the request's body.
+
+    A payment client is whoever holds a key that anybody may see: it proves the merchant and nothing else, so what it may touch
+    is decided by the object's `client_secret`.
+    """
 
     kind: PrincipalKind
     subject: str
@@ -53,6 +58,7 @@ class Principal:
         return self.merchant_id or self.subject
 
 
+_OF_A_MERCHANT: Final = frozenset({PrincipalKind.MEMBER, PrincipalKind.API_KEY, PrincipalKind.PAYMENT_CLIENT})
 ANONYMOUS = Principal(kind=PrincipalKind.PUBLIC, subject="")
 
 
@@ -69,11 +75,11 @@ def decode_principal(header: str) -> Principal:
             session_id=str(claims.get("sid", "")),
             scopes=frozenset(str(claims.get("scope", "")).split()),
         )
-    except (binascii.Error, UnicodeDecodeError, ValueError, KeyError) as error:
+    except (binascii.Error, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
         raise CredentialInvalid from error
     if not principal.subject or kind in (PrincipalKind.PUBLIC, PrincipalKind.SERVICE):
         raise CredentialInvalid
-    if kind in (PrincipalKind.MEMBER, PrincipalKind.API_KEY) and not principal.merchant_id:
+    if kind in _OF_A_MERCHANT and not principal.merchant_id:
         raise CredentialInvalid
     return principal
 

@@ -31,7 +31,7 @@ from servers.runtime.call import (
     decode_principal,
     set_current_call,
 )
-from servers.runtime.card_numbers import fields_with_card_numbers, holds_card_number
+from servers.runtime.card_numbers import LOOKS_LIKE_A_CARD, holds_card_number, unfit_texts
 from servers.runtime.db import Database
 from servers.runtime.grpc_errors import abort, deadline_status, internal_status, status_of, unknown_method_status
 from servers.runtime.idempotency import Replayed
@@ -165,7 +165,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
             _validate(request)
             # Not in what the edge itself asks: its requests carry long numbers of its own.
             if call.peer == EDGE and call.method not in FOREIGN:
-                _refuse_card_numbers(request, call.idempotency_key)
+                _refuse_unfit_texts(request, call.idempotency_key)
             return await self._run(handler, request, context), None
         except Replayed as replayed:
             await context.send_initial_metadata((("idempotent-replayed", "true"),))
@@ -279,13 +279,12 @@ def _validate(request: Any) -> None:
         )
 
 
-def _refuse_card_numbers(request: Any, key: str) -> None:
-    found = list(fields_with_card_numbers(request)) if isinstance(request, Message) else []
+def _refuse_unfit_texts(request: Any, key: str) -> None:
+    found = list(unfit_texts(request)) if isinstance(request, Message) else []
     if holds_card_number(key):
-        found.append("Idempotency-Key")
+        found.append(("Idempotency-Key", LOOKS_LIKE_A_CARD))
     if found:
-        why = "looks like a card number; this API takes Stripe payment method ids only"
-        raise FieldInvalid(*(FieldViolation(field=field, description=why) for field in found))
+        raise FieldInvalid(*(FieldViolation(field=field, description=why) for field, why in found))
 
 
 def _path(path: Any) -> str:

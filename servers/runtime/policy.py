@@ -23,6 +23,7 @@ _KINDS: Final = {
     options_pb2.AUDIENCE_API_KEY: PrincipalKind.API_KEY,
     options_pb2.AUDIENCE_STAFF: PrincipalKind.STAFF,
     options_pb2.AUDIENCE_SERVICE: PrincipalKind.SERVICE,
+    options_pb2.AUDIENCE_PAYMENT_CLIENT: PrincipalKind.PAYMENT_CLIENT,
 }
 _SCOPELESS: Final = {PrincipalKind.PUBLIC, PrincipalKind.SERVICE}
 

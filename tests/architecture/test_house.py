@@ -14,7 +14,7 @@ FUNCTION_LINES_MAX = 70
 MODULE_LINES_MAX = 500
 # The ratchet: modules that are over the limit may only shrink.
 MODULES_OVER: dict[str, int] = {}
-OUTSIDE = {"gateway", "ledger", "outbound", "payments"}
+OUTSIDE = {"gateway", "ledger", "ledger_outbound", "outbound", "payments"}
 FOLDERS = ("servers", "sandbox", "clients", "dev")
 
 

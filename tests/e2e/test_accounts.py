@@ -12,14 +12,9 @@ import httpx
 import pytest
 
 from tests.support.mail import mail_to, mails_to, reply_with, token_of
-from tests.support.stack import Shop, insist, wait_for
+from tests.support.stack import Shop, insist, reason_of, wait_for
 
 PASSWORD = "four words of nothing"
-
-
-def reason_of(response: httpx.Response) -> str:
-    """Return the reason of an error."""
-    return str(response.json()["details"][0]["reason"])
 
 
 @dataclass(frozen=True)

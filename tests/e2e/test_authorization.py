@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 from google.protobuf import message_factory
 from paymesh.identity.v1 import identity_pb2
@@ -14,10 +16,13 @@ from paymesh.notifications.v1 import notifications_pb2
 from paymesh.payments.v1 import payments_pb2
 from paymesh.wallets.v1 import ledger_pb2, wallets_pb2
 
-from servers.identity.domain import API_KEY_SCOPES, CUSTOMER_SCOPES, ROLE_SCOPES
+from dev import pki
+from dev.paths import DOMAINS
+from servers.identity.domain import API_KEY_SCOPES, CUSTOMER_SCOPES, PUBLISHABLE_KEY_SCOPES, ROLE_SCOPES
 from servers.runtime.call import PrincipalKind
 from servers.runtime.policy import EDGE, policy_of
 from tests.support.stack import Shop
+from tests.support.tokens import Forge
 
 FILES = (identity_pb2, payments_pb2, wallets_pb2, ledger_pb2, notifications_pb2)
 METHODS = [m for file in FILES for service in file.DESCRIPTOR.services_by_name.values() for m in service.methods]
@@ -38,11 +43,14 @@ def callers(shop: Shop) -> dict[str, Caller]:
     """Return a caller of each kind, each with all scopes that its kind can have."""
     scopes = sorted(API_KEY_SCOPES)
     key = shop.ok(shop.call("POST", "/v1/api_keys", {"display_name": "all", "scopes": scopes}, token=shop.seller_token))
+    body = {"display_name": "web", "kind": "PUBLISHABLE"}
+    web = shop.ok(shop.call("POST", "/v1/api_keys", body, token=shop.seller_token))["api_key"]["publishable_key"]
     return {
         "nobody": Caller(PrincipalKind.PUBLIC, "", frozenset()),
         "customer": Caller(PrincipalKind.CUSTOMER, shop.customer_token, CUSTOMER_SCOPES),
         "member": Caller(PrincipalKind.MEMBER, shop.seller_token, ROLE_SCOPES["owner"]),
         "api_key": Caller(PrincipalKind.API_KEY, key["secret"], API_KEY_SCOPES),
+        "payment_client": Caller(PrincipalKind.PAYMENT_CLIENT, web, frozenset(PUBLISHABLE_KEY_SCOPES)),
     }
 
 
@@ -76,7 +84,7 @@ def own_session(shop: Shop, who: str) -> str:
     return seller
 
 
-@pytest.mark.parametrize("who", ["nobody", "customer", "member", "api_key"])
+@pytest.mark.parametrize("who", ["nobody", "customer", "member", "api_key", "payment_client"])
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_from_outside(shop: Shop, callers: dict[str, Caller], method: Any, who: str) -> None:
     caller, policy = callers[who], policy_of(method)
@@ -109,9 +117,68 @@ def test_from_inside_the_mesh(shop: Shop, method: Any, peer: str) -> None:
     assert (code is not grpc.StatusCode.PERMISSION_DENIED) == (peer in policy.callers), code
 
 
-def test_without_a_mesh_certificate_nobody_gets_in(shop: Shop) -> None:
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_without_a_certificate_of_the_mesh_nobody_gets_in(shop: Shop, tmp_path: Path, domain: str) -> None:
+    ours = (shop.platform.folder / "tls" / "dev" / "ca.crt").read_bytes()
+    foreign = pki.Authority(tmp_path / "ca", "mesh")
+    foreign.issue(tmp_path / "leaf", names=pki.mesh_names("edge"), common_name="edge")
+    public = shop.platform.folder / "tls" / "public"
+    leaves = [
+        [(folder / name).read_bytes() for name in ("tls.key", "tls.crt")] for folder in (tmp_path / "leaf", public)
+    ]
+    credentials = [
+        grpc.ssl_channel_credentials(ours),
+        *(grpc.ssl_channel_credentials(ours, *leaf) for leaf in leaves),
+        grpc.ssl_channel_credentials((tmp_path / "leaf" / "ca.crt").read_bytes(), *leaves[0]),
+    ]
+    options = (("grpc.ssl_target_name_override", f"{domain}.paymesh.internal"),)
+    address = f"127.0.0.1:{shop.platform.state['ports'][domain]}"
+    forged = (("x-paymesh-principal", "e30"),)
+    method = next(m for m in METHODS if m.containing_service.full_name.split(".")[1] == domain)
+    for held in credentials:
+        assert call(address, held, method, forged, options) is grpc.StatusCode.UNAVAILABLE
+    mesh = shop.platform.folder / "tls" / "dev"
+    held = grpc.ssl_channel_credentials(ours, *((mesh / name).read_bytes() for name in ("tls.key", "tls.crt")))
+    assert call(address, held, method, forged, options) is not grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_no_server_speaks_without_tls(shop: Shop, domain: str) -> None:
+    address = f"127.0.0.1:{shop.platform.state['ports'][domain]}"
+    with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as refused:
+        channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=5)
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"http://{address}/")
+
+
+@pytest.fixture(scope="module")
+def keys_without(shop: Shop) -> dict[str, str]:
+    """Return, for each scope of API keys, a key with all others."""
+    path, made = "/v1/api_keys", {}
+    for scope in API_KEY_SCOPES:
+        body = {"display_name": scope, "scopes": sorted(API_KEY_SCOPES - {scope})}
+        made[scope] = shop.ok(shop.call("POST", path, body, token=shop.seller_token))["secret"]
+    return made
+
+
+SCOPED = [(m, kind) for m in METHODS for kind in sorted(policy_of(m).audience, key=str) if policy_of(m).scope]
+
+
+@pytest.mark.parametrize(("method", "kind"), SCOPED, ids=lambda value: getattr(value, "name", None))
+def test_all_scopes_but_the_methods_own_are_not_enough(
+    shop: Shop, keys_without: dict[str, str], method: Any, kind: PrincipalKind
+) -> None:
+    scope = policy_of(method).scope
+    if kind is PrincipalKind.API_KEY:
+        token = keys_without[scope]
+    else:
+        # Scopes that no login gives, so a token that identity itself might have signed.
+        scopes = " ".join(sorted((CUSTOMER_SCOPES | ROLE_SCOPES["owner"]) - {scope}))
+        claims = {"typ": kind.value, "scope": scopes, "merchant_id": shop.merchant_id, "role": "owner"}
+        token = Forge(shop).signed(**claims)
     with open(shop.platform.state["ca_file"], "rb") as file:
-        foreign = grpc.ssl_channel_credentials(file.read())
-    options = (("grpc.ssl_target_name_override", "wallets.paymesh.internal"),)
-    address = f"127.0.0.1:{shop.platform.state['ports']['wallets']}"
-    assert call(address, foreign, METHODS[0], (), options) is grpc.StatusCode.UNAVAILABLE
+        credentials = grpc.ssl_channel_credentials(file.read())
+    metadata = (("authorization", f"Bearer {token}"),)
+    address = f"localhost:{shop.platform.state['ports']['edge']}"
+    assert call(address, credentials, method, metadata) is grpc.StatusCode.PERMISSION_DENIED

@@ -2,71 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
 from pathlib import Path
 
 import httpx
 import pytest
 
-from dev import edge, probes
-from dev.paths import Ports
-from tests.support.ports import free_port
-from tests.support.stack import Shop, wait_for
+from tests.support.gate import Gate
+from tests.support.stack import Shop
 
 BURST = 5
 FEW = {"burst": BURST, "per_second": 1}
-MANY = {"burst": 1000, "per_second": 1000}
-
-
-@dataclass(frozen=True)
-class Gate:
-    """A second edge."""
-
-    shop: Shop
-    url: str
-
-    def ask(self, token: str, times: int, path: str = "/v1/payments?page_size=1") -> list[int]:
-        """Ask that often, as fast as it goes. Returns the answers' codes."""
-        with httpx.Client(base_url=self.url, verify=self.shop.platform.context, timeout=20) as client:
-            headers = {"authorization": f"Bearer {token}"}
-            return [client.get(path, headers=headers).status_code for _ in range(times)]
-
-
-def start(shop: Shop, folder: Path, limits: dict[str, dict[str, int]]) -> tuple[Gate, subprocess.Popen[bytes]]:
-    """Start an Envoy with limits."""
-    taken = {field.name: shop.platform.state["ports"][field.name] for field in fields(Ports)}
-    ports = Ports(**taken | {name: free_port() for name in ("edge", "edge_http", "envoy_admin")})
-    tls = shop.platform.folder / "tls"
-    (folder / "sds-edge.yaml").write_text(edge.sds("edge", tls / "public"))
-    (folder / "sds-mesh.yaml").write_text(edge.sds("mesh", tls / "edge"))
-    settings = edge.EdgeSettings(
-        ports=ports, run_dir=folder, mesh_dir=tls / "edge", issuer=shop.platform.edge, limits=limits
-    )
-    (folder / "envoy.yaml").write_text(edge.render(settings))
-    binary = Path(sys.executable).parent / "envoy"
-    command = [str(binary), "-c", str(folder / "envoy.yaml"), "--use-dynamic-base-id", "--concurrency", "1"]
-    with (folder / "envoy.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env={"PATH": os.environ["PATH"]})
-    gate = Gate(shop, f"https://localhost:{ports.edge}")
-
-    ready = probes.edge_serves
-    wait_for(lambda: asyncio.run(ready(gate.url, ports.envoy_admin, shop.platform.context)), "the second edge")
-    return gate, process
-
-
-@pytest.fixture
-def gate(shop: Shop, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Gate]:
-    """Start a second edge with the limits that the test asks for."""
-    limits = {"all": MANY, "address": MANY, "principal": MANY, **request.param}
-    made, process = start(shop, tmp_path, limits)
-    yield made
-    process.terminate()
-    process.wait()
 
 
 @pytest.mark.parametrize("gate", [{"principal": FEW}], indirect=True)
@@ -122,3 +67,41 @@ def forget(shop: Shop, name: str) -> None:
     password = Path(shop.platform.state["secrets_dir"], "redis").read_text()
     with redis.Redis(port=shop.platform.state["ports"]["redis"], password=password) as client:
         assert client.delete(name) == 1
+
+
+CARD = {"cards_user": FEW, "cards_key": FEW}
+
+
+@pytest.mark.parametrize("gate", [CARD], indirect=True)
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/payments/pay_1:confirm",
+        "/v1/payment_methods",
+        "/paymesh.payments.v1.PaymentService/ConfirmPayment",
+        "/paymesh.payments.v1.PaymentService/CreatePaymentMethod",
+    ],
+)
+def test_each_user_tries_cards_in_a_small_bucket(shop: Shop, gate: Gate, path: str) -> None:
+    assert BURST <= BURST + 15 - gate.ask(shop.customer_token, BURST + 15, path, "POST").count(429) <= BURST + 3
+    assert gate.ask(shop.seller_token, 1, path, "POST") == [429]  # the same user, whatever for
+    assert set(gate.ask(shop.customer_token, 20)) == {200}  # other routes have their own
+
+
+@pytest.mark.parametrize("gate", [{"cards_key": FEW}], indirect=True)
+def test_each_key_tries_cards_in_a_bucket_of_its_own(shop: Shop, gate: Gate) -> None:
+    for _ in range(2):
+        body = {"display_name": "web", "kind": "PUBLISHABLE"}
+        key = shop.ok(shop.call("POST", "/v1/api_keys", body, token=shop.seller_token))["api_key"]["publishable_key"]
+        codes = gate.ask(key, BURST + 15, "/v1/payments/pay_1:confirm", "POST")
+        assert BURST <= len(codes) - codes.count(429) <= BURST + 3
+
+
+@pytest.mark.parametrize("gate", [{"cards_address": FEW}], indirect=True)
+def test_one_address_tries_few_cards(shop: Shop, gate: Gate) -> None:
+    codes = gate.ask(shop.customer_token, BURST + 15, "/v1/payment_methods", "POST")
+    assert BURST <= len(codes) - codes.count(429) <= BURST + 3
+    with gate.client() as client:
+        headers = {"authorization": f"Bearer {shop.seller_token}"}
+        refused = client.post("/v1/payment_methods", json={}, headers=headers)
+    assert refused.json()["details"][0]["reason"] == "RATE_LIMITED"

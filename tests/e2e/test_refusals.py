@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import time
+import uuid
 from dataclasses import replace
 from typing import Any
 
@@ -14,17 +15,14 @@ import pytest
 
 from dev import edge
 from sandbox.stripe.cards import CARDS
-from tests.support.stack import Shop, insist
+from tests.support.fuzz import Fuzz
+from tests.support.stack import Shop, insist, reason_of
 
+AMOUNTS_THAT_ARE_NONE = (
+    *(b"9.5", b'"9.5"', b"9223372036854775808", b'"9223372036854775808"', b"-9223372036854775809", b'"1,000"'),
+    *(b"true", b"[1]", b"{}", b'"x"', b'""', b'" 1"', b"1e30", b'"NaN"', b'"0x10"'),
+)
 GOOD: dict[str, Any] = {"amount": {"amount_minor": "100", "currency": "USD"}, "customer_id": "usr_" + "0" * 26}
-
-
-def reason_of(response: httpx.Response) -> str:
-    """Return the reason of an error, which must be one of ours."""
-    detail = response.json()["details"][0]
-    assert detail["domain"] == "paymesh.dev"
-    reason: str = detail["reason"]
-    return reason
 
 
 @pytest.mark.parametrize(
@@ -33,6 +31,12 @@ def reason_of(response: httpx.Response) -> str:
         ({"amount": {"amount_minor": "0", "currency": "USD"}}, "amount"),
         ({"amount": {"amount_minor": "-1", "currency": "USD"}}, "amount"),
         ({"amount": {"amount_minor": "9223372036854775807", "currency": "USD"}}, "amount"),
+        ({"amount": {"amount_minor": -1, "currency": "USD"}}, "amount"),
+        ({"amount": {"amount_minor": 9223372036854775807, "currency": "USD"}}, "amount"),
+        ({"amount": {"currency": "USD"}}, "amount"),
+        ({"amount": {"amount_minor": "1"}}, "amount.currency"),
+        ({"amount": {"amount_minor": "1", "currency": "XXX"}}, "amount.currency"),
+        ({"amount": {"amount_minor": "1", "currency": "US$"}}, "amount.currency"),
         ({"amount": {"amount_minor": "1", "currency": "usd"}}, "amount.currency"),
         ({"amount": {"amount_minor": "1", "currency": "ZZZ"}}, "amount.currency"),
         ({"amount": None}, "amount"),
@@ -51,16 +55,64 @@ def test_each_wrong_field_is_named(shop: Shop, change: dict[str, Any], field: st
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b'{"amount": 9.5}', b'{"amount": {"amount_minor": 9.5}}', b"x" * 2_000_000]
+    "body",
+    [
+        *(b"", b"{", b"[]", b'"x"', b"null", b"\xff", b'{"amount": 9.5}', b'{"amount": []}', b'{"amount": "1"}'),
+        *(b'{"amount": {"amount_minor": %s, "currency": "USD"}}' % word for word in AMOUNTS_THAT_ARE_NONE),
+        b'{"amount": {"amount_minor": "1", "currency": 1}}',
+        b'{"metadata": [], "amount": {"amount_minor": "1", "currency": "USD"}}',
+    ],
 )
 def test_what_is_not_the_right_json_is_refused(shop: Shop, body: bytes) -> None:
+    response = posted(shop, body)
+    assert (response.status_code, reason_of(response)) == (400, "FIELD_INVALID")
+
+
+@pytest.mark.parametrize("size", [2_000_000, 10_000_000])
+@pytest.mark.parametrize("path", ["/v1/payments", "/v1/users:register", "/webhooks/stripe"])
+def test_a_body_that_is_too_large_is_refused(shop: Shop, size: int, path: str) -> None:
+    response = posted(shop, b'{"description": "' + b"x" * size + b'"}', path)
+    assert (response.status_code, reason_of(response)) == (413, "FIELD_INVALID")
+
+
+def test_headers_that_are_too_large_or_not_to_be_told_apart_are_refused(shop: Shop) -> None:
+    large = shop.client.get("/v1/payments", headers={"x-large": "x" * 60_000})
+    assert (large.status_code, reason_of(large)) == (431, "FIELD_INVALID")
+    doubtful = shop.client.get("/v1/payments", headers={"x_paymesh_principal": "e30"})
+    assert (doubtful.status_code, reason_of(doubtful)) == (400, "FIELD_INVALID")
+
+
+def posted(shop: Shop, body: bytes, path: str = "/v1/payments") -> httpx.Response:
+    """Send a body as it is."""
     headers = {
         "authorization": f"Bearer {shop.seller_token}",
-        "idempotency-key": "k",
+        "idempotency-key": str(uuid.uuid4()),
         "content-type": "application/json",
     }
-    response = shop.client.post("/v1/payments", content=body, headers=headers)
-    assert response.status_code in (400, 413)
+    return shop.client.post(path, content=body, headers=headers)
+
+
+@pytest.mark.parametrize("amount", [b"100", b'"100"', b"100.0", b"1e2"])
+def test_a_whole_amount_may_be_a_number_or_a_text(shop: Shop, amount: bytes) -> None:
+    body = b'{"customer_id": "%s", "amount": {"amount_minor": %s, "currency": "USD"}}' % (shop.user_id.encode(), amount)
+    assert shop.ok(posted(shop, body))["amount"] == {"amount_minor": "100", "currency": "USD"}
+
+
+@pytest.mark.parametrize(("currency", "amount"), [("KWD", 1230), ("BHD", 10), ("JPY", 50), ("USD", 50)])
+def test_each_currency_is_paid_in_its_own_minor_unit(shop: Shop, currency: str, amount: int) -> None:
+    payment = shop.payment(amount, currency)
+    paid = shop.ok(shop.confirm(payment["id"]))
+    assert paid["state"] == "SUCCEEDED"
+    assert paid["amount_captured"] == {"amount_minor": str(amount), "currency": currency}
+    refund = shop.call(
+        "POST",
+        f"/v1/payments/{payment['id']}/refunds",
+        {"amount": {"amount_minor": str(amount), "currency": currency}},
+        token=shop.seller_token,
+    )
+    assert shop.ok(refund)["amount"] == {"amount_minor": str(amount), "currency": currency}
+    row = shop.platform.sql("payments", f"SELECT amount_minor, currency FROM payments WHERE id = '{payment['id']}'")
+    assert row == [(amount, currency)]
 
 
 def test_money_needs_a_key(shop: Shop) -> None:
@@ -211,6 +263,21 @@ def test_no_card_number_gets_in_by_any_field(shop: Shop, verb: str, path: str, f
     answers = [shop.call(verb, filled(path, shop), {field: number}, token=token or None) for token in tokens]
     assert {answer.status_code for answer in answers} <= {400, 401, 403, 404, 429}
     assert all(number not in answer.text for answer in answers)
+
+
+@pytest.mark.parametrize(("verb", "path", "field"), text_fields())
+def test_no_character_that_cannot_be_stored_gets_in_by_any_field(shop: Shop, verb: str, path: str, field: str) -> None:
+    tokens = [shop.customer_token, shop.seller_token, ""]
+    method = next(one for one in edge.methods() if edge.route_of(one) == (verb.lower(), path))
+    body = Fuzz(0, {"customer_id": shop.user_id}).plausible(method) | {field: "a\0b"}
+    answers = [shop.call(verb, filled(path, shop), body, token=token or None) for token in tokens]
+    assert {answer.status_code for answer in answers} <= {400, 401, 403, 429}, [answer.text for answer in answers]
+
+
+def test_a_field_with_such_a_character_is_named(shop: Shop) -> None:
+    answer = shop.call("PATCH", "/v1/users/me", {"display_name": "a\0b"}, token=shop.customer_token)
+    violations = answer.json()["details"][1]["field_violations"]
+    assert [(one["field"], "NUL" in one["description"]) for one in violations] == [("display_name", True)]
 
 
 def filled(path: str, shop: Shop) -> str:

@@ -7,7 +7,6 @@ import ssl
 import threading
 from pathlib import Path
 
-import grpc
 from cryptography import x509
 
 from dev import edge, pki
@@ -82,21 +81,3 @@ def mesh_serial(platform: Platform, domain: str) -> int:
         der = secured.getpeercert(binary_form=True)
     assert der is not None
     return x509.load_der_x509_certificate(der).serial_number
-
-
-def test_a_foreign_authority_is_refused(shop: Shop, tmp_path: Path) -> None:
-    foreign = pki.Authority(tmp_path, "mesh")
-    foreign.issue(tmp_path / "leaf", names=pki.mesh_names("payments"), common_name="payments")
-    ours = (shop.platform.folder / "tls" / "dev" / "ca.crt").read_bytes()
-    leaf = tmp_path / "leaf"
-    credentials = grpc.ssl_channel_credentials(ours, (leaf / "tls.key").read_bytes(), (leaf / "tls.crt").read_bytes())
-    options = (("grpc.ssl_target_name_override", "wallets.paymesh.internal"),)
-    address = f"127.0.0.1:{shop.platform.state['ports']['wallets']}"
-    with grpc.secure_channel(address, credentials, options=options) as channel:
-        check = channel.unary_unary("/grpc.health.v1.Health/Check")
-        try:
-            check(b"", timeout=5)
-            code = grpc.StatusCode.OK
-        except grpc.RpcError as error:
-            code = error.code()
-    assert code is grpc.StatusCode.UNAVAILABLE

@@ -1,12 +1,16 @@
-"""A Stripe sandbox of the session's own, and its switches."""
+"""A Stripe sandbox of the session's own, its switches, and the endpoint that its webhooks go to."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
 import httpx
@@ -20,10 +24,115 @@ KEY: Final = "sk_test_sandbox"
 SECRET: Final = "whsec_sandbox"
 
 
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """One webhook as it came."""
+
+    signature: str
+    payload: bytes
+
+    @property
+    def event(self) -> Any:
+        """The event, unverified."""
+        return json.loads(self.payload)
+
+    def verified(self) -> Any:
+        """Return the event as the unmodified SDK does for a server. Raises SignatureVerificationError for a forged one."""
+        return stripe.Webhook.construct_event(self.payload, self.signature, SECRET)
+
+    def is_true(self) -> bool:
+        """Say whether it verifies."""
+        try:
+            self.verified()
+        except stripe.SignatureVerificationError:
+            return False
+        return True
+
+
+class HookEndpoint:
+    """A webhook endpoint that remembers what came, in order, and refuses what does not verify."""
+
+    def __init__(self) -> None:
+        self.came: list[Hook] = []
+        came = self.came
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                payload = self.rfile.read(int(self.headers["content-length"]))
+                hook = Hook(self.headers["stripe-signature"], payload)
+                came.append(hook)
+                self.send_response(200 if hook.is_true() else 400)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def about(self, identifier: str) -> list[Hook]:
+        """Return what came about an object."""
+        return [hook for hook in list(self.came) if hook.event["data"]["object"]["id"] == identifier]
+
+    def types(self, identifier: str) -> list[str]:
+        """Return the types of the events that came about an object."""
+        return [hook.event["type"] for hook in self.about(identifier)]
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def eventually(holds: Callable[[], bool], what: str, *, within_seconds: float = 10) -> None:
+    """Wait until something holds. Raises AssertionError where it does not in time."""
+    deadline = time.monotonic() + within_seconds
+    while not holds():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def by_card(**params: Any) -> Any:
+    """Return parameters for a card, as the SDK takes them."""
+    return {"payment_method_types": ["card"], **params}
+
+
+def error_of(error: stripe.StripeError) -> Any:
+    """Return Stripe's error object as it was sent."""
+    body: Any = error.json_body
+    return body["error"]
+
+
+async def customer_with(client: stripe.StripeClient, card: str) -> tuple[str, str]:
+    """Return a customer and its attached card."""
+    customer = await client.v1.customers.create_async({"email": "a@b.example"})
+    method = await client.v1.payment_methods.attach_async(card, {"customer": customer.id})
+    return customer.id, method.id
+
+
+async def paid_intent(client: stripe.StripeClient, amount: int = 2500) -> stripe.PaymentIntent:
+    """Return a payment that succeeded."""
+    customer, method = await customer_with(client, "pm_card_visa")
+    intent = await client.v1.payment_intents.create_async(by_card(amount=amount, currency="usd", customer=customer))
+    return await client.v1.payment_intents.confirm_async(intent.id, {"payment_method": method})
+
+
+async def authorized(client: stripe.StripeClient, amount: int = 1000) -> stripe.PaymentIntent:
+    """Return an authorized payment that asks for multicapture."""
+    customer, method = await customer_with(client, "pm_card_visa")
+    options = {"card": {"request_multicapture": "if_available"}}
+    params = by_card(amount=amount, currency="usd", customer=customer, capture_method="manual")
+    intent = await client.v1.payment_intents.create_async(params | {"payment_method_options": options})
+    return await client.v1.payment_intents.confirm_async(intent.id, {"payment_method": method})
+
+
 class SandboxProcess:
     """A sandbox that can be killed and started again."""
 
     def __init__(self, folder: str) -> None:
+        self.hooks = HookEndpoint()
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._env = {
@@ -32,6 +141,7 @@ class SandboxProcess:
             "STRIPE_SANDBOX_DATA_DIR": folder,
             "STRIPE_SANDBOX_API_KEY": KEY,
             "STRIPE_SANDBOX_WEBHOOK_SECRET": SECRET,
+            "STRIPE_SANDBOX_WEBHOOK_URL": self.hooks.url,
         }
         self.start()
 
@@ -56,6 +166,29 @@ class SandboxProcess:
         """Use a switch of `/_sandbox/`."""
         return httpx.post(f"{self.url}/_sandbox/{path}", json=body).raise_for_status().json()
 
+    def page(self, url: str, **form: str) -> httpx.Response:
+        """Open a page of the sandbox as a browser does, or press one of its buttons; redirects are not followed."""
+        return httpx.post(url, data=form) if form else httpx.get(url)
+
+    def fetch(self, path: str) -> Any:
+        """Return the plain JSON of an answer."""
+        return httpx.get(f"{self.url}{path}", headers={"authorization": f"Bearer {KEY}"}).raise_for_status().json()
+
+    def all(self, path: str) -> Iterator[Any]:
+        """Return all objects of a list."""
+        after = ""
+        while True:
+            page = self.fetch(f"{path}?limit=100{after}")
+            yield from page["data"]
+            if not page["has_more"]:
+                return
+            after = f"&starting_after={page['data'][-1]['id']}"
+
+    def log(self, path: str, method: str = "post") -> Any:
+        """Return what was asked of the paths that the pattern is found in."""
+        asked = {"path": path, "method": method}
+        return httpx.get(f"{self.url}/_sandbox/log", params=asked).raise_for_status().json()["requests"]
+
     def stats(self) -> Any:
         """Return what was counted."""
         return httpx.get(f"{self.url}/_sandbox/stats").raise_for_status().json()
@@ -76,3 +209,4 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxProcess
     process = SandboxProcess(str(tmp_path_factory.mktemp("sandbox")))
     yield process
     process.kill()
+    process.hooks.close()

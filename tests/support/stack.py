@@ -11,7 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -211,9 +211,17 @@ def insist(call: Callable[[], httpx.Response]) -> httpx.Response:
         time.sleep(0.2)
 
 
-def wait_for(condition: Callable[[], bool], what: str) -> None:
+def reason_of(response: httpx.Response) -> str:
+    """Return the reason of an error, which must be one of ours."""
+    detail = response.json()["details"][0]
+    assert detail["domain"] == "paymesh.dev"
+    reason: str = detail["reason"]
+    return reason
+
+
+def wait_for(condition: Callable[[], bool], what: str, *, seconds: float = PATIENCE_SECONDS) -> None:
     """Wait until a condition holds, within a bound."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(what)
@@ -237,15 +245,19 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 def shop(platform: Platform) -> Iterator[Shop]:
     """Register a customer with a card and a merchant, through the edge."""
     with httpx.Client(base_url=platform.edge, verify=platform.context, timeout=20) as client:
-        person = {"email": f"{uuid.uuid4().hex}@example.com", "password": "correct horse battery"}
-        start = Shop(platform, client, "", "", "", "", "")
-        start.ok(start.call("POST", "/v1/users:register", {**person, "display_name": "Ada"}))
-        login = start.ok(start.call("POST", "/v1/sessions", person))
-        token = login["access_token"]
-        body = {"display_name": "Books", "country": "US", "default_currency": "USD"}
-        merchant = start.ok(start.call("POST", "/v1/merchants", body, token=token))
-        switch = {"merchant_id": merchant["id"]}
-        seller = start.ok(start.call("POST", "/v1/sessions:switch_merchant", switch, token=token))["access_token"]
-        made = Shop(platform, client, token, seller, login["user"]["id"], merchant["id"], "")
-        method = made.card("pm_card_visa")
-        yield Shop(platform, client, token, seller, login["user"]["id"], merchant["id"], method["id"])
+        yield open_shop(platform, client)
+
+
+def open_shop(platform: Platform, client: httpx.Client) -> Shop:
+    """Register somebody with a card and a merchant."""
+    person = {"email": f"{uuid.uuid4().hex}@example.com", "password": "correct horse battery"}
+    start = Shop(platform, client, "", "", "", "", "")
+    start.ok(insist(lambda: start.call("POST", "/v1/users:register", {**person, "display_name": "Ada"})))
+    login = start.ok(insist(lambda: start.call("POST", "/v1/sessions", person)))
+    token = login["access_token"]
+    body = {"display_name": "Books", "country": "US", "default_currency": "USD"}
+    merchant = start.ok(start.call("POST", "/v1/merchants", body, token=token))
+    switch = {"merchant_id": merchant["id"]}
+    seller = start.ok(start.call("POST", "/v1/sessions:switch_merchant", switch, token=token))["access_token"]
+    made = Shop(platform, client, token, seller, login["user"]["id"], merchant["id"], "")
+    return replace(made, method_id=made.card("pm_card_visa")["id"])

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from servers.identity.domain import ApiKey, ApiKeyState
+from servers.identity.domain import ApiKey, ApiKeyKind, ApiKeyState
 
 
 async def insert_api_key(conn: AsyncConnection, key: ApiKey, hashed: bytes) -> None:
@@ -16,15 +16,17 @@ async def insert_api_key(conn: AsyncConnection, key: ApiKey, hashed: bytes) -> N
     await conn.execute(
         text(
             """
-            INSERT INTO api_keys (merchant_id, id, secret_hash, secret_prefix, display_name, scopes, expire_time, state,
-                                  version, create_time, update_time)
-            VALUES (:merchant_id, :id, :hash, :prefix, :name, :scopes, :expire_time, :state, :version, :create_time,
-                    :update_time)
+            INSERT INTO api_keys (merchant_id, id, kind, publishable_key, secret_hash, secret_prefix, display_name, scopes,
+                                  expire_time, state, version, create_time, update_time)
+            VALUES (:merchant_id, :id, :kind, nullif(:publishable_key, ''), :hash, :prefix, :name, :scopes, :expire_time,
+                    :state, :version, :create_time, :update_time)
             """
         ),
         {
             "merchant_id": key.merchant_id,
             "id": key.id,
+            "kind": key.kind.value,
+            "publishable_key": key.publishable_key,
             "hash": hashed,
             "prefix": key.secret_prefix,
             "name": key.display_name,
@@ -109,6 +111,8 @@ def _api_key(row: Row[Any]) -> ApiKey:
     return ApiKey(
         id=row.id,
         merchant_id=row.merchant_id,
+        kind=ApiKeyKind(row.kind),
+        publishable_key=row.publishable_key or "",
         display_name=row.display_name,
         scopes=tuple(row.scopes),
         secret_prefix=row.secret_prefix,

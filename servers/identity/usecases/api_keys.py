@@ -10,7 +10,9 @@ from servers.identity import store
 from servers.identity.domain import (
     API_KEY,
     API_KEY_SCOPES,
+    PUBLISHABLE_KEY_SCOPES,
     ApiKey,
+    ApiKeyKind,
     ApiKeyState,
     ApiKeyStateInvalid,
     NewApiKey,
@@ -30,42 +32,60 @@ async def create_api_key(
     request: IdempotentRequest,
     principal: Principal,
     *,
+    kind: ApiKeyKind,
     display_name: str,
     scopes: Sequence[str],
     expire_time: datetime | None,
 ) -> NewApiKey:
     """Make an API key. Raises FieldInvalid for a scope that a key cannot carry or the caller does not have."""
+    if kind is ApiKeyKind.PUBLISHABLE:
+        if scopes:
+            raise FieldInvalid.of("scopes", "must be empty: the scopes of a publishable key are fixed")
+        scopes = PUBLISHABLE_KEY_SCOPES
+    else:
+        _check_scopes(principal, scopes)
+    if expire_time is not None and expire_time <= deps.clock.now():
+        raise FieldInvalid.of("expire_time", "must lie in the future")
+    async with deps.db.uow() as uow:
+        await uow.idempotency.claim(request)
+        new = await _insert(deps, uow, principal.merchant_id, kind, display_name, scopes, expire_time)
+        details = {"kind": kind.value, "scopes": " ".join(scopes)}
+        await note(deps, uow, principal.merchant_id, "api_key.created", new.key.id, **details)
+        await uow.idempotency.complete(request, new)
+    return new
+
+
+def _check_scopes(principal: Principal, scopes: Sequence[str]) -> None:
+    if not scopes:
+        raise FieldInvalid.of("scopes", "must name one scope at least")
     for index, scope in enumerate(scopes):
         if scope not in API_KEY_SCOPES or scope not in principal.scopes:
             raise FieldInvalid.of(
                 f"scopes[{index}]", f"must be one that you have yourself, of {', '.join(sorted(API_KEY_SCOPES))}"
             )
-    if expire_time is not None and expire_time <= deps.clock.now():
-        raise FieldInvalid.of("expire_time", "must lie in the future")
-    async with deps.db.uow() as uow:
-        await uow.idempotency.claim(request)
-        new = await _insert(deps, uow, principal.merchant_id, display_name, scopes, expire_time)
-        await note(deps, uow, principal.merchant_id, "api_key.created", new.key.id, scopes=" ".join(scopes))
-        await uow.idempotency.complete(request, new)
-    return new
 
 
 async def _insert(
     deps: Deps,
     uow: UnitOfWork,
     merchant_id: str,
+    kind: ApiKeyKind,
     display_name: str,
     scopes: Sequence[str],
     expire_time: datetime | None,
 ) -> NewApiKey:
     now = deps.clock.now()
-    secret = deps.secrets.new(deps.key_prefix)
+    prefix = kind.prefix(livemode=deps.livemode)
+    made = deps.secrets.new(prefix)
+    shown = kind is ApiKeyKind.PUBLISHABLE
     key = ApiKey(
         id=new_id("key", clock=deps.clock, bucket=bucket_of(merchant_id)),
         merchant_id=merchant_id,
+        kind=kind,
+        publishable_key=made if shown else "",
         display_name=display_name,
         scopes=tuple(scopes),
-        secret_prefix=secret[: len(deps.key_prefix) + 4],
+        secret_prefix=made[: len(prefix) + 4],
         expire_time=expire_time,
         last_used_time=None,
         state=API_KEY.arrow(None, "create").target,
@@ -73,9 +93,9 @@ async def _insert(
         create_time=now,
         update_time=now,
     )
-    await store.insert_api_key(uow.conn, key, deps.secrets.hash(secret))
+    await store.insert_api_key(uow.conn, key, deps.secrets.hash(made))
     await uow.outbox.append(event("api_key.created", key))
-    return NewApiKey(key=key, secret=secret)
+    return NewApiKey(key=key, secret="" if shown else made)
 
 
 async def rotate_api_key(
@@ -96,9 +116,10 @@ async def rotate_api_key(
                 raise ApiKeyStateInvalid(
                     "The key has ended; make a new one.", metadata={"api_key_id": old.id, "state": state}
                 )
-            if not principal.scopes.issuperset(old.scopes):
+            # Whoever may make keys may make a publishable one: its scopes open nothing without a `client_secret`.
+            if old.kind is ApiKeyKind.SECRET and not principal.scopes.issuperset(old.scopes):
                 raise FieldInvalid.of("api_key_id", "carries scopes that you do not have yourself")
-            new = await _insert(deps, uow, old.merchant_id, old.display_name, old.scopes, old.expire_time)
+            new = await _insert(deps, uow, old.merchant_id, old.kind, old.display_name, old.scopes, old.expire_time)
             end = min(now + grace, old.expire_time) if old.expire_time is not None else now + grace
             ending = replace(old, expire_time=end, version=old.version + 1, update_time=now)
             await store.limit_api_key(uow.conn, ending, expected=old.version)

@@ -21,4 +21,4 @@ class Deps:
     signer: Signer
     secrets: Secrets
     throttle: Throttle
-    key_prefix: str
+    livemode: bool

@@ -6,31 +6,43 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from servers.kernel.money import Money
-from servers.payments.domain.records import Decline
+from servers.payments.domain.records import Card, Decline
 from servers.payments.domain.states import RefundState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UsedCard:
+    """The card that was charged, under Stripe's id of it."""
+
+    stripe_id: str
+    card: Card
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Charged:
-    """The card was charged."""
+    """The money was taken. `capture_id` and `fee` are given where the ledger took it from a wallet, and has booked it so."""
 
     charge_id: str
     amount: Money
+    used: UsedCard | None = None
+    capture_id: str = ""
+    fee: Money | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Authorized:
-    """The money is held on the card, and none of it is taken."""
+    """The money is held on the card or in the wallet, and none of it is taken."""
 
     charge_id: str
     amount: Money
     multicapture: bool
     capture_before_time: datetime | None
+    used: UsedCard | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardDeclined:
-    """The card was declined."""
+    """The card was declined, or the wallet does not hold enough."""
 
     charge_id: str
     decline: Decline
@@ -38,9 +50,10 @@ class CardDeclined:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionRequired:
-    """The cardholder must authenticate."""
+    """The cardholder must authenticate: at `url`, or through Stripe's SDK with `client_secret`."""
 
-    url: str
+    url: str = ""
+    client_secret: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +76,9 @@ class IntentStatus:
     status: str
     """Stripe's word: requires_capture, succeeded, canceled…"""
     received: Money
-    cancellation_reason: str
+    capture_id: str = ""
+    """Of a capture from a wallet: the id under which the ledger booked it."""
+    fee: Money | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,3 +98,18 @@ class RefundResult:
     stripe_refund_id: str
     state: RefundState
     failure_reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardSaved:
+    """The setup intent succeeded: the card belongs to its customer at Stripe."""
+
+    used: UsedCard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetupCanceled:
+    """The setup intent was canceled at Stripe."""
+
+
+SetupResult = CardSaved | CardDeclined | ActionRequired | StillProcessing | NotConfirmed | SetupCanceled

@@ -11,11 +11,15 @@ from servers.payments.domain.states import (
     UNCERTAIN,
     AttemptState,
     CaptureMethod,
+    MandateState,
     MethodState,
     OperationKind,
     OperationState,
     PaymentState,
+    Purpose,
     RefundState,
+    SetupState,
+    Usage,
 )
 
 
@@ -77,20 +81,48 @@ class Decline:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NextAction:
+    """What the cardholder must do: go to `url`, or use Stripe's SDK with what is sealed here."""
+
+    url: str = ""
+    sealed_secret: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What an attempt takes the money from: a saved card, a card that is not saved, or a wallet."""
+
+    payment_method_id: str = ""
+    stripe_payment_method_id: str = ""
+    wallet_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manner:
+    """How an attempt is made."""
+
+    off_session: bool = False
+    return_url: str = ""
+    use_stripe_sdk: bool = False
+    save_for: Usage = Usage.NONE
+    """Save the card, and give the merchant a mandate for this use of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """One confirm of a payment."""
 
     id: str
     payment_id: str
-    merchant_id: str
-    payment_method_id: str
-    stripe_payment_method_id: str
+    owner_id: str
+    source: Source
+    manner: Manner
     state: AttemptState
     charge_id: str
     prior_charge_id: str
     """The charge of the attempt before: where Stripe still shows it, this attempt was not carried out."""
     decline: Decline | None
-    next_action_url: str
+    next_action: NextAction
     create_time: datetime
     update_time: datetime
 
@@ -112,7 +144,7 @@ class Operation:
 
     id: str
     payment_id: str
-    merchant_id: str
+    owner_id: str
     kind: OperationKind
     amount_minor: int
     final: bool
@@ -127,11 +159,18 @@ class Operation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payment:
-    """A sum that a merchant wants from a customer."""
+    """A sum that a merchant wants from a customer, or a user from their own card for a wallet."""
 
     id: str
-    merchant_id: str
+    owner_id: str
+    """The merchant that is paid; of a top-up the user."""
     customer_id: str
+    """The user who pays; empty where whoever holds the secret may."""
+    purpose: Purpose
+    top_up_id: str
+    payment_method_id: str
+    """The saved card that it was created with, if any."""
+    statement_descriptor_suffix: str
     amount: Money
     state: PaymentState
     capture_method: CaptureMethod
@@ -152,6 +191,16 @@ class Payment:
     latest_attempt: Attempt | None = None
     captures: tuple[Capture, ...] = ()
     open_operation: Operation | None = None
+
+    @property
+    def merchant_id(self) -> str:
+        """The merchant that is paid; empty for a top-up, which has none."""
+        return self.owner_id if self.purpose is Purpose.SALE else ""
+
+    @property
+    def wallet_id(self) -> str:
+        """The wallet that pays; empty for a card."""
+        return self.latest_attempt.source.wallet_id if self.latest_attempt is not None else ""
 
     @property
     def captured(self) -> Money:
@@ -182,7 +231,7 @@ class Refund:
 
     id: str
     payment_id: str
-    merchant_id: str
+    owner_id: str
     amount: Money
     reason: str
     state: RefundState
@@ -193,3 +242,61 @@ class Refund:
     version: int
     create_time: datetime
     update_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetupIntent:
+    """A card that is being saved with its issuer's consent."""
+
+    id: str
+    owner_id: str
+    """The user whose card it will be."""
+    merchant_id: str
+    """The merchant that gets a mandate; empty where a user saves a card for themselves."""
+    usage: Usage
+    state: SetupState
+    uncertain: bool
+    confirms: int
+    """How often it was confirmed: each confirm is a SetupIntent of its own at Stripe."""
+    stripe_id: str
+    stripe_payment_method_id: str
+    manner: Manner
+    next_action: NextAction
+    last_decline: Decline | None
+    payment_method_id: str
+    mandate_id: str
+    version: int
+    create_time: datetime
+    update_time: datetime
+
+    @property
+    def confirm_key(self) -> str:
+        """The key of the present confirm at Stripe, also in its metadata."""
+        return f"{self.id}-{self.confirms}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mandate:
+    """A user's permission for one merchant to use one saved card."""
+
+    id: str
+    owner_id: str
+    """The user who gave it."""
+    merchant_id: str
+    payment_method_id: str
+    usage: Usage
+    state: MandateState
+    version: int
+    create_time: datetime
+    update_time: datetime
+    revoke_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentSettings:
+    """A merchant's settings for payments."""
+
+    merchant_id: str
+    return_url_origins: tuple[str, ...]
+    version: int
+    update_time: datetime | None

@@ -7,7 +7,7 @@ from servers.kernel.money import Money
 
 
 class OperationInProgress(Refusal):
-    """An attempt of the payment is still open."""
+    """A confirm, capture or cancel is still open."""
 
     kind = Kind.ABORTED
     reason = "OPERATION_IN_PROGRESS"
@@ -77,3 +77,16 @@ class ProviderUnavailable(Refusal):
 
     def __init__(self) -> None:
         super().__init__("The card processor cannot be reached; ask again with the same key.", retry_after_seconds=2.0)
+
+
+class InsufficientFunds(Refusal):
+    """The wallet does not hold enough."""
+
+    kind = Kind.PRECONDITION
+    reason = "INSUFFICIENT_FUNDS"
+
+    def __init__(self, payment_id: str, currency: str) -> None:
+        super().__init__(
+            "The wallet does not hold enough; top it up, or pay with a card.",
+            metadata={"currency": currency, "payment_id": payment_id},
+        )

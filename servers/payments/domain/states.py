@@ -23,6 +23,13 @@ class PaymentState(Enum):
     CONFLICTED = "CONFLICTED"
 
 
+class Purpose(Enum):
+    """What a payment is for."""
+
+    SALE = "SALE"
+    TOP_UP = "TOP_UP"
+
+
 class CaptureMethod(Enum):
     """When the money is taken."""
 
@@ -81,6 +88,36 @@ class MethodState(Enum):
     DETACHED = "DETACHED"
 
 
+class SetupState(Enum):
+    """The states of a setup intent."""
+
+    REQUIRES_PAYMENT_METHOD = "REQUIRES_PAYMENT_METHOD"
+    PROCESSING = "PROCESSING"
+    REQUIRES_ACTION = "REQUIRES_ACTION"
+    SUCCEEDED = "SUCCEEDED"
+    CANCELED = "CANCELED"
+
+
+class Usage(Enum):
+    """What a mandate permits; `NONE` where nothing is asked for."""
+
+    NONE = ""
+    ON_SESSION = "ON_SESSION"
+    OFF_SESSION = "OFF_SESSION"
+
+    def covers(self, asked: Usage) -> bool:
+        """Tell whether a mandate for this use permits the one asked for."""
+        order = (Usage.NONE, Usage.ON_SESSION, Usage.OFF_SESSION)
+        return order.index(self) >= order.index(asked)
+
+
+class MandateState(Enum):
+    """The states of a mandate."""
+
+    ACTIVE = "ACTIVE"
+    REVOKED = "REVOKED"
+
+
 class PaymentStateInvalid(IllegalTransition):
     """The payment's state does not allow the verb."""
 
@@ -99,6 +136,18 @@ class MethodStateInvalid(IllegalTransition):
     reason: ClassVar[str] = "PAYMENT_METHOD_STATE_INVALID"
 
 
+class SetupStateInvalid(IllegalTransition):
+    """The setup intent's state does not allow the verb."""
+
+    reason: ClassVar[str] = "SETUP_INTENT_STATE_INVALID"
+
+
+class MandateStateInvalid(IllegalTransition):
+    """The mandate's state does not allow the verb."""
+
+    reason: ClassVar[str] = "MANDATE_STATE_INVALID"
+
+
 _P = PaymentState
 
 
@@ -110,6 +159,7 @@ PAYMENT: Final = Machine(
     actions={_P.SUCCEEDED: ("refund",)},
     arrows=(
         Arrow(None, "create", _P.REQUIRES_PAYMENT_METHOD, "payment.created"),
+        Arrow(None, "create_with_method", _P.REQUIRES_CONFIRMATION, "payment.created"),
         Arrow(_P.REQUIRES_PAYMENT_METHOD, "attach", _P.REQUIRES_CONFIRMATION, "payment.updated", "confirm"),
         Arrow(_P.REQUIRES_PAYMENT_METHOD, "cancel", _P.CANCELED, "payment.canceled", "cancel"),
         Arrow(_P.REQUIRES_CONFIRMATION, "send", _P.PROCESSING, "payment.processing", "confirm"),
@@ -224,6 +274,8 @@ METHOD: Final = Machine(
     refusal=MethodStateInvalid,
     arrows=(
         Arrow(None, "create", _M.ATTACHING, ""),
+        # Stripe attached it itself, with a setup intent or a payment that saves its card.
+        Arrow(None, "adopt", _M.ATTACHED, "payment_method.attached"),
         Arrow(_M.ATTACHING, "attach", _M.ATTACHED, "payment_method.attached"),
         Arrow(_M.ATTACHING, "reject", _M.REJECTED, ""),
         Arrow(_M.ATTACHED, "set_default", _M.ATTACHED, "payment_method.updated", "set_default"),
@@ -233,7 +285,42 @@ METHOD: Final = Machine(
 )
 
 
-MACHINES: Final = (PAYMENT, ATTEMPT, OPERATION, REFUND, METHOD)
+_S = SetupState
+
+
+SETUP: Final = Machine(
+    name="setup_intent",
+    states=SetupState,
+    terminal=frozenset({_S.SUCCEEDED, _S.CANCELED}),
+    refusal=SetupStateInvalid,
+    arrows=(
+        Arrow(None, "create", _S.REQUIRES_PAYMENT_METHOD, "setup_intent.created"),
+        Arrow(_S.REQUIRES_PAYMENT_METHOD, "send", _S.PROCESSING, "setup_intent.processing", "confirm"),
+        Arrow(_S.PROCESSING, "succeed", _S.SUCCEEDED, "setup_intent.succeeded"),
+        Arrow(_S.PROCESSING, "require_action", _S.REQUIRES_ACTION, "setup_intent.requires_action"),
+        Arrow(_S.PROCESSING, "decline", _S.REQUIRES_PAYMENT_METHOD, "setup_intent.failed"),
+        Arrow(_S.PROCESSING, "not_sent", _S.REQUIRES_PAYMENT_METHOD, "setup_intent.updated"),
+        Arrow(_S.PROCESSING, "cancel", _S.CANCELED, "setup_intent.canceled"),
+        Arrow(_S.REQUIRES_ACTION, "return", _S.PROCESSING, "setup_intent.processing"),
+        Arrow(_S.REQUIRES_ACTION, "decline", _S.REQUIRES_PAYMENT_METHOD, "setup_intent.failed"),
+        Arrow(_S.REQUIRES_ACTION, "cancel", _S.CANCELED, "setup_intent.canceled"),
+    ),
+)
+
+
+MANDATE: Final = Machine(
+    name="mandate",
+    states=MandateState,
+    terminal=frozenset({MandateState.REVOKED}),
+    refusal=MandateStateInvalid,
+    arrows=(
+        Arrow(None, "give", MandateState.ACTIVE, "mandate.created"),
+        Arrow(MandateState.ACTIVE, "revoke", MandateState.REVOKED, "mandate.revoked", "revoke"),
+    ),
+)
+
+
+MACHINES: Final = (PAYMENT, ATTEMPT, OPERATION, REFUND, METHOD, SETUP, MANDATE)
 
 
 OPEN_ATTEMPTS: Final = frozenset({_A.CREATED, _A.SENT, _A.PENDING, _A.UNKNOWN, _A.NEEDS_OPERATOR})

@@ -15,10 +15,11 @@ from servers.payments.domain import (
     Attempt,
     AttemptState,
     Capture,
-    Decline,
     Payment,
+    Source,
+    Usage,
 )
-from servers.payments.store.rows import one
+from servers.payments.store.rows import action_in, decline_in, manner_of, one
 
 
 async def insert_attempt(conn: AsyncConnection, attempt: Attempt) -> None:
@@ -26,17 +27,23 @@ async def insert_attempt(conn: AsyncConnection, attempt: Attempt) -> None:
     await conn.execute(
         text(
             """
-            INSERT INTO attempts (merchant_id, payment_id, id, payment_method_id, stripe_payment_method_id, state,
-                                  prior_charge_id, create_time, update_time)
-            VALUES (:merchant_id, :payment_id, :id, :method, :stripe_method, :state, :prior, :create_time, :update_time)
+            INSERT INTO attempts (owner_id, payment_id, id, payment_method_id, stripe_payment_method_id, wallet_id, off_session,
+                                  return_url, use_stripe_sdk, save_for, state, prior_charge_id, create_time, update_time)
+            VALUES (:owner_id, :payment_id, :id, :method, :stripe_method, :wallet_id, :off_session, :return_url, :sdk,
+                    :save_for, :state, :prior, :create_time, :update_time)
             """
         ),
         {
-            "merchant_id": attempt.merchant_id,
+            "owner_id": attempt.owner_id,
             "payment_id": attempt.payment_id,
             "id": attempt.id,
-            "method": attempt.payment_method_id,
-            "stripe_method": attempt.stripe_payment_method_id,
+            "method": attempt.source.payment_method_id,
+            "stripe_method": attempt.source.stripe_payment_method_id,
+            "wallet_id": attempt.source.wallet_id,
+            "off_session": attempt.manner.off_session,
+            "return_url": attempt.manner.return_url,
+            "sdk": attempt.manner.use_stripe_sdk,
+            "save_for": attempt.manner.save_for.value,
             "state": attempt.state.value,
             "prior": attempt.prior_charge_id,
             "create_time": attempt.create_time,
@@ -53,20 +60,23 @@ async def advance_attempt(
     done = await conn.execute(
         text(
             """
-            UPDATE attempts SET state = :state, charge_id = :charge_id, decline_code = :code, decline_action = :action,
-                   decline_message = :message, next_action_url = :url, update_time = :now
-            WHERE merchant_id = :merchant_id AND id = :id AND state = :expected
+            UPDATE attempts SET state = :state, payment_method_id = :method, charge_id = :charge_id, decline_code = :code,
+                   decline_action = :action, decline_message = :message, next_action_url = :url,
+                   next_action_secret = :secret, update_time = :now
+            WHERE owner_id = :owner_id AND id = :id AND state = :expected
             """
         ),
         {
             "state": moved.state.value,
+            "method": moved.source.payment_method_id,
             "charge_id": moved.charge_id,
             "code": moved.decline.code if moved.decline else None,
             "action": moved.decline.recommended_action if moved.decline else None,
             "message": moved.decline.message if moved.decline else None,
-            "url": moved.next_action_url,
+            "url": moved.next_action.url,
+            "secret": moved.next_action.sealed_secret or None,
             "now": now,
-            "merchant_id": attempt.merchant_id,
+            "owner_id": attempt.owner_id,
             "id": attempt.id,
             "expected": attempt.state.value,
         },
@@ -86,11 +96,11 @@ async def attempts(conn: AsyncConnection, payment: Payment, *, before: str, limi
     rows = await conn.execute(
         text(
             """
-            SELECT * FROM attempts WHERE merchant_id = :merchant_id AND payment_id = :payment_id AND id < :before
+            SELECT * FROM attempts WHERE owner_id = :owner_id AND payment_id = :payment_id AND id < :before
             ORDER BY id DESC LIMIT :limit
             """
         ),
-        {"merchant_id": payment.merchant_id, "payment_id": payment.id, "before": before, "limit": limit},
+        {"owner_id": payment.owner_id, "payment_id": payment.id, "before": before, "limit": limit},
     )
     return [attempt_of(row) for row in rows]
 
@@ -100,12 +110,12 @@ async def insert_capture(conn: AsyncConnection, payment: Payment, capture: Captu
     await conn.execute(
         text(
             """
-            INSERT INTO captures (merchant_id, payment_id, id, amount_minor, currency, fee_minor, fee_plan_version, capture_time)
-            VALUES (:merchant_id, :payment_id, :id, :amount, :currency, :fee, :plan, :time)
+            INSERT INTO captures (owner_id, payment_id, id, amount_minor, currency, fee_minor, fee_plan_version, capture_time)
+            VALUES (:owner_id, :payment_id, :id, :amount, :currency, :fee, :plan, :time)
             """
         ),
         {
-            "merchant_id": payment.merchant_id,
+            "owner_id": payment.owner_id,
             "payment_id": payment.id,
             "id": capture.id,
             "amount": capture.amount.amount_minor,
@@ -133,31 +143,32 @@ async def captures(conn: AsyncConnection, payment: Payment, *, before: str, limi
     rows = await conn.execute(
         text(
             """
-            SELECT * FROM captures WHERE merchant_id = :merchant_id AND payment_id = :payment_id AND id < :before
+            SELECT * FROM captures WHERE owner_id = :owner_id AND payment_id = :payment_id AND id < :before
             ORDER BY id DESC LIMIT :limit
             """
         ),
-        {"merchant_id": payment.merchant_id, "payment_id": payment.id, "before": before, "limit": limit},
+        {"owner_id": payment.owner_id, "payment_id": payment.id, "before": before, "limit": limit},
     )
     return [capture_of(row) for row in rows]
 
 
 def attempt_of(row: Row[Any]) -> Attempt:
     """Return the attempt of a row."""
-    decline = None
-    if row.decline_code is not None:
-        decline = Decline(code=row.decline_code, recommended_action=row.decline_action, message=row.decline_message)
     return Attempt(
         id=row.id,
         payment_id=row.payment_id,
-        merchant_id=row.merchant_id,
-        payment_method_id=row.payment_method_id,
-        stripe_payment_method_id=row.stripe_payment_method_id,
+        owner_id=row.owner_id,
+        source=Source(
+            payment_method_id=row.payment_method_id,
+            stripe_payment_method_id=row.stripe_payment_method_id,
+            wallet_id=row.wallet_id,
+        ),
+        manner=manner_of(row, save_for=Usage(row.save_for), off_session=row.off_session),
         state=AttemptState(row.state),
         charge_id=row.charge_id,
         prior_charge_id=row.prior_charge_id,
-        decline=decline,
-        next_action_url=row.next_action_url,
+        decline=decline_in(row),
+        next_action=action_in(row),
         create_time=row.create_time,
         update_time=row.update_time,
     )

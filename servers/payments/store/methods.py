@@ -33,12 +33,14 @@ async def save_stripe_customer(conn: AsyncConnection, owner_id: str, stripe_id: 
 
 
 async def insert_method(conn: AsyncConnection, method: PaymentMethod) -> None:
-    """Insert a payment method that is about to be attached."""
+    """Insert a payment method that is about to be attached, or that Stripe has attached itself."""
     await conn.execute(
         text(
             """
-            INSERT INTO payment_methods (owner_id, id, stripe_id, state, version, create_time, update_time)
-            VALUES (:owner_id, :id, :stripe_id, :state, :version, :create_time, :update_time)
+            INSERT INTO payment_methods (owner_id, id, stripe_id, state, brand, last4, exp_month, exp_year, funding, country,
+                                         version, create_time, update_time)
+            VALUES (:owner_id, :id, :stripe_id, :state, :brand, :last4, :exp_month, :exp_year, :funding, :country, :version,
+                    :create_time, :update_time)
             """
         ),
         {
@@ -46,6 +48,7 @@ async def insert_method(conn: AsyncConnection, method: PaymentMethod) -> None:
             "id": method.id,
             "stripe_id": method.stripe_id,
             "state": method.state.value,
+            **_card_columns(method.card),
             "version": method.version,
             "create_time": method.create_time,
             "update_time": method.update_time,
@@ -62,6 +65,19 @@ async def method(conn: AsyncConnection, owner_id: str, method_id: str, *, lock: 
             {"owner": owner_id, "id": method_id},
         )
     ).one_or_none()
+    return _method(row) if row is not None else None
+
+
+async def method_by_stripe_id(conn: AsyncConnection, owner_id: str, stripe_id: str) -> PaymentMethod | None:
+    """Return a user's attached payment method by Stripe's id of it."""
+    row = (
+        await conn.execute(
+            text(
+                "SELECT * FROM payment_methods WHERE owner_id = :owner AND stripe_id = :stripe_id AND state = 'ATTACHED'"
+            ),
+            {"owner": owner_id, "stripe_id": stripe_id},
+        )
+    ).first()
     return _method(row) if row is not None else None
 
 
@@ -112,7 +128,6 @@ async def method_in_use(conn: AsyncConnection, method: PaymentMethod) -> bool:
 
 async def update_method(conn: AsyncConnection, method: PaymentMethod, *, expected_version: int) -> None:
     """Write a payment method's new state. Raises ConcurrentUpdate."""
-    card = method.card
     done = await conn.execute(
         text(
             """
@@ -126,12 +141,7 @@ async def update_method(conn: AsyncConnection, method: PaymentMethod, *, expecte
             "state": method.state.value,
             "stripe_id": method.stripe_id,
             "is_default": method.is_default,
-            "brand": card.brand if card else None,
-            "last4": card.last4 if card else None,
-            "exp_month": card.exp_month if card else None,
-            "exp_year": card.exp_year if card else None,
-            "funding": card.funding if card else None,
-            "country": card.country if card else None,
+            **_card_columns(method.card),
             "version": method.version,
             "update_time": method.update_time,
             "owner_id": method.owner_id,
@@ -140,6 +150,19 @@ async def update_method(conn: AsyncConnection, method: PaymentMethod, *, expecte
         },
     )
     one(done.rowcount, method.id)
+
+
+def _card_columns(card: Card | None) -> dict[str, str | int | None]:
+    if card is None:
+        return dict.fromkeys(("brand", "last4", "exp_month", "exp_year", "funding", "country"))
+    return {
+        "brand": card.brand,
+        "last4": card.last4,
+        "exp_month": card.exp_month,
+        "exp_year": card.exp_year,
+        "funding": card.funding,
+        "country": card.country,
+    }
 
 
 def _method(row: Row[Any]) -> PaymentMethod:

@@ -18,14 +18,14 @@ async def insert_operation(conn: AsyncConnection, operation: Operation) -> None:
     await conn.execute(
         text(
             """
-            INSERT INTO operations (merchant_id, payment_id, id, kind, amount_minor, final, captured_before_minor, reason,
+            INSERT INTO operations (owner_id, payment_id, id, kind, amount_minor, final, captured_before_minor, reason,
                                     state, create_time, update_time)
-            VALUES (:merchant_id, :payment_id, :id, :kind, :amount, :final, :before, :reason, :state, :create_time,
+            VALUES (:owner_id, :payment_id, :id, :kind, :amount, :final, :before, :reason, :state, :create_time,
                     :create_time)
             """
         ),
         {
-            "merchant_id": operation.merchant_id,
+            "owner_id": operation.owner_id,
             "payment_id": operation.payment_id,
             "id": operation.id,
             "kind": operation.kind.value,
@@ -55,14 +55,14 @@ async def advance_operation(
         text(
             """
             UPDATE operations SET state = :state, failure_code = :failure, update_time = :now
-            WHERE merchant_id = :merchant_id AND id = :id AND state = :expected
+            WHERE owner_id = :owner_id AND id = :id AND state = :expected
             """
         ),
         {
             "state": target.value,
             "failure": failure_code,
             "now": now,
-            "merchant_id": operation.merchant_id,
+            "owner_id": operation.owner_id,
             "id": operation.id,
             "expected": operation.state.value,
         },
@@ -76,7 +76,7 @@ def operation_of(row: Row[Any]) -> Operation:
     return Operation(
         id=row.id,
         payment_id=row.payment_id,
-        merchant_id=row.merchant_id,
+        owner_id=row.owner_id,
         kind=OperationKind(row.kind),
         amount_minor=row.amount_minor,
         final=row.final,

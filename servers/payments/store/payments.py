@@ -20,6 +20,7 @@ from servers.payments.domain import (
     Operation,
     Payment,
     PaymentState,
+    Purpose,
 )
 from servers.payments.store.attempts import attempt_of, capture_of
 from servers.payments.store.operations import operation_of
@@ -31,16 +32,21 @@ async def insert_payment(conn: AsyncConnection, payment: Payment) -> None:
     await conn.execute(
         text(
             """
-            INSERT INTO payments (merchant_id, id, customer_id, amount_minor, currency, state, capture_method, description,
-                                  metadata, version, create_time, update_time)
-            VALUES (:merchant_id, :id, :customer_id, :amount, :currency, :state, :capture_method, :description,
-                    CAST(:metadata AS jsonb), :version, :create_time, :update_time)
+            INSERT INTO payments (owner_id, id, customer_id, purpose, top_up_id, payment_method_id, amount_minor, currency, state,
+                                  capture_method, statement_descriptor_suffix, description, metadata, version, create_time,
+                                  update_time)
+            VALUES (:owner_id, :id, :customer_id, :purpose, :top_up_id, :method, :amount, :currency, :state, :capture_method,
+                    :suffix, :description, CAST(:metadata AS jsonb), :version, :create_time, :update_time)
             """
         ),
         {
-            "merchant_id": payment.merchant_id,
+            "owner_id": payment.owner_id,
             "id": payment.id,
             "customer_id": payment.customer_id,
+            "purpose": payment.purpose.value,
+            "top_up_id": payment.top_up_id,
+            "method": payment.payment_method_id,
+            "suffix": payment.statement_descriptor_suffix,
             "amount": payment.amount.amount_minor,
             "currency": payment.amount.currency,
             "state": payment.state.value,
@@ -58,20 +64,20 @@ async def payment(
     conn: AsyncConnection,
     payment_id: str,
     *,
-    merchant_id: str | None = None,
+    owner_id: str | None = None,
     customer_id: str | None = None,
     lock: bool = False,
 ) -> Payment | None:
     """Return a payment with its newest attempt and captures, if it belongs to the merchant or the customer asked for."""
     clauses = ["id = :id"]
-    if merchant_id is not None:
-        clauses.append("merchant_id = :merchant_id")
+    if owner_id is not None:
+        clauses.append("owner_id = :owner_id")
     if customer_id is not None:
         clauses.append("customer_id = :customer_id")
     row = (
         await conn.execute(
             text(f"SELECT * FROM payments WHERE {' AND '.join(clauses)}{' FOR UPDATE' if lock else ''}"),
-            {"id": payment_id, "merchant_id": merchant_id, "customer_id": customer_id},
+            {"id": payment_id, "owner_id": owner_id, "customer_id": customer_id},
         )
     ).one_or_none()
     return (await _wholes(conn, [row]))[0] if row is not None else None
@@ -88,10 +94,27 @@ async def payment_by_intent(conn: AsyncConnection, intent_id: str, *, lock: bool
     return (await _wholes(conn, [row]))[0] if row is not None else None
 
 
+async def ended_windows(conn: AsyncConnection, now: datetime, limit: int) -> list[Payment]:
+    """Return payments whose authorization should have ended, those that ended first first."""
+    rows = (
+        await conn.execute(
+            text(
+                """
+                SELECT * FROM payments
+                WHERE state IN ('REQUIRES_CAPTURE', 'PARTIALLY_CAPTURED') AND capture_before_time <= :now
+                ORDER BY capture_before_time LIMIT :limit
+                """
+            ),
+            {"now": now, "limit": limit},
+        )
+    ).all()
+    return await _wholes(conn, rows)
+
+
 async def payments(
     conn: AsyncConnection,
     *,
-    merchant_id: str | None,
+    owner_id: str | None,
     customer_id: str | None,
     state: str,
     time_from: datetime | None,
@@ -100,7 +123,7 @@ async def payments(
     limit: int,
 ) -> list[Payment]:
     """Return payments of a merchant or a customer, newest first."""
-    owner = "merchant_id = :owner" if merchant_id is not None else "customer_id = :owner"
+    owner = "owner_id = :owner" if owner_id is not None else "customer_id = :owner"
     rows = (
         await conn.execute(
             text(
@@ -112,7 +135,7 @@ async def payments(
                 """
             ),
             {
-                "owner": merchant_id if merchant_id is not None else customer_id,
+                "owner": owner_id if owner_id is not None else customer_id,
                 "before": before,
                 "state": state,
                 "time_from": time_from,
@@ -154,7 +177,7 @@ async def _write(conn: AsyncConnection, payment: Payment, now: datetime, **chang
             UPDATE payments SET state = :state, version = :version, update_time = :now, captured_minor = :captured,
                    capturable_minor = :capturable, capture_pending_minor = :pending, multicapture = :multicapture,
                    capture_before_time = :capture_before, cancellation_reason = :reason
-            WHERE merchant_id = :merchant_id AND id = :id AND version = :expected
+            WHERE owner_id = :owner_id AND id = :id AND version = :expected
             """
         ),
         {
@@ -167,7 +190,7 @@ async def _write(conn: AsyncConnection, payment: Payment, now: datetime, **chang
             "multicapture": moved.multicapture,
             "capture_before": moved.capture_before_time,
             "reason": moved.cancellation_reason,
-            "merchant_id": payment.merchant_id,
+            "owner_id": payment.owner_id,
             "id": payment.id,
             "expected": payment.version,
         },
@@ -182,10 +205,10 @@ async def save_intent_id(conn: AsyncConnection, payment: Payment, intent_id: str
         text(
             """
             UPDATE payments SET stripe_payment_intent_id = :intent
-            WHERE merchant_id = :merchant_id AND id = :id AND stripe_payment_intent_id IS NULL
+            WHERE owner_id = :owner_id AND id = :id AND stripe_payment_intent_id IS NULL
             """
         ),
-        {"intent": intent_id, "merchant_id": payment.merchant_id, "id": payment.id},
+        {"intent": intent_id, "owner_id": payment.owner_id, "id": payment.id},
     )
 
 
@@ -196,14 +219,14 @@ async def reserve_refund(conn: AsyncConnection, payment: Payment, amount_minor: 
             """
             UPDATE payments SET refund_pending_minor = refund_pending_minor + :amount, version = version + 1,
                                 update_time = :now
-            WHERE merchant_id = :merchant_id AND id = :id AND version = :expected
+            WHERE owner_id = :owner_id AND id = :id AND version = :expected
               AND refunded_minor + refund_pending_minor + :amount <= captured_minor
             """
         ),
         {
             "amount": amount_minor,
             "now": now,
-            "merchant_id": payment.merchant_id,
+            "owner_id": payment.owner_id,
             "id": payment.id,
             "expected": payment.version,
         },
@@ -234,7 +257,7 @@ async def move_refund_counters(
             """
             UPDATE payments SET refund_pending_minor = :pending, refunded_minor = :refunded, version = :version,
                                 update_time = :now
-            WHERE merchant_id = :merchant_id AND id = :id AND version = :expected
+            WHERE owner_id = :owner_id AND id = :id AND version = :expected
             """
         ),
         {
@@ -242,7 +265,7 @@ async def move_refund_counters(
             "refunded": moved.refunded_minor,
             "version": moved.version,
             "now": now,
-            "merchant_id": payment.merchant_id,
+            "owner_id": payment.owner_id,
             "id": payment.id,
             "expected": payment.version,
         },
@@ -253,13 +276,13 @@ async def move_refund_counters(
 
 async def _wholes(conn: AsyncConnection, rows: Sequence[Row[Any]]) -> list[Payment]:
     """Add each payment's newest attempt, captures and open operation: three statements, however many payments there are."""
-    keys = {"merchants": sorted({row.merchant_id for row in rows}), "payments": [row.id for row in rows]}
+    keys = {"owners": sorted({row.owner_id for row in rows}), "payments": [row.id for row in rows]}
     attempts = await conn.execute(
         text(
             """
-            SELECT DISTINCT ON (merchant_id, payment_id) * FROM attempts
-            WHERE merchant_id = ANY(:merchants) AND payment_id = ANY(:payments)
-            ORDER BY merchant_id, payment_id, id DESC
+            SELECT DISTINCT ON (owner_id, payment_id) * FROM attempts
+            WHERE owner_id = ANY(:owners) AND payment_id = ANY(:payments)
+            ORDER BY owner_id, payment_id, id DESC
             """
         ),
         keys,
@@ -267,14 +290,14 @@ async def _wholes(conn: AsyncConnection, rows: Sequence[Row[Any]]) -> list[Payme
     newest = {attempt.payment_id: attempt_of(attempt) for attempt in attempts}
     captures: dict[str, list[Capture]] = {}
     for capture in await conn.execute(
-        text("SELECT * FROM captures WHERE merchant_id = ANY(:merchants) AND payment_id = ANY(:payments) ORDER BY id"),
+        text("SELECT * FROM captures WHERE owner_id = ANY(:owners) AND payment_id = ANY(:payments) ORDER BY id"),
         keys,
     ):
         captures.setdefault(capture.payment_id, []).append(capture_of(capture))
     operations = await conn.execute(
         text(
             """
-            SELECT * FROM operations WHERE merchant_id = ANY(:merchants) AND payment_id = ANY(:payments)
+            SELECT * FROM operations WHERE owner_id = ANY(:owners) AND payment_id = ANY(:payments)
               AND state IN ('CREATED', 'UNKNOWN', 'NEEDS_OPERATOR')
             """
         ),
@@ -289,8 +312,12 @@ def _payment(
 ) -> Payment:
     return Payment(
         id=row.id,
-        merchant_id=row.merchant_id,
+        owner_id=row.owner_id,
         customer_id=row.customer_id,
+        purpose=Purpose(row.purpose),
+        top_up_id=row.top_up_id,
+        payment_method_id=row.payment_method_id,
+        statement_descriptor_suffix=row.statement_descriptor_suffix,
         amount=Money(amount_minor=row.amount_minor, currency=row.currency),
         state=PaymentState(row.state),
         capture_method=CaptureMethod(row.capture_method),

@@ -25,14 +25,14 @@ async def insert_refund(conn: AsyncConnection, refund: Refund) -> None:
     await conn.execute(
         text(
             """
-            INSERT INTO refunds (merchant_id, payment_id, id, amount_minor, currency, reason, state, metadata, version,
+            INSERT INTO refunds (owner_id, payment_id, id, amount_minor, currency, reason, state, metadata, version,
                                  create_time, update_time)
-            VALUES (:merchant_id, :payment_id, :id, :amount, :currency, :reason, :state, CAST(:metadata AS jsonb), :version,
+            VALUES (:owner_id, :payment_id, :id, :amount, :currency, :reason, :state, CAST(:metadata AS jsonb), :version,
                     :create_time, :update_time)
             """
         ),
         {
-            "merchant_id": refund.merchant_id,
+            "owner_id": refund.owner_id,
             "payment_id": refund.payment_id,
             "id": refund.id,
             "amount": refund.amount.amount_minor,
@@ -48,14 +48,14 @@ async def insert_refund(conn: AsyncConnection, refund: Refund) -> None:
 
 
 async def refund(
-    conn: AsyncConnection, refund_id: str, *, merchant_id: str | None = None, lock: bool = False
+    conn: AsyncConnection, refund_id: str, *, owner_id: str | None = None, lock: bool = False
 ) -> Refund | None:
     """Return a refund, of one merchant where given."""
-    clause = " AND merchant_id = :merchant_id" if merchant_id is not None else ""
+    clause = " AND owner_id = :owner_id" if owner_id is not None else ""
     row = (
         await conn.execute(
             text(f"SELECT * FROM refunds WHERE id = :id{clause}{' FOR UPDATE' if lock else ''}"),
-            {"id": refund_id, "merchant_id": merchant_id},
+            {"id": refund_id, "owner_id": owner_id},
         )
     ).one_or_none()
     return _refund(row) if row is not None else None
@@ -66,27 +66,27 @@ async def refunds(conn: AsyncConnection, payment: Payment, *, before: str, limit
     rows = await conn.execute(
         text(
             """
-            SELECT * FROM refunds WHERE merchant_id = :merchant_id AND payment_id = :payment_id AND id < :before
+            SELECT * FROM refunds WHERE owner_id = :owner_id AND payment_id = :payment_id AND id < :before
             ORDER BY id DESC LIMIT :limit
             """
         ),
-        {"merchant_id": payment.merchant_id, "payment_id": payment.id, "before": before, "limit": limit},
+        {"owner_id": payment.owner_id, "payment_id": payment.id, "before": before, "limit": limit},
     )
     return [_refund(row) for row in rows]
 
 
 async def refunds_of_merchant(
-    conn: AsyncConnection, merchant_id: str, *, state: str, before: str, limit: int
+    conn: AsyncConnection, owner_id: str, *, state: str, before: str, limit: int
 ) -> list[Refund]:
     """Return a merchant's refunds, newest first."""
     rows = await conn.execute(
         text(
             """
-            SELECT * FROM refunds WHERE merchant_id = :merchant_id AND id < :before AND (:state = '' OR state = :state)
+            SELECT * FROM refunds WHERE owner_id = :owner_id AND id < :before AND (:state = '' OR state = :state)
             ORDER BY id DESC LIMIT :limit
             """
         ),
-        {"merchant_id": merchant_id, "state": state, "before": before, "limit": limit},
+        {"owner_id": owner_id, "state": state, "before": before, "limit": limit},
     )
     return [_refund(row) for row in rows]
 
@@ -109,7 +109,7 @@ async def advance_refund(
             """
             UPDATE refunds SET state = :state, stripe_refund_id = :stripe_id, failure_reason = :failure, uncertain = false,
                                version = :version, update_time = :now
-            WHERE merchant_id = :merchant_id AND id = :id AND version = :expected
+            WHERE owner_id = :owner_id AND id = :id AND version = :expected
             """
         ),
         {
@@ -118,7 +118,7 @@ async def advance_refund(
             "failure": moved.failure_reason,
             "version": moved.version,
             "now": now,
-            "merchant_id": refund.merchant_id,
+            "owner_id": refund.owner_id,
             "id": refund.id,
             "expected": refund.version,
         },
@@ -134,10 +134,10 @@ async def note_refund(conn: AsyncConnection, refund: Refund, *, uncertain: bool,
         text(
             """
             UPDATE refunds SET uncertain = :uncertain, stripe_refund_id = :stripe_id
-            WHERE merchant_id = :merchant_id AND id = :id
+            WHERE owner_id = :owner_id AND id = :id
             """
         ),
-        {"uncertain": uncertain, "stripe_id": stripe_id, "merchant_id": refund.merchant_id, "id": refund.id},
+        {"uncertain": uncertain, "stripe_id": stripe_id, "owner_id": refund.owner_id, "id": refund.id},
     )
     return replace(refund, uncertain=uncertain, stripe_refund_id=stripe_id)
 
@@ -146,7 +146,7 @@ def _refund(row: Row[Any]) -> Refund:
     return Refund(
         id=row.id,
         payment_id=row.payment_id,
-        merchant_id=row.merchant_id,
+        owner_id=row.owner_id,
         amount=Money(amount_minor=row.amount_minor, currency=row.currency),
         reason=row.reason,
         state=RefundState(row.state),

@@ -1,112 +1,39 @@
-"""Confirming: one attempt at a time, sent once, resolved by reading."""
+"""Attempts: sent once, resolved by reading."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Final
 
-from servers.kernel.errors import ResourceNotFound
-from servers.kernel.ids import bucket_of, new_id
+from servers.kernel.errors import Refusal
 from servers.kernel.invariant import invariant
 from servers.payments import store
 from servers.payments.domain import (
     ATTEMPT,
-    OPEN_ATTEMPTS,
-    PAYMENT,
     Attempt,
     AttemptState,
     ChargeResult,
-    MethodState,
-    MethodStateInvalid,
     NotConfirmed,
-    OperationInProgress,
     Payment,
-    PaymentState,
-    PaymentStateInvalid,
     ProviderUnavailable,
 )
-from servers.payments.usecases.deps import Deps, digest
+from servers.payments.usecases import wallet_rail
+from servers.payments.usecases.deps import Deps
+from servers.runtime.channels import PeerUnavailable
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import UnitOfWork
 from servers.runtime.idempotency import IdempotentRequest
 from servers.runtime.outbound import RESEND_WITHIN, Answered, NotSent, OutboundCall, Outcome, Unknown
-from servers.runtime.throttle import Limit
+
+Refuse = Callable[[Payment, Attempt], Refusal | None]
+"""Says which refusal an attempt's end is to its caller, if it is one."""
 
 CONFIRM: Final = "stripe.confirm"
-# Whoever tries stolen cards is declined again and again: twenty times at once, then once in three minutes.
-DECLINES_OF_CUSTOMER: Final = Limit(name="declines_of_customer", burst=20, every_seconds=180)
 declare(
-    "payments.confirm.after_intent",
     "payments.confirm.before_send",
     "payments.confirm.after_send",
     "payments.confirm.after_outcome",
 )
-
-
-async def confirm_payment(
-    deps: Deps, request: IdempotentRequest, *, payment_id: str, customer_id: str, method_id: str
-) -> Payment:
-    """Charge the customer's card. Raises ResourceNotFound, PaymentStateInvalid, MethodStateInvalid, OperationInProgress,
-    ProviderUnavailable, and RateLimited after too many declines."""
-    await deps.throttle.look(DECLINES_OF_CUSTOMER, customer_id)
-    async with deps.db.uow() as uow:
-        claim = await uow.idempotency.claim(request)
-        attempt: Attempt | None = None
-        if claim.resource_id is not None:
-            attempt = await store.attempt_by_id(uow.conn, claim.resource_id)
-        if attempt is None or attempt.state is AttemptState.NOT_SENT:
-            async with uow.refusals(request):
-                attempt = await _begin_attempt(deps, uow, payment_id, customer_id, method_id)
-            await uow.idempotency.advance(request, "confirming", attempt.id)
-    crash_point("payments.confirm.after_intent")
-    payment = await drive_attempt(deps, attempt.id, request)
-    if payment.latest_attempt is not None and payment.latest_attempt.state is AttemptState.DECLINED:
-        await deps.throttle.note(DECLINES_OF_CUSTOMER, customer_id)
-    return payment
-
-
-async def _begin_attempt(deps: Deps, uow: UnitOfWork, payment_id: str, customer_id: str, method_id: str) -> Attempt:
-    payment = await store.payment(uow.conn, payment_id, customer_id=customer_id, lock=True)
-    if payment is None:
-        raise ResourceNotFound(payment_id)
-    previous = payment.latest_attempt
-    if payment.open_operation is not None or (previous is not None and previous.state in OPEN_ATTEMPTS):
-        raise OperationInProgress(payment_id)
-    triggers = ("attach", "send") if payment.state is PaymentState.REQUIRES_PAYMENT_METHOD else ("send",)
-    if not PAYMENT.allows(payment.state, triggers[0]):
-        raise PaymentStateInvalid(
-            f"A payment in {payment.state.name} cannot be confirmed.",
-            metadata={"payment_id": payment.id, "state": payment.state.name},
-        )
-    method = await store.method(uow.conn, customer_id, method_id)
-    if method is None:
-        raise ResourceNotFound(method_id)
-    if method.state is not MethodState.ATTACHED:
-        raise MethodStateInvalid(
-            "The payment method is not attached.", metadata={"payment_method_id": method.id, "state": method.state.name}
-        )
-    now = deps.clock.now()
-    attempt = Attempt(
-        id=new_id("att", clock=deps.clock, bucket=bucket_of(payment.merchant_id)),
-        payment_id=payment.id,
-        merchant_id=payment.merchant_id,
-        payment_method_id=method.id,
-        stripe_payment_method_id=method.stripe_id,
-        state=ATTEMPT.arrow(None, "create").target,
-        charge_id="",
-        # An attempt that was never sent has no charge of its own; Stripe still shows the one before it.
-        prior_charge_id=(previous.charge_id or previous.prior_charge_id) if previous is not None else "",
-        decline=None,
-        next_action_url="",
-        create_time=now,
-        update_time=now,
-    )
-    await store.insert_attempt(uow.conn, attempt)
-    await deps.outcomes.walk(uow, replace(payment, latest_attempt=attempt), *triggers)
-    await uow.outbound.record(
-        verb=CONFIRM, target=attempt.id, key=attempt.id, request_digest=digest(payment.id, method.stripe_id)
-    )
-    return attempt
 
 
 async def learn_attempt(deps: Deps, attempt_id: str) -> Payment:
@@ -115,41 +42,88 @@ async def learn_attempt(deps: Deps, attempt_id: str) -> Payment:
     attempt, payment = await _load_attempt(deps, attempt_id)
     if attempt.state in ATTEMPT.terminal or attempt.state is AttemptState.CREATED:
         return payment
+    if attempt.source.wallet_id:
+        # The ledger knows the attempt by its id: asking once more is reading.
+        return await _record(deps, attempt_id, await wallet_rail.pay(deps, payment, attempt), None)
     found = await _read(deps, payment, attempt)
     if not isinstance(found, Answered) or isinstance(found.value, NotConfirmed):
         return payment
     return await _record(deps, attempt_id, found, None)
 
 
-async def drive_attempt(deps: Deps, attempt_id: str, request: IdempotentRequest | None = None) -> Payment:
-    """Bring an attempt from where it is to what is known of it: send it if it never was, else ask Stripe."""
+async def drive_attempt(
+    deps: Deps, attempt_id: str, request: IdempotentRequest | None = None, *, refuse: Refuse | None = None
+) -> Payment:
+    """Bring an attempt from where it is to what is known of it: send it if it never was, else ask. Raises ProviderUnavailable
+    where it provably was not sent, PeerUnavailable where the ledger did not answer, and what `refuse` says of its end."""
     attempt, payment = await _load_attempt(deps, attempt_id)
-    if attempt.state is AttemptState.CREATED:
-        outcome = await _prepare(deps, payment, attempt)
-        if not isinstance(outcome, Answered):
-            # An unconfirmed PaymentIntent charges nobody, so a lost answer to its creation is no risk: not sent.
-            await _record(deps, attempt_id, NotSent(outcome.reason), None)
-            raise ProviderUnavailable
-        crash_point("payments.confirm.before_send")
-        sent = await deps.outbound.execute(CONFIRM, lambda: _send(deps, outcome.value, attempt))
-        crash_point("payments.confirm.after_send")
-        payment = await _record(deps, attempt_id, sent, request)
-        if isinstance(sent, NotSent):
-            raise ProviderUnavailable
-    elif attempt.state in ATTEMPT.terminal:
-        async with deps.db.uow() as uow:
-            if request is not None:
-                await uow.idempotency.complete(request, payment)
+    if attempt.state in ATTEMPT.terminal:
+        refusal = await _answer(deps, payment, attempt_id, request, refuse)
+    elif attempt.source.wallet_id:
+        payment, refusal = await _drive_wallet(deps, payment, attempt, request, refuse)
+    elif attempt.state is AttemptState.CREATED:
+        payment = await _send_first(deps, payment, attempt, request)
+        refusal = None
     else:
         payment = await _record(deps, attempt_id, await read_attempt(deps, payment, attempt), request)
+        refusal = None
     crash_point("payments.confirm.after_outcome")
+    if refusal is not None:
+        raise refusal
     return payment
+
+
+async def _send_first(deps: Deps, payment: Payment, attempt: Attempt, request: IdempotentRequest | None) -> Payment:
+    outcome = await _prepare(deps, payment, attempt)
+    if not isinstance(outcome, Answered):
+        # An unconfirmed PaymentIntent charges nobody, so a lost answer to its creation is no risk: not sent.
+        await _record(deps, attempt.id, NotSent(outcome.reason), None)
+        raise ProviderUnavailable
+    crash_point("payments.confirm.before_send")
+    sent = await deps.outbound.execute(CONFIRM, lambda: _send(deps, outcome.value, attempt))
+    crash_point("payments.confirm.after_send")
+    payment = await _record(deps, attempt.id, sent, request)
+    if isinstance(sent, NotSent):
+        raise ProviderUnavailable
+    return payment
+
+
+async def _drive_wallet(
+    deps: Deps, payment: Payment, attempt: Attempt, request: IdempotentRequest | None, refuse: Refuse | None
+) -> tuple[Payment, Refusal | None]:
+    if attempt.state is AttemptState.CREATED:
+        async with deps.db.uow() as uow:
+            await store.advance_attempt(uow.conn, attempt, "send", now=deps.clock.now())
+        crash_point("payments.confirm.before_send")
+    outcome = await wallet_rail.pay(deps, payment, attempt)
+    crash_point("payments.confirm.after_send")
+    payment = await _record(deps, attempt.id, outcome, None)
+    if not isinstance(outcome, Answered):
+        # The key stays open: its caller asks again, and the janitor does if nobody else.
+        raise PeerUnavailable("wallets")
+    return payment, await _answer(deps, payment, attempt.id, request, refuse)
+
+
+async def _answer(
+    deps: Deps, payment: Payment, attempt_id: str, request: IdempotentRequest | None, refuse: Refuse | None
+) -> Refusal | None:
+    """Keep the answer to the caller under the key: the payment, or the refusal that the attempt's end is to them."""
+    latest = payment.latest_attempt
+    mine = latest if latest is not None and latest.id == attempt_id else None
+    refusal = refuse(payment, mine) if refuse is not None and mine is not None else None
+    if request is not None:
+        async with deps.db.uow() as uow:
+            if refusal is not None:
+                await uow.idempotency.refuse(request, refusal)
+            else:
+                await uow.idempotency.complete(request, payment)
+    return refusal
 
 
 async def _load_attempt(deps: Deps, attempt_id: str) -> tuple[Attempt, Payment]:
     async with deps.db.read() as conn:
         attempt = await store.attempt_by_id(conn, attempt_id)
-        payment = await store.payment(conn, attempt.payment_id, merchant_id=attempt.merchant_id)
+        payment = await store.payment(conn, attempt.payment_id, owner_id=attempt.owner_id)
     invariant(payment is not None, "an attempt without its payment", attempt_id=attempt_id)
     assert payment is not None
     return attempt, payment
@@ -159,12 +133,7 @@ async def _prepare(deps: Deps, payment: Payment, attempt: Attempt) -> Outcome[st
     """Make sure that the payment has its PaymentIntent, and note durably that the confirm goes out now."""
     intent_id = payment.stripe_payment_intent_id
     if not intent_id:
-        async with deps.db.read() as conn:
-            customer_id = await store.stripe_customer(conn, payment.customer_id)
-        invariant(customer_id is not None, "an attached method without a customer", payment_id=payment.id)
-        made = await deps.outbound.execute(
-            "stripe.create_intent", lambda: deps.gateway.create_intent(payment, customer_id or "")
-        )
+        made = await deps.outbound.execute("stripe.create_intent", lambda: _create_intent(deps, payment))
         if not isinstance(made, Answered):
             return made
         intent_id = made.value
@@ -174,8 +143,24 @@ async def _prepare(deps: Deps, payment: Payment, attempt: Attempt) -> Outcome[st
     return Answered(intent_id)
 
 
+async def _create_intent(deps: Deps, payment: Payment) -> str:
+    customer_id = await ensure_customer(deps, payment.customer_id) if payment.customer_id else ""
+    return await deps.gateway.create_intent(payment, customer_id)
+
+
+async def ensure_customer(deps: Deps, owner_id: str) -> str:
+    """Return the Stripe customer of a user, made where there is none: the same for every try."""
+    async with deps.db.read() as conn:
+        customer_id = await store.stripe_customer(conn, owner_id)
+    if customer_id is None:
+        customer_id = await deps.gateway.create_customer(owner_id)
+        async with deps.db.uow() as uow:
+            await store.save_stripe_customer(uow.conn, owner_id, customer_id, deps.clock.now())
+    return customer_id
+
+
 async def _send(deps: Deps, intent_id: str, attempt: Attempt) -> ChargeResult:
-    return await deps.gateway.confirm(intent_id, attempt.stripe_payment_method_id, key=attempt.id)
+    return await deps.gateway.confirm(intent_id, attempt)
 
 
 async def _read(deps: Deps, payment: Payment, attempt: Attempt) -> Outcome[ChargeResult]:
@@ -210,7 +195,7 @@ async def _may_send_again(deps: Deps, attempt: Attempt) -> bool:
 async def give_up_attempt(deps: Deps, uow: UnitOfWork, call: OutboundCall) -> None:
     """Note that every look of the plan was in vain: a person must decide, unless Stripe tells by itself."""
     attempt = await store.attempt_by_id(uow.conn, call.target)
-    payment = await store.payment(uow.conn, attempt.payment_id, merchant_id=attempt.merchant_id, lock=True)
+    payment = await store.payment(uow.conn, attempt.payment_id, owner_id=attempt.owner_id, lock=True)
     attempt = await store.attempt_by_id(uow.conn, call.target)
     if payment is not None and ATTEMPT.allows(attempt.state, "give_up"):
         await deps.outcomes.give_up(uow, payment, attempt)
@@ -222,7 +207,7 @@ async def _record(
     """Write down what is known now. The payment's row is locked first, so a webhook that tells the same waits and finds it done."""
     async with deps.db.uow() as uow:
         attempt = await store.attempt_by_id(uow.conn, attempt_id)
-        payment = await store.payment(uow.conn, attempt.payment_id, merchant_id=attempt.merchant_id, lock=True)
+        payment = await store.payment(uow.conn, attempt.payment_id, owner_id=attempt.owner_id, lock=True)
         invariant(payment is not None, "an attempt without its payment", attempt_id=attempt_id)
         assert payment is not None
         attempt = await store.attempt_by_id(uow.conn, attempt_id)

@@ -10,6 +10,8 @@ from servers.payments.events import Events
 from servers.payments.gateway_stripe import StripeGateway
 from servers.payments.outcomes import Outcomes
 from servers.payments.peers import LedgerPeer
+from servers.payments.return_urls import ReturnUrls
+from servers.payments.saving import Saving
 from servers.runtime.db import Database
 from servers.runtime.outbound import Outbound
 from servers.runtime.throttle import Throttle
@@ -24,8 +26,11 @@ class Deps:
     gateway: StripeGateway
     outbound: Outbound
     ledger: LedgerPeer
+    ledger_outbound: Outbound
     events: Events
     outcomes: Outcomes
+    saving: Saving
+    return_urls: ReturnUrls
     throttle: Throttle
 
 

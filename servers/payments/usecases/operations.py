@@ -26,6 +26,7 @@ from servers.payments.domain import (
     PaymentStateInvalid,
     ProviderUnavailable,
 )
+from servers.payments.usecases import wallet_rail
 from servers.payments.usecases.attempts import learn_attempt
 from servers.payments.usecases.deps import Deps, digest
 from servers.runtime.crashpoints import crash_point, declare
@@ -80,8 +81,8 @@ async def cancel_payment(
         if operation_id is None:
             async with uow.refusals(request):
                 payment = await _locked(uow, payment_id, merchant_id, "cancel")
-                if not payment.stripe_payment_intent_id:
-                    # Stripe has never heard of it: there is nobody to ask.
+                if not payment.stripe_payment_intent_id and payment.state is not PaymentState.REQUIRES_CAPTURE:
+                    # Nobody else has heard of it: there is nobody to ask.
                     payment = await deps.outcomes.canceled(uow, payment, "cancel", reason=reason)
                     await uow.idempotency.complete(request, payment)
                     return payment
@@ -100,7 +101,7 @@ async def _resumed(uow: UnitOfWork, operation_id: str | None) -> str | None:
 
 
 async def _locked(uow: UnitOfWork, payment_id: str, merchant_id: str, *triggers: str) -> Payment:
-    payment = await store.payment(uow.conn, payment_id, merchant_id=merchant_id, lock=True)
+    payment = await store.payment(uow.conn, payment_id, owner_id=merchant_id, lock=True)
     if payment is None:
         raise ResourceNotFound(payment_id)
     attempt = payment.latest_attempt
@@ -153,9 +154,9 @@ async def _begin(
 ) -> Operation:
     now = deps.clock.now()
     operation = Operation(
-        id=new_id("op", clock=deps.clock, bucket=bucket_of(payment.merchant_id)),
+        id=new_id("op", clock=deps.clock, bucket=bucket_of(payment.owner_id)),
         payment_id=payment.id,
-        merchant_id=payment.merchant_id,
+        owner_id=payment.owner_id,
         kind=kind,
         amount_minor=amount_minor,
         final=final,
@@ -168,7 +169,7 @@ async def _begin(
     )
     await store.insert_operation(uow.conn, operation)
     await uow.outbound.record(
-        verb=VERBS[kind],
+        verb=wallet_rail.WALLET_OPERATION if _from_wallet(payment) else VERBS[kind],
         target=operation.id,
         key=operation.id,
         request_digest=digest(payment.id, kind.value, str(amount_minor), str(final)),
@@ -198,20 +199,23 @@ async def learn_operation(deps: Deps, operation_id: str) -> Payment:
     operation, payment = await _load(deps, operation_id)
     if operation.state in (*OPERATION.terminal, OperationState.CREATED):
         return payment  # one that is CREATED is on its way right now, or the janitor's
-    found = await _status(deps, payment)
+    # The ledger knows the operation by its id: asking once more is reading.
+    found = await (wallet_rail.operate(deps, payment, operation) if _from_wallet(payment) else _status(deps, payment))
     return (await _record(deps, operation_id, found))[1] if isinstance(found, Answered) else payment
 
 
 async def _load(deps: Deps, operation_id: str) -> tuple[Operation, Payment]:
     async with deps.db.read() as conn:
         operation = await store.operation_by_id(conn, operation_id)
-        payment = await store.payment(conn, operation.payment_id, merchant_id=operation.merchant_id)
+        payment = await store.payment(conn, operation.payment_id, owner_id=operation.owner_id)
     invariant(payment is not None, "an operation without its payment", operation_id=operation_id)
     assert payment is not None
     return operation, payment
 
 
 async def _send(deps: Deps, operation: Operation, payment: Payment) -> Outcome[OperationResult]:
+    if _from_wallet(payment):
+        return await wallet_rail.operate(deps, payment, operation)
     intent_id = payment.stripe_payment_intent_id
     if operation.kind is OperationKind.CANCEL:
         return await deps.outbound.execute(CANCEL, lambda: deps.gateway.cancel(intent_id, operation))
@@ -221,13 +225,23 @@ async def _send(deps: Deps, operation: Operation, payment: Payment) -> Outcome[O
     )
 
 
+def _from_wallet(payment: Payment) -> bool:
+    """Tell whether the money is held in a wallet; a wallet that was short holds nothing, and an intent of before may be open."""
+    held = payment.state in (PaymentState.REQUIRES_CAPTURE, PaymentState.PARTIALLY_CAPTURED)
+    return bool(payment.wallet_id) and held
+
+
 async def _status(deps: Deps, payment: Payment) -> Outcome[OperationResult]:
+    if _from_wallet(payment):
+        return await wallet_rail.status(deps, payment)
     return await deps.outbound.execute(
         "stripe.read_intent", lambda: deps.gateway.intent_status(payment.stripe_payment_intent_id)
     )
 
 
 async def _read_or_send(deps: Deps, operation: Operation, payment: Payment) -> Outcome[OperationResult]:
+    if _from_wallet(payment):
+        return await wallet_rail.operate(deps, payment, operation)
     found = await _status(deps, payment)
     if not isinstance(found, Answered):
         return Unknown(found.reason)
@@ -255,7 +269,7 @@ async def _record(deps: Deps, operation_id: str, outcome: Outcome[OperationResul
     """Write down what is known now. The payment's row is locked first, as for everything that happens to it."""
     async with deps.db.uow() as uow:
         operation = await store.operation_by_id(uow.conn, operation_id)
-        payment = await store.payment(uow.conn, operation.payment_id, merchant_id=operation.merchant_id, lock=True)
+        payment = await store.payment(uow.conn, operation.payment_id, owner_id=operation.owner_id, lock=True)
         assert payment is not None
         operation = await store.operation_by_id(uow.conn, operation_id)
         if operation.state not in OPERATION.terminal:
@@ -297,7 +311,7 @@ async def _answer(deps: Deps, operation: Operation, payment: Payment, request: I
 async def give_up_operation(deps: Deps, uow: UnitOfWork, call: OutboundCall) -> None:
     """Note that every look of the plan was in vain."""
     operation = await store.operation_by_id(uow.conn, call.target)
-    await store.payment(uow.conn, operation.payment_id, merchant_id=operation.merchant_id, lock=True)
+    await store.payment(uow.conn, operation.payment_id, owner_id=operation.owner_id, lock=True)
     operation = await store.operation_by_id(uow.conn, call.target)
     if OPERATION.allows(operation.state, "give_up"):
         await store.advance_operation(uow.conn, operation, "give_up", now=deps.clock.now())
@@ -321,7 +335,7 @@ async def _learn_window(deps: Deps, payment: Payment) -> Payment:
     closed = getattr(found.value, "status", "") in ("canceled", "succeeded")
     received: Money | None = getattr(found.value, "received", None)
     async with deps.db.uow() as uow:
-        current = await store.payment(uow.conn, payment.id, merchant_id=payment.merchant_id, lock=True)
+        current = await store.payment(uow.conn, payment.id, owner_id=payment.owner_id, lock=True)
         assert current is not None
         # Where something else is under way, or Stripe holds another sum than we know of, this is not the end of the window.
         same = received == current.captured and current.open_operation is None

@@ -18,6 +18,7 @@ from servers.payments.domain import (
     ProviderUnavailable,
 )
 from servers.payments.gateway_stripe import Attached
+from servers.payments.usecases.attempts import ensure_customer
 from servers.payments.usecases.deps import Deps, digest
 from servers.runtime.db import UnitOfWork
 from servers.runtime.idempotency import IdempotentRequest
@@ -93,12 +94,7 @@ async def attach_method(deps: Deps, method: PaymentMethod, request: IdempotentRe
 
 
 async def _attach(deps: Deps, method: PaymentMethod) -> Attached | PaymentMethodRejected:
-    async with deps.db.read() as conn:
-        customer_id = await store.stripe_customer(conn, method.owner_id)
-    if customer_id is None:
-        customer_id = await deps.gateway.create_customer(method.owner_id)
-        async with deps.db.uow() as uow:
-            await store.save_stripe_customer(uow.conn, method.owner_id, customer_id, deps.clock.now())
+    customer_id = await ensure_customer(deps, method.owner_id)
     try:
         return await deps.gateway.attach(method.stripe_id, customer_id, key=method.id)
     except PaymentMethodRejected as refusal:
@@ -167,6 +163,8 @@ async def detach_payment_method(deps: Deps, request: IdempotentRequest, owner_id
             if claim.resource_id is None:
                 if await store.method_in_use(uow.conn, method):
                     raise OperationInProgress(method_id)
+                for mandate in await store.active_mandates(uow.conn, owner_id=owner_id, method_id=method_id, lock=True):
+                    await deps.saving.revoke(uow, mandate)
                 method = await _move(deps, uow, method, "remove", is_default=False)
                 await uow.outbound.record(
                     verb=DETACH, target=method.id, key=method.id, request_digest=digest(method.stripe_id)

@@ -63,7 +63,7 @@ async def create_refund(deps: Deps, request: IdempotentRequest, command: CreateR
 
 
 async def _begin_refund(deps: Deps, uow: UnitOfWork, command: CreateRefund) -> Refund:
-    payment = await store.payment(uow.conn, command.payment_id, merchant_id=command.merchant_id, lock=True)
+    payment = await store.payment(uow.conn, command.payment_id, owner_id=command.merchant_id, lock=True)
     if payment is None:
         raise ResourceNotFound(command.payment_id)
     if payment.state is not PaymentState.SUCCEEDED:
@@ -80,9 +80,9 @@ async def _begin_refund(deps: Deps, uow: UnitOfWork, command: CreateRefund) -> R
     if reserved is None:
         raise RefundExceedsAvailable(left)
     refund = Refund(
-        id=new_id("ref", clock=deps.clock, bucket=bucket_of(payment.merchant_id)),
+        id=new_id("ref", clock=deps.clock, bucket=bucket_of(payment.owner_id)),
         payment_id=payment.id,
-        merchant_id=payment.merchant_id,
+        owner_id=payment.owner_id,
         amount=amount,
         reason=command.reason,
         state=RefundState.PENDING,
@@ -110,13 +110,18 @@ async def drive_refund(deps: Deps, refund_id: str, request: IdempotentRequest | 
         refund = await store.refund(conn, refund_id)
         invariant(refund is not None, "a refund vanished", refund_id=refund_id)
         assert refund is not None
-        payment = await store.payment(conn, refund.payment_id, merchant_id=refund.merchant_id)
+        payment = await store.payment(conn, refund.payment_id, owner_id=refund.owner_id)
         assert payment is not None
     if refund.state is not RefundState.PENDING:
         return await _record_refund(deps, refund_id, None, request)
     await deps.ledger.reserve_refund(payment, refund)
     crash_point("payments.refund.after_reserve")
-    outcome = await deps.outbound.execute(REFUND_CALL, partial(_send_refund, deps, payment, refund))
+    outcome: Outcome[RefundResult]
+    if payment.wallet_id:
+        # What the ledger took from the merchant, it has given to the wallet in the same step.
+        outcome = Answered(RefundResult(stripe_refund_id="", state=RefundState.SUCCEEDED, failure_reason=""))
+    else:
+        outcome = await deps.outbound.execute(REFUND_CALL, partial(_send_refund, deps, payment, refund))
     crash_point("payments.refund.after_send")
     refund = await _record_refund(deps, refund_id, outcome, request)
     if isinstance(outcome, NotSent):
@@ -142,7 +147,7 @@ async def _record_refund(
         invariant(found is not None, "a refund vanished", refund_id=refund_id)
         assert found is not None
         # The payment is the root: its row is locked before its child's outbox row is written.
-        payment = await store.payment(uow.conn, found.payment_id, merchant_id=found.merchant_id, lock=True)
+        payment = await store.payment(uow.conn, found.payment_id, owner_id=found.owner_id, lock=True)
         refund = await store.refund(uow.conn, refund_id, lock=True)
         assert payment is not None
         assert refund is not None

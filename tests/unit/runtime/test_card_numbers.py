@@ -9,7 +9,7 @@ from paymesh.identity.v1 import identity_pb2
 from paymesh.payments.v1 import payments_pb2
 
 from sandbox.stripe.cards import CARDS
-from servers.runtime.card_numbers import fields_with_card_numbers, holds_card_number
+from servers.runtime.card_numbers import HOLDS_NUL, LOOKS_LIKE_A_CARD, holds_card_number, unfit_texts
 
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.token)
@@ -56,6 +56,14 @@ def test_no_request_id_is_mistaken_for_a_card(identifier: object) -> None:
 def test_fields_are_named_and_passwords_are_left_alone() -> None:
     number = CARDS[0].number
     request = payments_pb2.CreatePaymentRequest(description=number, metadata={"note": f"card {number}"})
-    assert sorted(fields_with_card_numbers(request)) == ["description", "metadata"]
+    assert sorted(unfit_texts(request)) == [("description", LOOKS_LIKE_A_CARD), ("metadata", LOOKS_LIKE_A_CARD)]
     register = identity_pb2.RegisterUserRequest(password=number, display_name="Ada")
-    assert list(fields_with_card_numbers(register)) == []
+    assert list(unfit_texts(register)) == []
+
+
+def test_nul_is_found_in_fields_lists_keys_and_values() -> None:
+    request = payments_pb2.CreatePaymentRequest(description="a\0b", metadata={"k\0": "v"})
+    assert sorted(unfit_texts(request)) == [("description", HOLDS_NUL), ("metadata", HOLDS_NUL)]
+    key = identity_pb2.CreateApiKeyRequest(scopes=["payments:read", "\0"])
+    assert list(unfit_texts(key)) == [("scopes", HOLDS_NUL)]
+    assert list(unfit_texts(identity_pb2.RegisterUserRequest(password="\0" * 8))) == []

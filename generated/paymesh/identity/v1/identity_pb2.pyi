@@ -285,9 +285,36 @@ Global___Merchant: _TypeAlias = Merchant  # noqa: Y015
 
 @_typing.final
 class ApiKey(_message.Message):
-    """A credential of a merchant's server."""
+    """A credential of a merchant: a secret key for its servers, or a publishable key for its shoppers' browsers and apps."""
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ApiKey._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: ApiKey._Kind.ValueType  # 0
+        """In a request the same as SECRET; never returned."""
+        SECRET: ApiKey._Kind.ValueType  # 1
+        """`pm_sk_…`, for a merchant's servers: shown once, with the scopes that it was made with."""
+        PUBLISHABLE: ApiKey._Kind.ValueType  # 2
+        """`pm_pk_…`, for browsers and apps: it may be seen by anybody. Each object that it is used for also asks for its
+        `client_secret`.
+        """
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """Whom an API key is for."""
+
+    KIND_UNSPECIFIED: ApiKey.Kind.ValueType  # 0
+    """In a request the same as SECRET; never returned."""
+    SECRET: ApiKey.Kind.ValueType  # 1
+    """`pm_sk_…`, for a merchant's servers: shown once, with the scopes that it was made with."""
+    PUBLISHABLE: ApiKey.Kind.ValueType  # 2
+    """`pm_pk_…`, for browsers and apps: it may be seen by anybody. Each object that it is used for also asks for its
+    `client_secret`.
+    """
 
     class _State:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -321,6 +348,8 @@ class ApiKey(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     LAST_USED_TIME_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    PUBLISHABLE_KEY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id, `key_…`."""
     display_name: _builtins.str
@@ -329,6 +358,10 @@ class ApiKey(_message.Message):
     """The beginning of the secret, enough to recognise the key by."""
     state: Global___ApiKey.State.ValueType
     """Where the key stands."""
+    kind: Global___ApiKey.Kind.ValueType
+    """Whom the key is for."""
+    publishable_key: _builtins.str
+    """The key itself, where it is a publishable one: it is no secret. Empty for a secret key."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the key was made."""
@@ -339,7 +372,7 @@ class ApiKey(_message.Message):
 
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The scopes it carries."""
+        """The scopes it carries; those of a publishable key are always the same."""
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
@@ -361,10 +394,12 @@ class ApiKey(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         last_used_time: _timestamp_pb2.Timestamp | None = ...,
         state: Global___ApiKey.State.ValueType = ...,
+        kind: Global___ApiKey.Kind.ValueType = ...,
+        publishable_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "last_used_time", b"last_used_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "expire_time", b"expire_time", "id", b"id", "last_used_time", b"last_used_time", "scopes", b"scopes", "secret_prefix", b"secret_prefix", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "expire_time", b"expire_time", "id", b"id", "kind", b"kind", "last_used_time", b"last_used_time", "publishable_key", b"publishable_key", "scopes", b"scopes", "secret_prefix", b"secret_prefix", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -887,13 +922,18 @@ class CreateApiKeyRequest(_message.Message):
     SCOPES_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     display_name: _builtins.str
     """What the key is for."""
     request_id: _builtins.str
     """Makes a repeat safe: a UUID, the same for every try of one request."""
+    kind: Global___ApiKey.Kind.ValueType
+    """Whom the key shall be for; a secret key where unset."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The scopes it shall carry, each one the caller has too; for example "payments:write"."""
+        """The scopes it shall carry, each one the caller has too; for example "payments:write". A secret key needs one at least; a
+        publishable key takes none, because its scopes are fixed.
+        """
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
@@ -906,10 +946,11 @@ class CreateApiKeyRequest(_message.Message):
         scopes: _abc.Iterable[_builtins.str] | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         request_id: _builtins.str = ...,
+        kind: Global___ApiKey.Kind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "expire_time", b"expire_time", "request_id", b"request_id", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "expire_time", b"expire_time", "kind", b"kind", "request_id", b"request_id", "scopes", b"scopes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -917,14 +958,16 @@ Global___CreateApiKeyRequest: _TypeAlias = CreateApiKeyRequest  # noqa: Y015
 
 @_typing.final
 class CreateApiKeyResponse(_message.Message):
-    """The answer of CreateApiKey."""
+    """The answer of CreateApiKey and RotateApiKey."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     API_KEY_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
     secret: _builtins.str
-    """The secret for `Authorization: Bearer`; it is shown here and never again."""
+    """The secret for `Authorization: Bearer`; it is shown here and never again. Empty for a publishable key, which is in
+    `api_key.publishable_key`.
+    """
     @_builtins.property
     def api_key(self) -> Global___ApiKey:
         """The key that was made."""

@@ -421,7 +421,7 @@ class IdentityServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListApiKeys(self, request, context):
-        """Lists the merchant's API keys, newest first, without their secrets.
+        """Lists the merchant's API keys, newest first: publishable keys as they are, secret ones without their secrets.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -435,7 +435,7 @@ class IdentityServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RotateApiKey(self, request, context):
-        """Makes a new key with the name, scopes and end of an old one; both work until the grace period is over, then the old one expires.
+        """Makes a new key with the kind, name, scopes and end of an old one; both work until the grace period is over, then the old one expires.
         Fails with API_KEY_STATE_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -102,11 +102,11 @@ class IdentityServiceStub:
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_identity_pb2.CreateApiKeyRequest, _identity_pb2.CreateApiKeyResponse]
     """Creates an API key for the merchant. The secret is in this answer and nowhere else."""
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListApiKeysRequest, _identity_pb2.ListApiKeysResponse]
-    """Lists the merchant's API keys, newest first, without their secrets."""
+    """Lists the merchant's API keys, newest first: publishable keys as they are, secret ones without their secrets."""
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RevokeApiKeyRequest, _identity_pb2.ApiKey]
     """Revokes an API key. The edge refuses it within one second."""
     RotateApiKey: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RotateApiKeyRequest, _identity_pb2.CreateApiKeyResponse]
-    """Makes a new key with the name, scopes and end of an old one; both work until the grace period is over, then the old one expires.
+    """Makes a new key with the kind, name, scopes and end of an old one; both work until the grace period is over, then the old one expires.
     Fails with API_KEY_STATE_INVALID.
     """
     ListAuditLog: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListAuditLogRequest, _identity_pb2.ListAuditLogResponse]
@@ -187,11 +187,11 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_identity_pb2.CreateApiKeyRequest, _identity_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
     """Creates an API key for the merchant. The secret is in this answer and nowhere else."""
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListApiKeysRequest, _identity_pb2.ListApiKeysResponse]  # type: ignore[assignment]
-    """Lists the merchant's API keys, newest first, without their secrets."""
+    """Lists the merchant's API keys, newest first: publishable keys as they are, secret ones without their secrets."""
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_identity_pb2.RevokeApiKeyRequest, _identity_pb2.ApiKey]  # type: ignore[assignment]
     """Revokes an API key. The edge refuses it within one second."""
     RotateApiKey: _aio.UnaryUnaryMultiCallable[_identity_pb2.RotateApiKeyRequest, _identity_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
-    """Makes a new key with the name, scopes and end of an old one; both work until the grace period is over, then the old one expires.
+    """Makes a new key with the kind, name, scopes and end of an old one; both work until the grace period is over, then the old one expires.
     Fails with API_KEY_STATE_INVALID.
     """
     ListAuditLog: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListAuditLogRequest, _identity_pb2.ListAuditLogResponse]  # type: ignore[assignment]
@@ -449,7 +449,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.ListApiKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.ListApiKeysResponse, _abc.Awaitable[_identity_pb2.ListApiKeysResponse]]:
-        """Lists the merchant's API keys, newest first, without their secrets."""
+        """Lists the merchant's API keys, newest first: publishable keys as they are, secret ones without their secrets."""
 
     @_abc_1.abstractmethod
     def RevokeApiKey(
@@ -465,7 +465,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.RotateApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.CreateApiKeyResponse, _abc.Awaitable[_identity_pb2.CreateApiKeyResponse]]:
-        """Makes a new key with the name, scopes and end of an old one; both work until the grace period is over, then the old one expires.
+        """Makes a new key with the kind, name, scopes and end of an old one; both work until the grace period is over, then the old one expires.
         Fails with API_KEY_STATE_INVALID.
         """
 

@@ -1099,6 +1099,7 @@ class CreatePaymentRequest(_message.Message):
     OFF_SESSION_FIELD_NUMBER: _builtins.int
     STATEMENT_DESCRIPTOR_SUFFIX_FIELD_NUMBER: _builtins.int
     RETURN_URL_FIELD_NUMBER: _builtins.int
+    USE_STRIPE_SDK_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """The user who shall pay. Without one, whoever has the `client_secret` pays, and needs no login."""
     description: _builtins.str
@@ -1119,6 +1120,8 @@ class CreatePaymentRequest(_message.Message):
     """
     return_url: _builtins.str
     """Where the cardholder goes after authenticating; one of the merchant's `return_url_origins`."""
+    use_stripe_sdk: _builtins.bool
+    """Have Stripe's own SDK authenticate the cardholder, instead of a redirect; with `confirm`."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """The sum: at least 1 minor unit."""
@@ -1141,10 +1144,11 @@ class CreatePaymentRequest(_message.Message):
         off_session: _builtins.bool = ...,
         statement_descriptor_suffix: _builtins.str = ...,
         return_url: _builtins.str = ...,
+        use_stripe_sdk: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "capture_method", b"capture_method", "confirm", b"confirm", "customer_id", b"customer_id", "description", b"description", "metadata", b"metadata", "off_session", b"off_session", "payment_method_id", b"payment_method_id", "request_id", b"request_id", "return_url", b"return_url", "statement_descriptor_suffix", b"statement_descriptor_suffix"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "capture_method", b"capture_method", "confirm", b"confirm", "customer_id", b"customer_id", "description", b"description", "metadata", b"metadata", "off_session", b"off_session", "payment_method_id", b"payment_method_id", "request_id", b"request_id", "return_url", b"return_url", "statement_descriptor_suffix", b"statement_descriptor_suffix", "use_stripe_sdk", b"use_stripe_sdk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1283,6 +1287,7 @@ class ConfirmPaymentRequest(_message.Message):
     CLIENT_SECRET_FIELD_NUMBER: _builtins.int
     SETUP_FUTURE_USAGE_FIELD_NUMBER: _builtins.int
     OFF_SESSION_FIELD_NUMBER: _builtins.int
+    USE_STRIPE_SDK_FIELD_NUMBER: _builtins.int
     payment_id: _builtins.str
     """The payment to confirm."""
     payment_method_id: _builtins.str
@@ -1301,6 +1306,8 @@ class ConfirmPaymentRequest(_message.Message):
     """Save the card and give the merchant a mandate for this use of it; the payment must have a customer."""
     off_session: _builtins.bool
     """The customer is not there to authenticate; for merchants, with an OFF_SESSION mandate."""
+    use_stripe_sdk: _builtins.bool
+    """Have Stripe's own SDK authenticate the cardholder, instead of a redirect."""
     def __init__(
         self,
         *,
@@ -1313,10 +1320,11 @@ class ConfirmPaymentRequest(_message.Message):
         client_secret: _builtins.str = ...,
         setup_future_usage: Global___Mandate.Usage.ValueType = ...,
         off_session: _builtins.bool = ...,
+        use_stripe_sdk: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_secret", b"client_secret", "off_session", b"off_session", "payment_id", b"payment_id", "payment_method_id", b"payment_method_id", "request_id", b"request_id", "return_url", b"return_url", "setup_future_usage", b"setup_future_usage", "stripe_payment_method_id", b"stripe_payment_method_id", "wallet_id", b"wallet_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_secret", b"client_secret", "off_session", b"off_session", "payment_id", b"payment_id", "payment_method_id", b"payment_method_id", "request_id", b"request_id", "return_url", b"return_url", "setup_future_usage", b"setup_future_usage", "stripe_payment_method_id", b"stripe_payment_method_id", "use_stripe_sdk", b"use_stripe_sdk", "wallet_id", b"wallet_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2154,6 +2162,7 @@ class ConfirmSetupIntentRequest(_message.Message):
     RETURN_URL_FIELD_NUMBER: _builtins.int
     CLIENT_SECRET_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    USE_STRIPE_SDK_FIELD_NUMBER: _builtins.int
     setup_intent_id: _builtins.str
     """The setup intent to confirm."""
     stripe_payment_method_id: _builtins.str
@@ -2164,6 +2173,8 @@ class ConfirmSetupIntentRequest(_message.Message):
     """Its secret; needed with a publishable key."""
     request_id: _builtins.str
     """Makes a repeat safe: a UUID, the same for every try of one request."""
+    use_stripe_sdk: _builtins.bool
+    """Have Stripe's own SDK authenticate the cardholder, instead of a redirect."""
     def __init__(
         self,
         *,
@@ -2172,10 +2183,11 @@ class ConfirmSetupIntentRequest(_message.Message):
         return_url: _builtins.str = ...,
         client_secret: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        use_stripe_sdk: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_secret", b"client_secret", "request_id", b"request_id", "return_url", b"return_url", "setup_intent_id", b"setup_intent_id", "stripe_payment_method_id", b"stripe_payment_method_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_secret", b"client_secret", "request_id", b"request_id", "return_url", b"return_url", "setup_intent_id", b"setup_intent_id", "stripe_payment_method_id", b"stripe_payment_method_id", "use_stripe_sdk", b"use_stripe_sdk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,188 @@
+"""Stripe's objects as answers of ours: shapes, amounts, declines. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import stripe
+
+from servers.kernel.invariant import invariant
+from servers.kernel.money import Money
+from servers.payments.declines import decline_of
+from servers.payments.domain import (
+    ActionRequired,
+    Authorized,
+    Card,
+    CardDeclined,
+    CardSaved,
+    Charged,
+    ChargeResult,
+    Decline,
+    IntentStatus,
+    NotConfirmed,
+    RefundResult,
+    RefundState,
+    SetupCanceled,
+    SetupResult,
+    StillProcessing,
+    UsedCard,
+)
+
+# Without decimals in ISO 4217, but counted in hundredths by Stripe's API (Stripe, "Special cases for currencies").
+_HUNDREDFOLD: Final = frozenset({"ISK", "UGX"})
+_REFUND_STATES: Final = {
+    "succeeded": RefundState.SUCCEEDED,
+    "failed": RefundState.FAILED,
+    "canceled": RefundState.CANCELED,
+    "pending": RefundState.PENDING,
+    "requires_action": RefundState.PENDING,
+}
+
+
+def code_of(error: stripe.StripeError) -> str:
+    """Return Stripe's code of an error, or ""."""
+    # The SDK leaves `code` empty on some of its classes, although Stripe sent one.
+    body = error.json_body["error"] if isinstance(error.json_body, dict) else {}
+    return str(error.code or body.get("code") or "")
+
+
+def status_of(intent: stripe.PaymentIntent) -> IntentStatus:
+    """Return how an intent stands as a whole."""
+    return IntentStatus(status=intent.status, received=from_stripe(intent.amount_received, intent.currency))
+
+
+def card_of(card: Any) -> Card:
+    """Return what may be shown of a card: of a payment method's, or of the details of a charge."""
+    return Card(
+        brand=card.brand or "unknown",
+        last4=card.last4 or "",
+        exp_month=card.exp_month,
+        exp_year=card.exp_year,
+        funding=card.funding or "unknown",
+        country=card.country or "",
+    )
+
+
+def _charged_card(intent: stripe.PaymentIntent) -> Any:
+    charge = intent.latest_charge
+    details = charge.payment_method_details if isinstance(charge, stripe.Charge) else None
+    return details.card if details is not None else None
+
+
+def _used(intent: stripe.PaymentIntent) -> UsedCard | None:
+    card, method = _charged_card(intent), intent.payment_method
+    if card is None or method is None:
+        return None
+    return UsedCard(stripe_id=method if isinstance(method, str) else method.id, card=card_of(card))
+
+
+def _authorized(intent: stripe.PaymentIntent, charge_id: str) -> Authorized:
+    card = _charged_card(intent)
+    multicapture = getattr(card, "multicapture", None)
+    before = getattr(card, "capture_before", None)
+    return Authorized(
+        charge_id=charge_id,
+        amount=from_stripe(intent.amount_capturable, intent.currency),
+        multicapture=multicapture is not None and multicapture.status == "available",
+        capture_before_time=datetime.fromtimestamp(before, UTC) if before is not None else None,
+        used=_used(intent),
+    )
+
+
+def action_of(intent: stripe.PaymentIntent | stripe.SetupIntent) -> ActionRequired:
+    """Return what the cardholder must do: a redirect, or Stripe's own SDK with the intent's secret."""
+    action = intent.next_action
+    redirect = action.redirect_to_url if action is not None else None
+    if redirect is not None and redirect.url:
+        return ActionRequired(url=redirect.url)
+    return ActionRequired(client_secret=intent.client_secret or "")
+
+
+def result_of(intent: stripe.PaymentIntent, *, prior_charge_id: str) -> ChargeResult:
+    """Return what an intent says of the attempt that came after the charge `prior_charge_id`."""
+    latest = intent.latest_charge
+    charge_id = latest if isinstance(latest, str) else latest.id if latest is not None else ""
+    match intent.status:
+        case "requires_capture":
+            return _authorized(intent, charge_id)
+        case "succeeded":
+            amount = from_stripe(intent.amount_received, intent.currency)
+            return Charged(charge_id=charge_id, amount=amount, used=_used(intent))
+        case "requires_action":
+            return action_of(intent)
+        case "processing":
+            return StillProcessing()
+    error = intent.last_payment_error
+    if (
+        intent.status == "requires_payment_method"
+        and error is not None
+        and (charge_id != prior_charge_id or not charge_id)
+    ):
+        return CardDeclined(charge_id=charge_id, decline=_decline(error))
+    return NotConfirmed()
+
+
+def setup_result_of(intent: stripe.SetupIntent) -> SetupResult:
+    """Return what a setup intent says; its payment method is expanded."""
+    match intent.status:
+        case "succeeded":
+            method = intent.payment_method
+            invariant(isinstance(method, stripe.PaymentMethod), "a setup intent without its card", setup=intent.id)
+            assert isinstance(method, stripe.PaymentMethod)
+            return CardSaved(used=UsedCard(stripe_id=method.id, card=card_of(method.card)))
+        case "requires_action":
+            return action_of(intent)
+        case "processing":
+            return StillProcessing()
+        case "canceled":
+            return SetupCanceled()
+    if intent.last_setup_error is not None:
+        return CardDeclined(charge_id="", decline=_decline(intent.last_setup_error))
+    return NotConfirmed()
+
+
+def _decline(error: Any) -> Decline:
+    return decline_of(
+        code=error.code or "",
+        decline_code=error.decline_code or "",
+        advice_code=getattr(error, "advice_code", "") or "",
+    )
+
+
+def declined_of(error: stripe.CardError) -> CardDeclined:
+    """Return the decline that an error of Stripe's tells."""
+    body = error.json_body["error"] if isinstance(error.json_body, dict) else {}
+    return CardDeclined(
+        charge_id=str(body.get("charge") or ""),
+        decline=decline_of(
+            code=error.code or "",
+            decline_code=str(body.get("decline_code") or ""),
+            advice_code=str(body.get("advice_code") or ""),
+        ),
+    )
+
+
+def refund_of(refund: stripe.Refund) -> RefundResult:
+    """Return what Stripe says of a refund."""
+    return RefundResult(
+        stripe_refund_id=refund.id,
+        state=_REFUND_STATES[refund.status or "pending"],
+        failure_reason=getattr(refund, "failure_reason", None) or "",
+    )
+
+
+def to_stripe(amount: Money) -> int:
+    """Return an amount in Stripe's smallest unit."""
+    factor = 100 if amount.currency in _HUNDREDFOLD else 1
+    return amount.amount_minor * factor
+
+
+def from_stripe(amount: int, currency: str) -> Money:
+    """Return an amount of Stripe's in ours."""
+    code = currency.upper()
+    if code in _HUNDREDFOLD:
+        whole, rest = divmod(amount, 100)
+        invariant(rest == 0, "Stripe charged a part of a whole unit", currency=code, amount=amount)
+        return Money(amount_minor=whole, currency=code)
+    return Money(amount_minor=amount, currency=code)

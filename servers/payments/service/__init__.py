@@ -1,0 +1,16 @@
+"""The gRPC face of the payments domain, one module for each resource: proto in, use case, proto out."""
+
+from __future__ import annotations
+
+from servers.payments.service.payment_methods import PaymentMethods
+from servers.payments.service.payments import Payments
+from servers.payments.service.refunds import Refunds
+from servers.payments.service.setup_intents import SetupIntents
+from servers.payments.service.top_ups import TopUpPaymentService
+from servers.payments.service.webhooks import Intake
+
+__all__ = ["PaymentService", "TopUpPaymentService"]
+
+
+class PaymentService(PaymentMethods, Payments, Refunds, SetupIntents, Intake):
+    """Card payments, for customers, shoppers and merchants."""

@@ -1,0 +1,89 @@
+"""What the methods of all resources share: who asks, and what they may see."""
+
+from __future__ import annotations
+
+from paymesh.payments.v1 import payments_pb2, payments_pb2_grpc
+
+from servers.kernel.errors import FieldInvalid, ResourceNotFound
+from servers.payments import store
+from servers.payments.client_secrets import ClientSecrets
+from servers.payments.domain import Manner, Payment, Usage
+from servers.payments.render import Renderer
+from servers.payments.usecases import Deps, Payer
+from servers.payments.webhooks import Webhooks
+from servers.runtime.call import PrincipalKind, current_call
+from servers.runtime.pagination import Pages
+
+
+class Base(payments_pb2_grpc.PaymentServiceServicer):
+    """The parts of the service, and its view of the caller."""
+
+    def __init__(
+        self, deps: Deps, renderer: Renderer, pages: Pages, webhooks: Webhooks, secrets: ClientSecrets
+    ) -> None:
+        self._deps = deps
+        self._renderer = renderer
+        self._pages = pages
+        self._webhooks = webhooks
+        self._secrets = secrets
+
+    def _payer(self, identifier: str, client_secret: str) -> Payer:
+        """Return who confirms or reads something by its id, with or without its secret. Raises FieldInvalid for a shopper
+        without one."""
+        principal = current_call().principal
+        opened = bool(client_secret) and self._secrets.opens(identifier, client_secret)
+        match principal.kind:
+            case PrincipalKind.CUSTOMER:
+                return Payer(customer_id=principal.subject, has_secret=opened, limit_key=principal.subject)
+            case PrincipalKind.PAYMENT_CLIENT:
+                if not client_secret:
+                    raise FieldInvalid.of("client_secret", "is needed with a publishable key")
+                # One address that tries many cards is slowed down, whatever payments it tries them on.
+                limit_key = f"{principal.merchant_id}|{current_call().client_address}"
+                return Payer(merchant_id=principal.merchant_id, shopper=True, has_secret=opened, limit_key=limit_key)
+            case _:
+                return Payer(merchant_id=principal.merchant_id, has_secret=opened, limit_key=identifier)
+
+    def _shown(self, payment: Payment) -> payments_pb2.Payment:
+        """Return a payment as its caller may see it: what the platform keeps and the merchant's notes are not the payer's."""
+        message = self._renderer.payment(payment)
+        if current_call().principal.kind in (PrincipalKind.CUSTOMER, PrincipalKind.PAYMENT_CLIENT):
+            message.metadata.clear()
+            own = [action for action in message.available_actions if action == "confirm"]
+            message.available_actions[:] = own
+            for capture in message.captures:
+                capture.ClearField("fee")
+                capture.ClearField("fee_plan_version")
+        return message
+
+    async def _visible(self, payment_id: str) -> Payment:
+        owner_id, customer_id = owner()
+        async with self._deps.db.read() as conn:
+            payment = await store.payment(conn, payment_id, owner_id=owner_id, customer_id=customer_id)
+        if payment is None:
+            raise ResourceNotFound(payment_id)
+        return payment
+
+
+def owner() -> tuple[str | None, str | None]:
+    """Return (merchant, None) or (None, customer): whose payments the caller may see."""
+    principal = current_call().principal
+    if principal.kind is PrincipalKind.CUSTOMER:
+        return None, principal.subject
+    return principal.merchant_id, None
+
+
+def usage_of(value: payments_pb2.Mandate.Usage.ValueType) -> Usage:
+    """Return the use of a card that a request names."""
+    return Usage(payments_pb2.Mandate.Usage.Name(value)) if value else Usage.NONE
+
+
+def manner_of(
+    *, return_url: str, use_stripe_sdk: bool, off_session: bool = False, save_for: Usage = Usage.NONE
+) -> Manner:
+    """Return how a confirm is made. Raises FieldInvalid where it cannot be."""
+    if use_stripe_sdk and (return_url or off_session):
+        raise FieldInvalid.of("use_stripe_sdk", "goes without return_url and off_session")
+    if off_session and return_url:
+        raise FieldInvalid.of("return_url", "is of no use off_session: nobody is there to go anywhere")
+    return Manner(off_session=off_session, return_url=return_url, use_stripe_sdk=use_stripe_sdk, save_for=save_for)

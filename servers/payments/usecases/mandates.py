@@ -1,0 +1,46 @@
+"""Mandates taken back, and merchants' settings for payments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from servers.kernel.errors import EtagMismatch, ResourceNotFound
+from servers.payments import store
+from servers.payments.domain import Mandate, MandateState, PaymentSettings
+from servers.payments.usecases.deps import Deps
+from servers.runtime.idempotency import IdempotentRequest
+
+
+async def revoke_mandate(deps: Deps, request: IdempotentRequest, owner_id: str, mandate_id: str) -> Mandate:
+    """Take a mandate back; one that is revoked stays so. Raises ResourceNotFound."""
+    async with deps.db.uow() as uow:
+        await uow.idempotency.claim(request)
+        async with uow.refusals(request):
+            mandate = await store.mandate(uow.conn, owner_id, mandate_id, lock=True)
+            if mandate is None:
+                raise ResourceNotFound(mandate_id)
+            if mandate.state is MandateState.ACTIVE:
+                mandate = await deps.saving.revoke(uow, mandate)
+            await uow.idempotency.complete(request, mandate)
+    return mandate
+
+
+async def replace_settings(
+    deps: Deps, request: IdempotentRequest, merchant_id: str, origins: Sequence[str], expected_version: int | None
+) -> PaymentSettings:
+    """Replace a merchant's settings. Raises EtagMismatch, ConcurrentUpdate."""
+    async with deps.db.uow() as uow:
+        await uow.idempotency.claim(request)
+        async with uow.refusals(request):
+            current = await store.payment_settings(uow.conn, merchant_id, lock=True)
+            if expected_version is not None and expected_version != current.version:
+                raise EtagMismatch(merchant_id)
+            settings = PaymentSettings(
+                merchant_id=merchant_id,
+                return_url_origins=tuple(origins),
+                version=current.version + 1,
+                update_time=deps.clock.now(),
+            )
+            await store.save_payment_settings(uow.conn, settings, deps.clock.now())
+            await uow.idempotency.complete(request, settings)
+    return settings

@@ -1,0 +1,49 @@
+"""Who may carry what: roles, keys and customers."""
+
+from __future__ import annotations
+
+import pytest
+
+from servers.identity.domain import API_KEY_SCOPES, CUSTOMER_SCOPES, PUBLISHABLE_KEY_SCOPES, ROLE_SCOPES, ApiKeyKind
+
+OF_PAYMENTS = {
+    *("payments:confirm", "setup_intents:read", "setup_intents:write", "setup_intents:confirm", "mandates:read"),
+    *("payment_methods:read", "payment_settings:read", "payment_settings:write"),
+}
+OF_CUSTOMERS = {
+    *("setup_intents:read", "setup_intents:write", "setup_intents:confirm", "mandates:read", "mandates:write"),
+    *("wallets:read", "wallets:write", "top_ups:read", "top_ups:write"),
+}
+
+
+def test_whoever_writes_payments_can_do_all_around_them() -> None:
+    for scopes in (API_KEY_SCOPES, *(found for found in ROLE_SCOPES.values() if "payments:write" in found)):
+        assert scopes >= OF_PAYMENTS
+    assert {role for role, found in ROLE_SCOPES.items() if "payments:write" in found} == {"owner", "admin"}
+
+
+def test_customers_have_what_is_theirs() -> None:
+    assert CUSTOMER_SCOPES >= OF_CUSTOMERS
+
+
+@pytest.mark.parametrize("role", ["viewer", "support"])
+def test_who_only_looks_changes_nothing_of_the_merchants(role: str) -> None:
+    assert {scope for scope in ROLE_SCOPES[role] if not scope.endswith(":read")} == {"users:write", "sessions:write"}
+
+
+def test_an_owner_can_grant_every_scope_of_a_secret_key() -> None:
+    assert ROLE_SCOPES["owner"] >= API_KEY_SCOPES
+
+
+def test_a_publishable_key_writes_nothing() -> None:
+    assert {scope.split(":")[1] for scope in PUBLISHABLE_KEY_SCOPES} == {"read", "confirm"}
+
+
+def test_the_beginning_of_a_key_tells_its_kind_and_mode() -> None:
+    prefixes = {(kind, live): kind.prefix(livemode=live) for kind in ApiKeyKind for live in (False, True)}
+    assert prefixes == {
+        (ApiKeyKind.SECRET, False): "pm_sk_test_",
+        (ApiKeyKind.SECRET, True): "pm_sk_live_",
+        (ApiKeyKind.PUBLISHABLE, False): "pm_pk_test_",
+        (ApiKeyKind.PUBLISHABLE, True): "pm_pk_live_",
+    }
