@@ -23,6 +23,9 @@ CURRENCIES: Final = frozenset(
     )
 )
 
+THREE_DECIMALS: Final = frozenset({"bhd", "iqd", "jod", "kwd", "lyd", "omr", "tnd"})
+"""Currencies whose last decimal must be zero (the same page, "Three-decimal currencies")."""
+
 
 def currency_of(given: str) -> str:
     """Return a currency as Stripe's objects carry it, or raise Stripe's 400."""
@@ -42,6 +45,12 @@ def check_amount(amount: int, currency: str) -> None:
         raise invalid(
             f"Amount must be at least {MINIMUM[currency]} in the smallest unit of {currency}.",
             code="amount_too_small",
+            param="amount",
+        )
+    if currency in THREE_DECIMALS and amount % 10:
+        raise invalid(
+            f"Amounts in {currency} must be a multiple of 10: the last decimal is rounded.",
+            code="parameter_invalid_integer",
             param="amount",
         )
     if amount > LARGEST:

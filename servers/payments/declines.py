@@ -85,3 +85,10 @@ WALLET_UNUSABLE: Final = Decline(
     code="wallet_unusable", recommended_action=_OTHER, message="The wallet cannot pay this. Please use another one."
 )
 """Of a wallet that is in another currency or is not the customer's."""
+
+
+def rejected(code: str) -> Decline:
+    """Return the decline of a payment that Stripe does not take at all, by Stripe's code."""
+    amount = code in ("amount_too_small", "amount_too_large")
+    message = "The amount is too small or too large for a card." if amount else "This cannot be paid by card."
+    return Decline(code=code if amount else "payment_rejected", recommended_action=_STOP, message=message)

@@ -44,6 +44,23 @@ def test_a_decline_is_an_answer_and_another_card_goes_through(shop: Shop) -> Non
     assert [attempt["state"] for attempt in attempts["attempts"]] == ["SUCCEEDED", "DECLINED"]
 
 
+@pytest.mark.parametrize(("amount", "currency"), [(1, "USD"), (1, "JPY"), (99_999_999_990, "USD")])
+def test_a_sum_that_no_card_pays_is_declined_for_good(shop: Shop, amount: int, currency: str) -> None:
+    payment = shop.payment(amount, currency)
+    declined = shop.ok(shop.confirm(payment["id"]))
+    assert declined["state"] == "REQUIRES_PAYMENT_METHOD"
+    decline = declined["latest_attempt"]["decline"]
+    assert (decline["code"].startswith("amount_too_"), decline["recommended_action"]) == (True, "STOP")
+    assert shop.ok(shop.cancel(payment["id"]))["state"] == "CANCELED"
+
+
+def test_three_decimals_are_counted_in_tens(shop: Shop) -> None:
+    body = {"amount": {"amount_minor": "1235", "currency": "KWD"}, "customer_id": shop.user_id}
+    refused = shop.call("POST", "/v1/payments", body, token=shop.seller_token)
+    assert refused.status_code == 400
+    assert refused.json()["details"][1]["field_violations"][0]["field"] == "amount.amount_minor"
+
+
 def test_a_cardholder_authenticates_and_the_webhook_tells(shop: Shop) -> None:
     method = shop.card("pm_card_authenticationRequired")
     payment = shop.payment()

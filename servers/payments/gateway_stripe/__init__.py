@@ -10,5 +10,6 @@ from servers.payments.gateway_stripe.client import (
     WebhookEvent,
     classify,
 )
+from servers.payments.gateway_stripe.shapes import step_of
 
-__all__ = ["API_VERSION", "Attached", "SignatureInvalid", "StripeGateway", "WebhookEvent", "classify"]
+__all__ = ["API_VERSION", "Attached", "SignatureInvalid", "StripeGateway", "WebhookEvent", "classify", "step_of"]

@@ -11,7 +11,7 @@ import httpx
 import stripe
 
 from servers.kernel.money import Money
-from servers.payments.declines import METHOD_REJECTED
+from servers.payments.declines import METHOD_REJECTED, rejected
 from servers.payments.domain import (
     Attempt,
     CaptureMethod,
@@ -136,8 +136,9 @@ class StripeGateway:
             raise PaymentMethodRejected("not_a_card")
         return Attached(stripe_id=method.id, card=card_of(method.card))
 
-    async def create_intent(self, payment: Payment, customer_id: str) -> str:
-        """Create the payment's one PaymentIntent, unconfirmed, and return its id. `customer_id` is Stripe's, or ""."""
+    async def create_intent(self, payment: Payment, customer_id: str) -> str | CardDeclined:
+        """Create the payment's one PaymentIntent, unconfirmed, and return its id; or why Stripe would not, for example because it
+        charges no sum as small. `customer_id` is Stripe's, or ""."""
         manual = payment.capture_method is CaptureMethod.MANUAL
         params: Any = {
             "amount": to_stripe(payment.amount),
@@ -152,7 +153,10 @@ class StripeGateway:
             params["statement_descriptor_suffix"] = payment.statement_descriptor_suffix
         if manual:
             params["payment_method_options"] = {"card": {"request_multicapture": "if_available"}}
-        intent = await self._client.v1.payment_intents.create_async(params, {"idempotency_key": payment.id})
+        try:
+            intent = await self._client.v1.payment_intents.create_async(params, {"idempotency_key": payment.id})
+        except stripe.InvalidRequestError as error:
+            return CardDeclined(charge_id="", decline=rejected(code_of(error)))
         return intent.id
 
     async def confirm(self, intent_id: str, attempt: Attempt) -> ChargeResult:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import stripe
 
 from servers.kernel.invariant import invariant
-from servers.kernel.money import Money
+from servers.kernel.money import Money, exponent
 from servers.payments.declines import decline_of
 from servers.payments.domain import (
     ActionRequired,
@@ -143,11 +143,9 @@ def setup_result_of(intent: stripe.SetupIntent) -> SetupResult:
 
 
 def _decline(error: Any) -> Decline:
-    return decline_of(
-        code=error.code or "",
-        decline_code=error.decline_code or "",
-        advice_code=getattr(error, "advice_code", "") or "",
-    )
+    # The SDK has no attribute for a key that is not there, and Stripe leaves out what does not apply.
+    said = {name: getattr(error, name, None) or "" for name in ("code", "decline_code", "advice_code")}
+    return decline_of(**said)
 
 
 def declined_of(error: stripe.CardError) -> CardDeclined:
@@ -170,6 +168,12 @@ def refund_of(refund: stripe.Refund) -> RefundResult:
         state=_REFUND_STATES[refund.status or "pending"],
         failure_reason=getattr(refund, "failure_reason", None) or "",
     )
+
+
+def step_of(currency: str) -> int:
+    """Return of what amounts of a currency must be a multiple, in our minor units: Stripe takes currencies with three decimals in
+    tens only (Stripe, "Three-decimal currencies")."""
+    return 10 if exponent(currency) == 3 else 1
 
 
 def to_stripe(amount: Money) -> int:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from paymesh.payments.v1 import payments_pb2, payments_pb2_grpc
+from paymesh.type.v1 import money_pb2
 
 from servers.kernel.errors import FieldInvalid, ResourceNotFound
+from servers.kernel.money import Money, is_currency
 from servers.payments import store
 from servers.payments.client_secrets import ClientSecrets
 from servers.payments.domain import Manner, Payment, Usage
+from servers.payments.gateway_stripe import step_of
 from servers.payments.render import Renderer
 from servers.payments.usecases import Deps, Payer
 from servers.payments.webhooks import Webhooks
 from servers.runtime.call import PrincipalKind, current_call
 from servers.runtime.pagination import Pages
+from servers.runtime.render import parse_money
 
 
 class Base(payments_pb2_grpc.PaymentServiceServicer):
@@ -71,6 +75,14 @@ def owner() -> tuple[str | None, str | None]:
     if principal.kind is PrincipalKind.CUSTOMER:
         return None, principal.subject
     return principal.merchant_id, None
+
+
+def amount_of(message: money_pb2.Money, field: str = "amount") -> Money:
+    """Return the amount that a request names. Raises FieldInvalid for one that no card processor takes."""
+    step = step_of(message.currency) if is_currency(message.currency) else 1
+    if message.amount_minor % step:
+        raise FieldInvalid.of(f"{field}.amount_minor", f"must be a multiple of {step} in {message.currency}")
+    return parse_money(message)
 
 
 def usage_of(value: payments_pb2.Mandate.Usage.ValueType) -> Usage:

@@ -13,7 +13,7 @@ from servers.kernel.money import is_currency
 from servers.payments import store
 from servers.payments.domain import CaptureMethod, Payment, Source
 from servers.payments.render import attempt_message
-from servers.payments.service.base import Base, manner_of, owner, usage_of
+from servers.payments.service.base import Base, amount_of, manner_of, owner, usage_of
 from servers.payments.service.returning import send_on
 from servers.payments.usecases import (
     CapturePayment,
@@ -28,7 +28,7 @@ from servers.payments.usecases import (
     refresh_payment,
 )
 from servers.runtime.call import current_call
-from servers.runtime.render import instant, parse_money
+from servers.runtime.render import instant
 from servers.runtime.requests import idempotent
 
 
@@ -43,7 +43,7 @@ class Payments(Base):
         command = CreatePayment(
             merchant_id=current_call().principal.merchant_id,
             customer_id=request.customer_id,
-            amount=parse_money(request.amount),
+            amount=amount_of(request.amount),
             capture_method=_capture_method(request),
             payment_method_id=request.payment_method_id,
             confirm=request.confirm,
@@ -125,7 +125,7 @@ class Payments(Base):
         command = CapturePayment(
             payment_id=request.payment_id,
             merchant_id=current_call().principal.merchant_id,
-            amount=parse_money(request.amount) if request.HasField("amount") else None,
+            amount=amount_of(request.amount) if request.HasField("amount") else None,
             final=request.final,
         )
         return self._shown(await capture_payment(self._deps, ticket, command))

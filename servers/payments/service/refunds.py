@@ -9,10 +9,9 @@ from paymesh.payments.v1 import payments_pb2
 from servers.kernel.errors import ResourceNotFound
 from servers.payments import store
 from servers.payments.render import refund_message
-from servers.payments.service.base import Base, owner
+from servers.payments.service.base import Base, amount_of, owner
 from servers.payments.usecases import CreateRefund, create_refund
 from servers.runtime.call import current_call
-from servers.runtime.render import parse_money
 from servers.runtime.requests import idempotent
 
 
@@ -23,7 +22,7 @@ class Refunds(Base):
         """Refund a payment of the caller's merchant."""
         ticket = idempotent(request, render=refund_message)
         reason = request.reason or payments_pb2.Refund.CUSTOMER_REQUEST
-        amount = parse_money(request.amount) if request.HasField("amount") else None
+        amount = amount_of(request.amount) if request.HasField("amount") else None
         command = CreateRefund(
             payment_id=request.payment_id,
             merchant_id=current_call().principal.merchant_id,

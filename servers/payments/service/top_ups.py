@@ -7,8 +7,8 @@ from typing import Any
 from paymesh.payments.v1 import payments_pb2, top_ups_pb2, top_ups_pb2_grpc
 
 from servers.payments.render import Renderer
+from servers.payments.service.base import amount_of
 from servers.payments.usecases import ChargeTopUp, Deps, charge_top_up
-from servers.runtime.render import parse_money
 
 
 class TopUpPaymentService(top_ups_pb2_grpc.TopUpPaymentServiceServicer):
@@ -23,7 +23,7 @@ class TopUpPaymentService(top_ups_pb2_grpc.TopUpPaymentServiceServicer):
         command = ChargeTopUp(
             top_up_id=request.top_up_id,
             customer_id=request.customer_id,
-            amount=parse_money(request.amount),
+            amount=amount_of(request.amount),
             payment_method_id=request.payment_method_id,
             return_url=request.return_url,
             stop=request.stop,

@@ -12,6 +12,7 @@ from servers.payments.domain import (
     ATTEMPT,
     Attempt,
     AttemptState,
+    CardDeclined,
     ChargeResult,
     NotConfirmed,
     Payment,
@@ -79,8 +80,11 @@ async def _send_first(deps: Deps, payment: Payment, attempt: Attempt, request: I
         # An unconfirmed PaymentIntent charges nobody, so a lost answer to its creation is no risk: not sent.
         await _record(deps, attempt.id, NotSent(outcome.reason), None)
         raise ProviderUnavailable
+    if isinstance(outcome.value, CardDeclined):
+        return await _record(deps, attempt.id, Answered(outcome.value), request)
+    intent_id = outcome.value
     crash_point("payments.confirm.before_send")
-    sent = await deps.outbound.execute(CONFIRM, lambda: _send(deps, outcome.value, attempt))
+    sent = await deps.outbound.execute(CONFIRM, lambda: _send(deps, intent_id, attempt))
     crash_point("payments.confirm.after_send")
     payment = await _record(deps, attempt.id, sent, request)
     if isinstance(sent, NotSent):
@@ -129,21 +133,23 @@ async def _load_attempt(deps: Deps, attempt_id: str) -> tuple[Attempt, Payment]:
     return attempt, payment
 
 
-async def _prepare(deps: Deps, payment: Payment, attempt: Attempt) -> Outcome[str]:
-    """Make sure that the payment has its PaymentIntent, and note durably that the confirm goes out now."""
-    intent_id = payment.stripe_payment_intent_id
+async def _prepare(deps: Deps, payment: Payment, attempt: Attempt) -> Outcome[str | CardDeclined]:
+    """Make sure that the payment has its PaymentIntent, and note durably that the confirm goes out now. Where Stripe would not make
+    one, say why."""
+    intent_id: str | CardDeclined = payment.stripe_payment_intent_id
     if not intent_id:
         made = await deps.outbound.execute("stripe.create_intent", lambda: _create_intent(deps, payment))
         if not isinstance(made, Answered):
             return made
         intent_id = made.value
     async with deps.db.uow() as uow:
-        await store.save_intent_id(uow.conn, payment, intent_id)
+        if isinstance(intent_id, str):
+            await store.save_intent_id(uow.conn, payment, intent_id)
         await store.advance_attempt(uow.conn, attempt, "send", now=deps.clock.now())
     return Answered(intent_id)
 
 
-async def _create_intent(deps: Deps, payment: Payment) -> str:
+async def _create_intent(deps: Deps, payment: Payment) -> str | CardDeclined:
     customer_id = await ensure_customer(deps, payment.customer_id) if payment.customer_id else ""
     return await deps.gateway.create_intent(payment, customer_id)
 
