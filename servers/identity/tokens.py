@@ -49,7 +49,7 @@ class Signer:
     def reload(self) -> None:
         """Read the folder of keys: all verify, and the last by name signs once it is older than what the edge keeps in its cache:
         a token never comes before its key. Raises NoSigningKey."""
-        files = sorted(self._folder.glob("*.pem"))
+        files = sorted(self._folder.glob("*.pem"), key=lambda file: file.stem)
         if not files:
             raise NoSigningKey(str(self._folder))
         keys = {}

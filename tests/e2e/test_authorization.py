@@ -13,7 +13,7 @@ import pytest
 from google.protobuf import message_factory
 from paymesh.identity.v1 import identity_pb2
 from paymesh.notifications.v1 import notifications_pb2
-from paymesh.payments.v1 import payments_pb2
+from paymesh.payments.v1 import payments_pb2, top_ups_pb2
 from paymesh.wallets.v1 import ledger_pb2, wallets_pb2
 
 from dev import pki
@@ -24,7 +24,7 @@ from servers.runtime.policy import EDGE, policy_of
 from tests.support.stack import Shop
 from tests.support.tokens import Forge
 
-FILES = (identity_pb2, payments_pb2, wallets_pb2, ledger_pb2, notifications_pb2)
+FILES = (identity_pb2, payments_pb2, top_ups_pb2, wallets_pb2, ledger_pb2, notifications_pb2)
 METHODS = [m for file in FILES for service in file.DESCRIPTOR.services_by_name.values() for m in service.methods]
 REFUSED = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import grpc
+import jwt
 import pytest
 
-from tests.support.stack import Shop, reason_of
-from tests.support.tokens import Forge
+from tests.support.gate import second_edge
+from tests.support.stack import Shop, open_shop, reason_of, wait_for
+from tests.support.tokens import Forge, add_signing_key
 
 
 def test_the_forge_makes_a_token_that_holds(shop: Shop) -> None:
@@ -47,3 +51,18 @@ def test_a_key_is_a_key_however_its_scheme_is_written(shop: Shop, scheme: str) -
     key = shop.ok(shop.call("POST", "/v1/api_keys", body, token=shop.seller_token))["secret"]
     for credential, code in ((f"{scheme} {key}", 200), (f"{scheme} {key}x", 401), (f"{scheme} {key[:-1]}", 401)):
         assert shop.client.get("/v1/payments", headers={"authorization": credential}).status_code == code
+
+
+def test_two_keys_sign_at_once_and_an_edge_that_starts_now_takes_both(shop: Shop, tmp_path: Path) -> None:
+    folder = shop.platform.folder / "private" / "jwt"
+    old = Forge(shop)
+    new = Forge(shop, file=add_signing_key(folder))
+    wait_for(lambda: new.kid in shop.client.get("/.well-known/jwks.json").text, "the new key's announcement")
+    with second_edge(shop, tmp_path) as gate:
+        assert gate.ask(old.signed(), 1) == [200]
+        assert gate.ask(new.signed(), 1) == [200]
+        assert gate.ask(new.signed(header={"kid": old.kid}), 1) == [401]
+        assert gate.ask(old.signed(header={"kid": new.kid}), 1) == [401]
+    # Nobody signs with it before every edge had the time to learn of it.
+    fresh = open_shop(shop.platform, shop.client).customer_token
+    assert jwt.get_unverified_header(fresh)["kid"] == old.kid

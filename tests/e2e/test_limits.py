@@ -30,7 +30,8 @@ def test_each_user_and_each_key_has_a_bucket_of_its_own(shop: Shop, gate: Gate) 
         assert BURST <= codes.count(200) <= BURST + 3
     with httpx.Client(base_url=gate.url, verify=shop.platform.context) as client:
         refused = client.get("/v1/payments", headers={"authorization": f"Bearer {key['secret']}"})
-    assert refused.json()["details"][0]["reason"] == "RATE_LIMITED"
+    reason, retry = refused.json()["details"]
+    assert (reason["reason"], retry["retry_delay"]) == ("RATE_LIMITED", "1s")
     assert refused.headers["content-type"] == "application/json"
 
 

@@ -11,7 +11,7 @@ from servers.runtime.migrate import Plan, migrate
 from tests.support.postgres import PASSWORD, ROLES, MakeDatabase, TestPostgres
 
 PAYMENT = """
-    INSERT INTO payments (merchant_id, id, customer_id, amount_minor, currency, state, capture_method, description,
+    INSERT INTO payments (owner_id, id, customer_id, amount_minor, currency, state, capture_method, description,
                           metadata, version, create_time, update_time)
     VALUES ('mer_1', 'pay_1', 'usr_1', {amount}, '{currency}', '{state}', 'AUTOMATIC', '', '{{}}', 1, now(), now())
 """

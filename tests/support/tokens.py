@@ -10,9 +10,16 @@ from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
 from jwt.algorithms import ECAlgorithm
 
+from dev import pki
 from tests.support.stack import Shop
 
 
@@ -21,11 +28,19 @@ def part(value: Any) -> str:
     return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
 
 
-class Forge:
-    """Makes tokens of a shop's owner."""
+def add_signing_key(folder: Path) -> Path:
+    """Put one more signing key beside the ones in use, the last by name, and return its file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    file = folder / f"{max(found.stem for found in folder.glob('*.pem'))}-next.pem"
+    pki.write_private(file, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return file
 
-    def __init__(self, shop: Shop) -> None:
-        file = sorted(Path(shop.platform.folder, "private", "jwt").glob("*.pem"))[0]
+
+class Forge:
+    """Makes tokens of a shop's owner, signed by a key of the platform: the first one, or the one in a file."""
+
+    def __init__(self, shop: Shop, *, file: Path | None = None) -> None:
+        file = file or min(Path(shop.platform.folder, "private", "jwt").glob("*.pem"), key=lambda found: found.stem)
         key = load_pem_private_key(file.read_bytes(), password=None)
         assert isinstance(key, ec.EllipticCurvePrivateKey)
         self.kid, self.key = file.stem, key

@@ -50,7 +50,14 @@ def test_every_list_pages_the_same_way() -> None:
 
 def test_what_moves_money_demands_a_key() -> None:
     demanding = {name.rsplit("/", 1)[1] for name, policy in policies_of(SERVICES).items() if policy.key_required}
-    assert demanding == {"CreatePayment", "ConfirmPayment", "CapturePayment", "CancelPayment", "CreateRefund"}
+    assert demanding == {
+        "CreatePayment",
+        "ConfirmPayment",
+        "CapturePayment",
+        "CancelPayment",
+        "CreateRefund",
+        "CreateTopUp",
+    }
 
 
 def test_the_ledger_is_out_of_the_edges_reach() -> None:

@@ -69,6 +69,13 @@ def test_a_new_key_is_told_at_once_and_signs_when_everybody_knows_it(tmp_path: P
     assert verified(signer, old) == "2026-01"
 
 
+def test_the_last_by_name_is_the_last_whatever_characters_the_names_have(tmp_path: Path) -> None:
+    for name in ("k1-next", "k1"):
+        add_key(tmp_path, name, age_seconds=10_000)
+    signer = signer_of(tmp_path, StandingClock())
+    assert verified(signer, signer.access_token(user_id="usr_1", session_id="ses_1")) == "k1-next"
+
+
 def test_a_key_set_tells_no_private_part(tmp_path: Path) -> None:
     add_key(tmp_path, "2026-01", age_seconds=0)
     (key,) = json.loads(signer_of(tmp_path, StandingClock()).jwks())["keys"]

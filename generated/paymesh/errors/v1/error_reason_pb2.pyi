@@ -25,7 +25,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
     """Never returned."""
     FIELD_INVALID: _ErrorReason.ValueType  # 1
-    """INVALID_ARGUMENT, 400. One or more fields are wrong; `google.rpc.BadRequest` names each with what would be right.
+    """INVALID_ARGUMENT, 400. One or more fields are wrong; `google.rpc.BadRequest` names each with what would be right. Where the
+    request could not even be read, the message says why; a body or headers that are too large come with 413 or 431.
     Example: { "reason": "FIELD_INVALID", "domain": "paymesh.dev", "metadata": {} }
     """
     IDEMPOTENCY_KEY_REQUIRED: _ErrorReason.ValueType  # 2
@@ -121,7 +122,8 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Never returned."""
 FIELD_INVALID: ErrorReason.ValueType  # 1
-"""INVALID_ARGUMENT, 400. One or more fields are wrong; `google.rpc.BadRequest` names each with what would be right.
+"""INVALID_ARGUMENT, 400. One or more fields are wrong; `google.rpc.BadRequest` names each with what would be right. Where the
+request could not even be read, the message says why; a body or headers that are too large come with 413 or 431.
 Example: { "reason": "FIELD_INVALID", "domain": "paymesh.dev", "metadata": {} }
 """
 IDEMPOTENCY_KEY_REQUIRED: ErrorReason.ValueType  # 2
