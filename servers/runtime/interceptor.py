@@ -271,7 +271,7 @@ def _validate(request: Any) -> None:
         raise FieldInvalid(
             *(
                 FieldViolation(
-                    field=_path(violation.proto.field),
+                    field=_path(violation.proto),
                     description=violation.proto.message,
                 )
                 for violation in violations
@@ -287,9 +287,12 @@ def _refuse_unfit_texts(request: Any, key: str) -> None:
         raise FieldInvalid(*(FieldViolation(field=field, description=why) for field, why in found))
 
 
-def _path(path: Any) -> str:
+def _path(violation: Any) -> str:
+    """Return the field that a violation is about; a rule of a whole message has an id that starts with its field."""
+    if violation.field is None:
+        return str(violation.rule_id).partition(".")[0]
     text = ""
-    for element in path.elements:
+    for element in violation.field.elements:
         text += f".{element.field_name}" if text else element.field_name
         match element.subscript:
             case None:

@@ -14,7 +14,7 @@ import pytest
 import servers.wallets.main  # noqa: F401  # imported so that its crash points are declared
 from servers.runtime import crashpoints
 from tests.e2e.test_certainty import charged, intent_of
-from tests.support.stack import Shop, insist, wait_for
+from tests.support.stack import Shop, insist, refusal_of, wait_for
 
 BACK = "https://shop.example/back"
 
@@ -35,7 +35,7 @@ class Purse:
         return f"/v1/wallets/{self.wallet_id}"
 
     def read(self) -> dict[str, Any]:
-        """Read the wallet; the server may just be starting again."""
+        """Read the wallet."""
         return self.shop.ok(insist(lambda: self.shop.call("GET", self.path, token=self.token)))
 
     def sums(self) -> tuple[int, int, int, int]:
@@ -86,7 +86,7 @@ class Purse:
     def card(self, test_id: str) -> str:
         """Save a test card."""
         body = {"stripe_payment_method_id": test_id}
-        method = self.shop.ok(self.shop.call("POST", "/v1/payment_methods", body, token=self.token))
+        method = self.shop.ok(insist(lambda: self.shop.call("POST", "/v1/payment_methods", body, token=self.token)))
         return str(method["id"])
 
 
@@ -96,6 +96,7 @@ def customer(shop: Shop) -> Purse:
     shop.ok(shop.call("POST", "/v1/users:register", {**person, "display_name": "Ann"}))
     login = shop.ok(shop.call("POST", "/v1/sessions", person))
     token, user_id = login["access_token"], login["user"]["id"]
+    # The test before may have killed the server.
     wallet = shop.ok(insist(lambda: shop.call("POST", "/v1/wallets", {"currency": "USD"}, token=token)))
     bare = Purse(shop, token, user_id, "", wallet["id"])
     return Purse(shop, token, user_id, bare.card("pm_card_visa"), wallet["id"])
@@ -108,20 +109,15 @@ def purse(shop: Shop) -> Iterator[Purse]:
     shop.platform.sandbox("webhooks", paused=False)
 
 
-def reason_of(response: httpx.Response) -> tuple[int, str]:
-    """Return an error's status and reason."""
-    return response.status_code, str(response.json()["details"][0]["reason"])
-
-
 def test_a_wallet_is_opened_once_for_each_currency(shop: Shop, purse: Purse) -> None:
     wallet = purse.read()
     assert (wallet["currency"], wallet["state"], wallet["customer_id"]) == ("USD", "ACTIVE", purse.user_id)
     assert purse.sums() == (0, 0, 0, 0)
     again = shop.call("POST", "/v1/wallets", {"currency": "USD"}, token=purse.token)
-    assert reason_of(again) == (409, "REFERENCE_TAKEN")
+    assert refusal_of(again) == (409, "REFERENCE_TAKEN")
     assert again.json()["details"][0]["metadata"] == {"field": "currency"}
     unknown = shop.call("POST", "/v1/wallets", {"currency": "ZZZ"}, token=purse.token)
-    assert reason_of(unknown) == (400, "FIELD_INVALID")
+    assert refusal_of(unknown) == (400, "FIELD_INVALID")
     assert unknown.json()["details"][1]["field_violations"][0]["field"] == "currency"
     key = str(uuid.uuid4())
     made = [shop.ok(shop.call("POST", "/v1/wallets", {"currency": "EUR"}, token=purse.token, key=key)) for _ in (1, 2)]
@@ -200,7 +196,7 @@ def test_nobody_spends_what_is_not_there(shop: Shop, purse: Purse) -> None:
     order = purse.order(101)
     key = str(uuid.uuid4())
     refused = purse.pay(order["id"], key=key)
-    assert reason_of(refused) == (400, "INSUFFICIENT_FUNDS")
+    assert refusal_of(refused) == (400, "INSUFFICIENT_FUNDS")
     assert shop.read(order["id"])["state"] in ("REQUIRES_PAYMENT_METHOD", "REQUIRES_CONFIRMATION")
     purse.filled(100)
     assert purse.pay(order["id"], key=key).json() == refused.json()
@@ -214,7 +210,7 @@ def test_many_orders_at_once_take_what_there_is_and_no_more(shop: Shop, purse: P
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda order: insist(lambda: purse.pay(order)), orders))
     assert [answer.status_code for answer in answers].count(200) == 3
-    assert {reason_of(answer) for answer in answers if answer.status_code != 200} == {(400, "INSUFFICIENT_FUNDS")}
+    assert {refusal_of(answer) for answer in answers if answer.status_code != 200} == {(400, "INSUFFICIENT_FUNDS")}
     assert purse.sums() == (50, 0, 50, 0)
 
 
@@ -222,16 +218,16 @@ def test_another_users_wallet_is_not_there(shop: Shop, purse: Purse) -> None:
     other = customer(shop)
     for path in ("", "/statement", "/top_ups", f"/top_ups/{purse.filled(100)['id']}"):
         answer = shop.call("GET", purse.path + path, token=other.token)
-        assert reason_of(answer) == (404, "RESOURCE_NOT_FOUND"), path
+        assert refusal_of(answer) == (404, "RESOURCE_NOT_FOUND"), path
     body = {"amount": {"amount_minor": "1", "currency": "USD"}, "payment_method_id": other.method_id}
     filling = shop.call("POST", f"{purse.path}/top_ups", body, token=other.token)
-    assert reason_of(filling) == (404, "RESOURCE_NOT_FOUND")
+    assert refusal_of(filling) == (404, "RESOURCE_NOT_FOUND")
     order = other.order(100)
-    assert reason_of(other.pay(order["id"], wallet_id=purse.wallet_id)) == (404, "RESOURCE_NOT_FOUND")
+    assert refusal_of(other.pay(order["id"], wallet_id=purse.wallet_id)) == (404, "RESOURCE_NOT_FOUND")
     # Nor is somebody else's card: the top-up that asked for it has failed, and nothing was charged.
     key = str(uuid.uuid4())
     foreign = purse.top_up(100, method_id=other.method_id, key=key)
-    assert reason_of(foreign) == (404, "RESOURCE_NOT_FOUND")
+    assert refusal_of(foreign) == (404, "RESOURCE_NOT_FOUND")
     assert foreign.json()["details"][0]["metadata"]["resource"] == other.method_id
     assert purse.top_up(100, method_id=other.method_id, key=key).json() == foreign.json()
     newest = shop.ok(shop.call("GET", f"{purse.path}/top_ups", token=purse.token))["top_ups"][0]
@@ -240,11 +236,11 @@ def test_another_users_wallet_is_not_there(shop: Shop, purse: Purse) -> None:
 
 def test_currencies_do_not_mix(shop: Shop, purse: Purse) -> None:
     mixed = purse.top_up(100, currency="EUR")
-    assert reason_of(mixed) == (400, "FIELD_INVALID")
+    assert refusal_of(mixed) == (400, "FIELD_INVALID")
     assert mixed.json()["details"][1]["field_violations"][0]["field"] == "amount.currency"
     purse.filled(100)
     order = purse.order(100, currency="EUR")
-    assert reason_of(purse.pay(order["id"])) == (400, "FIELD_INVALID")
+    assert refusal_of(purse.pay(order["id"])) == (400, "FIELD_INVALID")
 
 
 def test_a_declined_top_up_is_an_answer(purse: Purse) -> None:
@@ -273,10 +269,9 @@ def test_a_cardholder_authenticates_a_top_up(shop: Shop, purse: Purse, succeeds:
     assert purse.read_top_up(waiting["id"]).get("next_action") is None
 
 
-@pytest.mark.parametrize("back", ["javascript:alert(1)", BACK])
-def test_a_return_url_that_payments_refuses_is_the_callers_to_mend(purse: Purse, back: str) -> None:
-    refused = purse.top_up(100, back=back)
-    assert reason_of(refused) == (400, "FIELD_INVALID")
+def test_a_return_url_that_payments_refuses_is_the_callers_to_mend(purse: Purse) -> None:
+    refused = purse.top_up(100, back="javascript:alert(1)")
+    assert refusal_of(refused) == (400, "FIELD_INVALID")
     assert refused.json()["details"][1]["field_violations"][0]["field"] == "return_url"
 
 
@@ -287,8 +282,8 @@ def test_duplicates_of_a_top_up_charge_once(shop: Shop, purse: Purse) -> None:
     assert {answer.text for answer in answers} == {answers[0].text}
     assert charged(shop, shop.ok(answers[0])["payment_id"]) == 1
     assert purse.sums() == (300, 0, 300, 0)
-    assert reason_of(purse.top_up(301, key=key)) == (400, "IDEMPOTENCY_KEY_REUSED")
-    assert reason_of(shop.call("POST", f"{purse.path}/top_ups", {}, token=purse.token)) == (400, "FIELD_INVALID")
+    assert refusal_of(purse.top_up(301, key=key)) == (400, "IDEMPOTENCY_KEY_REUSED")
+    assert refusal_of(shop.call("POST", f"{purse.path}/top_ups", {}, token=purse.token)) == (400, "FIELD_INVALID")
 
 
 def test_a_lost_answer_of_stripe_leaves_a_top_up_open_until_it_is_known(shop: Shop, purse: Purse) -> None:
@@ -307,7 +302,7 @@ def test_an_unreached_stripe_is_told_as_such_and_the_same_key_goes_on(shop: Shop
     # The channel to payments tries four times, and payments each time three.
     shop.platform.sandbox("faults", method="post", path="/v1/payment_intents$", kind="error", status=429, times=12)
     answer = purse.top_up(400, key=key)
-    assert reason_of(answer) == (503, "PROVIDER_UNAVAILABLE")
+    assert refusal_of(answer) == (503, "PROVIDER_UNAVAILABLE")
     assert shop.ok(insist(lambda: purse.top_up(400, key=key)))["state"] == "SUCCEEDED"
     assert purse.sums() == (400, 0, 400, 0)
     assert len(shop.ok(shop.call("GET", f"{purse.path}/top_ups", token=purse.token))["top_ups"]) == 1

@@ -22,6 +22,7 @@ from tests.support.ports import free_port
 
 KEY: Final = "sk_test_sandbox"
 SECRET: Final = "whsec_sandbox"
+_OPEN: Final[list[stripe.HTTPXClient]] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,12 @@ class Hook:
         return True
 
 
+class _Server(ThreadingHTTPServer):
+    """One thread a connection. The sandbox connects eight times at once: the queue of five that is usual loses some of them."""
+
+    request_queue_size = 128
+
+
 class HookEndpoint:
     """A webhook endpoint that remembers what came, in order, and refuses what does not verify."""
 
@@ -57,6 +64,8 @@ class HookEndpoint:
         came = self.came
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
             def do_POST(self) -> None:
                 payload = self.rfile.read(int(self.headers["content-length"]))
                 hook = Hook(self.headers["stripe-signature"], payload)
@@ -68,7 +77,7 @@ class HookEndpoint:
             def log_message(self, format: str, *args: Any) -> None:
                 """Say nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}/"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
@@ -195,12 +204,18 @@ class SandboxProcess:
 
     def client(self) -> stripe.StripeClient:
         """Return the unmodified SDK, pointed here."""
+        http_client = stripe.HTTPXClient(timeout=10, allow_sync_methods=False)
+        _OPEN.append(http_client)
         return stripe.StripeClient(
-            KEY,
-            base_addresses={"api": self.url},
-            http_client=stripe.HTTPXClient(timeout=5, allow_sync_methods=False),
-            max_network_retries=0,
+            KEY, base_addresses={"api": self.url}, http_client=http_client, max_network_retries=0
         )
+
+
+async def close_clients() -> None:
+    """Close the connections of all SDK clients. The warning of a socket that is collected while open breaks CPython 3.11's parser,
+    if hypothesis or a test parses code just then ("AST constructor recursion depth mismatch")."""
+    while _OPEN:
+        await _OPEN.pop().close_async()  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture(scope="session")

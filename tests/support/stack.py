@@ -211,6 +211,11 @@ def insist(call: Callable[[], httpx.Response]) -> httpx.Response:
         time.sleep(0.2)
 
 
+def refusal_of(response: httpx.Response) -> tuple[int, str]:
+    """Return status and reason of an answer that refuses."""
+    return response.status_code, reason_of(response)
+
+
 def reason_of(response: httpx.Response) -> str:
     """Return the reason of an error, which must be one of ours."""
     detail = response.json()["details"][0]

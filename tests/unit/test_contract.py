@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import protovalidate
 import pytest
+from buf.validate import validate_pb2
 from google.protobuf import message_factory
 from google.protobuf.descriptor import ServiceDescriptor
 from paymesh.errors.v1 import error_reason_pb2
 from paymesh.identity.v1 import identity_pb2
 from paymesh.notifications.v1 import notifications_pb2
-from paymesh.payments.v1 import payments_pb2
+from paymesh.payments.v1 import payments_pb2, top_ups_pb2
 from paymesh.wallets.v1 import ledger_pb2, wallets_pb2
 
 from servers.kernel.errors import Refusal
@@ -17,7 +18,7 @@ from servers.runtime.call import PrincipalKind
 from servers.runtime.logs import redacted
 from servers.runtime.policy import EDGE, PolicyMissing, policies_of, policy_of
 
-FILES = (identity_pb2, payments_pb2, wallets_pb2, ledger_pb2, notifications_pb2)
+FILES = (identity_pb2, payments_pb2, top_ups_pb2, wallets_pb2, ledger_pb2, notifications_pb2)
 SERVICES: list[ServiceDescriptor] = [s for file in FILES for s in file.DESCRIPTOR.services_by_name.values()]
 METHODS = [method for service in SERVICES for method in service.methods]
 
@@ -37,6 +38,16 @@ def test_a_method_without_a_policy_stops_the_server() -> None:
 def test_every_rule_of_a_request_compiles(method: object) -> None:
     message = message_factory.GetMessageClass(method.input_type)()  # type: ignore[attr-defined]  # a MethodDescriptor
     protovalidate.collect_violations(message)
+
+
+def test_a_rule_of_a_whole_message_is_named_after_the_field_that_it_complains_of() -> None:
+    named = [
+        (method.input_type, rule.id.partition(".")[0])
+        for method in METHODS
+        for rule in method.input_type.GetOptions().Extensions[validate_pb2.message].cel
+    ]
+    assert len(named) >= 4
+    assert [(message.name, field) for message, field in named if field not in message.fields_by_name] == []
 
 
 def test_every_list_pages_the_same_way() -> None:

@@ -93,8 +93,8 @@ def _authorized(intent: stripe.PaymentIntent, charge_id: str) -> Authorized:
 def action_of(intent: stripe.PaymentIntent | stripe.SetupIntent) -> ActionRequired:
     """Return what the cardholder must do: a redirect, or Stripe's own SDK with the intent's secret."""
     action = intent.next_action
-    redirect = action.redirect_to_url if action is not None else None
-    if redirect is not None and redirect.url:
+    redirect = getattr(action, "redirect_to_url", None)  # the SDK has no attribute for a key that is not there
+    if redirect is not None and redirect.url and not (action is not None and action.type == "use_stripe_sdk"):
         return ActionRequired(url=redirect.url)
     return ActionRequired(client_secret=intent.client_secret or "")
 

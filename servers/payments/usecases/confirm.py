@@ -140,6 +140,9 @@ async def _source(uow: UnitOfWork, payment: Payment, command: ConfirmPayment, wa
         raise FieldInvalid.of("stripe_payment_method_id", "is needed: with a publishable key only a new card can pay")
     if not method_id:
         raise FieldInvalid.of("payment_method_id", "is needed, or wallet_id, or stripe_payment_method_id")
+    if payer.customer_id and payment.customer_id != payer.customer_id:
+        # At Stripe a saved card pays only for its own customer, and the payment has none.
+        raise FieldInvalid.of("payment_method_id", "pays only for payments that were created for its owner")
     if payer.customer_id:
         return await saved_card(uow, payer.customer_id, method_id)
     return await card_under_mandate(uow, payment, method_id, off_session=command.manner.off_session)

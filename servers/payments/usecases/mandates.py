@@ -35,12 +35,13 @@ async def replace_settings(
             current = await store.payment_settings(uow.conn, merchant_id, lock=True)
             if expected_version is not None and expected_version != current.version:
                 raise EtagMismatch(merchant_id)
+            now = deps.clock.now()
             settings = PaymentSettings(
                 merchant_id=merchant_id,
                 return_url_origins=tuple(origins),
                 version=current.version + 1,
-                update_time=deps.clock.now(),
+                update_time=now,
             )
-            await store.save_payment_settings(uow.conn, settings, deps.clock.now())
+            await store.save_payment_settings(uow.conn, settings, now)
             await uow.idempotency.complete(request, settings)
     return settings

@@ -30,10 +30,12 @@ from servers.payments.usecases.confirm import (
 )
 from servers.payments.usecases.deps import Deps
 from servers.payments.usecases.operations import learn_payment
+from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import UnitOfWork
 from servers.runtime.idempotency import IdempotentRequest
 
 WINDOWS_MAX: Final = 100
+declare("payments.create.after_intent")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +71,7 @@ async def create_payment(deps: Deps, request: IdempotentRequest, command: Create
                 await uow.idempotency.complete(request, payment)
                 return payment
         await uow.idempotency.advance(request, "confirming", attempt.id)
+    crash_point("payments.create.after_intent")
     return await finish_confirm(deps, request, attempt, command.payment_method_id)
 
 

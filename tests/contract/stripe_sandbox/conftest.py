@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import jsonschema
@@ -12,7 +12,7 @@ import pytest
 
 from dev.paths import ROOT
 from sandbox.stripe.routes import KINDS
-from tests.support.sandbox import SandboxProcess
+from tests.support.sandbox import SandboxProcess, close_clients
 
 
 @pytest.fixture(scope="session")
@@ -66,3 +66,10 @@ def every_object_fits_stripes_own_description(checked: Callable[[], set[str]]) -
     """Check what the module's tests made."""
     yield
     checked()
+
+
+@pytest.fixture(autouse=True)
+async def no_connection_is_left() -> AsyncIterator[None]:
+    """Close the test's clients, in the test's event loop."""
+    yield
+    await close_clients()
