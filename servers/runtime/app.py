@@ -199,7 +199,10 @@ def _names(parts: Parts) -> tuple[str, ...]:
 
 
 def _tasks(context: Context[S], parts: Parts) -> list[Callable[[], Coroutine[Any, Any, None]]]:
-    tasks: list[Callable[[], Coroutine[Any, Any, None]]] = [Relay(context.db, context.log).run]
+    tasks: list[Callable[[], Coroutine[Any, Any, None]]] = [
+        Relay(context.db, context.log).run,
+        context.db.keep_announced,
+    ]
     tasks += [consumer.run for consumer in parts.consumers]
     if parts.janitor is not None:
         tasks.append(parts.janitor.run)

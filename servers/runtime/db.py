@@ -6,6 +6,7 @@ one transaction; none spans a network call, which an architecture test checks.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from servers.kernel.clock import Clock
@@ -25,6 +27,7 @@ from servers.runtime.outbound import OutboundStore
 from servers.runtime.outbox import Outbox
 from servers.runtime.sealed import Sealer
 
+PRESENCE_SECONDS = 0.5
 PRESENCE_CLASS = 7701  # the advisory-lock class in which every live process holds the lock of its instance number
 
 
@@ -85,10 +88,31 @@ class Database:
         for its lease to end: Postgres drops the lock with the connection.
         """
         engine = self.engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._presence = await engine.connect()
-        await self._presence.execute(
-            text("SELECT pg_advisory_lock(:class, :instance)"), {"class": PRESENCE_CLASS, "instance": self.instance}
-        )
+        conn = await engine.connect()
+        try:
+            await conn.execute(
+                text("SELECT pg_advisory_lock(:class, :instance)"), {"class": PRESENCE_CLASS, "instance": self.instance}
+            )
+        except BaseException:
+            await conn.close()
+            raise
+        self._presence = conn
+
+    async def keep_announced(self) -> None:
+        """Hold the lock again where it was lost with its connection, until cancelled: while it is gone, the keys of running calls
+        look as if their process were dead, and same-key calls would run beside them."""
+        while True:
+            await asyncio.sleep(PRESENCE_SECONDS)
+            try:
+                if self._presence is None:
+                    await self.announce()
+                else:
+                    await self._presence.execute(text("SELECT 1"))
+            except SQLAlchemyError:
+                lost, self._presence = self._presence, None
+                if lost is not None:
+                    await lost.invalidate()
+                    await lost.close()
 
     async def dispose(self) -> None:
         """Close every connection."""
