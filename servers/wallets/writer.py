@@ -121,7 +121,7 @@ class Writer:
 
     async def _write(self, batch: list[Job]) -> None:
         try:
-            results = await self._commit(batch)
+            results = await self._commit_on_a_live_connection(batch)
         except (DBAPIError, InvariantBroken) as error:
             if len(batch) == 1:
                 _log.warning("batch.failed", error=type(error).__name__)
@@ -133,6 +133,16 @@ class Writer:
             return
         for job, result in zip(batch, results, strict=True):
             _resolve(job, result=result)
+
+    async def _commit_on_a_live_connection(self, batch: list[Job]) -> list[Posted]:
+        """Commit; where the connection was lost, once more on a new one: what was committed after all answers EXISTS."""
+        try:
+            return await self._commit(batch)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            _log.warning("batch.connection_lost", jobs=len(batch), error=type(error.orig).__name__)
+        return await self._commit(batch)
 
     async def _commit(self, batch: list[Job]) -> list[Posted]:
         async with self._lane.transaction():
