@@ -41,6 +41,7 @@ _batch_size = Histogram(
 )
 
 SHARD = "shard-0"
+QUIET_TURNS = 4
 
 
 class LedgerOverloaded(Refusal):
@@ -110,6 +111,7 @@ class Writer:
         try:
             while True:
                 batch = [await self._queue.get()]
+                await self._let_arrive()
                 weight = batch[0].weight
                 while not self._queue.empty() and weight < self._batch_max:
                     batch.append(self._queue.get_nowait())
@@ -118,6 +120,15 @@ class Writer:
                 await self._write(batch)
         finally:
             await self._lane.close()
+
+    async def _let_arrive(self) -> None:
+        """Let the loop run for as long as that brings jobs: calls which have reached the process take some turns of the loop
+        to become jobs. No timer: where nothing is under way, this takes some microseconds."""
+        still = 0
+        while still < QUIET_TURNS and self._waiting < self._batch_max:
+            before = self._waiting
+            await asyncio.sleep(0)
+            still = 0 if self._waiting > before else still + 1
 
     async def _write(self, batch: list[Job]) -> None:
         try:
