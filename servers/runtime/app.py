@@ -186,7 +186,6 @@ def _grpc_server(settings: ServerSettings, db: Database, parts: Parts) -> tuple[
         policies.update(REFLECTION)
     interceptor = Interceptor(policies, db)
     server = grpc.aio.server(
-        interceptors=[interceptor],
         maximum_concurrent_rpcs=1000,
         options=[
             ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
@@ -198,13 +197,20 @@ def _grpc_server(settings: ServerSettings, db: Database, parts: Parts) -> tuple[
         ],
     )
     for service in parts.services:
-        service.add(service.servicer, server)
+        service.add(service.servicer, interceptor)
     servicer = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    front: Any = (
+        interceptor  # it takes services as a server does, which the stubs of other people's services do not know
+    )
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, front)
     if reflect:
-        from grpc_reflection.v1alpha import reflection
+        from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
-        reflection.enable_server_reflection((*_names(parts), health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        names = (*_names(parts), health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+            reflection.aio.ReflectionServicer(names), interceptor
+        )
+    server.add_generic_rpc_handlers((interceptor,))
     return server, interceptor, servicer
 
 
