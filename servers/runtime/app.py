@@ -199,17 +199,14 @@ def _grpc_server(settings: ServerSettings, db: Database, parts: Parts) -> tuple[
     for service in parts.services:
         service.add(service.servicer, interceptor)
     servicer = health.aio.HealthServicer()
-    front: Any = (
-        interceptor  # it takes services as a server does, which the stubs of other people's services do not know
-    )
+    front: Any = interceptor  # it takes services as a server does, which other people's stubs do not know
     health_pb2_grpc.add_HealthServicer_to_server(servicer, front)
     if reflect:
         from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
         names = (*_names(parts), health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
-            reflection.aio.ReflectionServicer(names), interceptor
-        )
+        reflecting = reflection.aio.ReflectionServicer(names)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflecting, front)  # type: ignore[no-untyped-call]
     server.add_generic_rpc_handlers((interceptor,))
     return server, interceptor, servicer
 

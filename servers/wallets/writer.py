@@ -41,7 +41,7 @@ _batch_size = Histogram(
 )
 
 SHARD = "shard-0"
-QUIET_TURNS = 4
+QUIET_TURNS = 16
 
 
 class LedgerOverloaded(Refusal):
