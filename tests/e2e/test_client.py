@@ -83,8 +83,8 @@ def test_errors_say_what_is_wrong_and_under_which_request(shop: Shop) -> None:
             seller.payments.GetPayment(payments_pb2.GetPaymentRequest(payment_id=f"pay_{'0' * 26}"))
         assert absent.value.metadata["resource"] == f"pay_{'0' * 26}"
         with pytest.raises(PermissionDenied):
-            seller.payments.ConfirmPayment(
-                payments_pb2.ConfirmPaymentRequest(payment_id=f"pay_{'0' * 26}", payment_method_id=shop.method_id)
+            seller.payments.CreatePaymentMethod(
+                payments_pb2.CreatePaymentMethodRequest(stripe_payment_method_id="pm_card_visa")
             )
     with outside(shop, "nonsense") as nobody, pytest.raises(AuthenticationFailed):
         nobody.identity.GetMe(identity_pb2.GetMeRequest())

@@ -57,7 +57,7 @@ def restart_postgres(platform: Platform, how: signal.Signals) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=["in good order", "as in a crash"])
 def test_postgres_restarts_in_the_middle_of_traffic(shop: Shop, how: signal.Signals) -> None:
-    count = f"SELECT count(*) FROM payments WHERE merchant_id = '{shop.merchant_id}'"
+    count = f"SELECT count(*) FROM payments WHERE owner_id = '{shop.merchant_id}'"
     before = shop.platform.sql("payments", count)[0][0]
     traffic = Traffic(shop)
     with ThreadPoolExecutor(BUYERS) as pool:
