@@ -62,15 +62,17 @@ class Guide:
         *,
         token: str = "",
         rpc: str = "",
+        message: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Call over REST, show the line for curl and, where `rpc` is given, the one for gRPC. Raises TourFailed."""
+        """Call over REST, show the line for curl and, where `rpc` is given, the one for gRPC: with `message` where the path holds
+        fields of the request. Raises TourFailed."""
         headers = {"authorization": f"Bearer {token}"} if token else {}
         if method == "POST":
             headers["idempotency-key"] = str(uuid.uuid4())
         print(f"\n# {title}", flush=True)
         print(curl(self._edge_url, self._ca_file, method, path, headers, body))
         if rpc:
-            print(buf_curl(self._edge_url, self._ca_file, rpc, headers, body))
+            print(buf_curl(self._edge_url, self._ca_file, rpc, headers, message or body))
         began = time.monotonic()
         document = await self._ask(method, path, headers, body)
         told = " ".join(str(document[name]) for name in ("id", "state") if name in document)
@@ -182,7 +184,8 @@ async def _wallet_purchase(guide: Guide, people: People) -> None:
         await guide.until(path, "SUCCEEDED", token=customer)
     title = "Refund 3.00 USD of it to the wallet, as the merchant"
     await guide.call(title, "POST", f"{path}/refunds", money("300"), token=seller)
-    wallet = await guide.call("Read the wallet", "GET", own, token=customer, rpc=f"{WALLETS}/GetWallet")
+    rpc, message = f"{WALLETS}/GetWallet", {"wallet_id": wallet["id"]}
+    wallet = await guide.call("Read the wallet", "GET", own, token=customer, rpc=rpc, message=message)
     told(wallet, ("balance", "held", "available", "pending"))
 
 
