@@ -288,6 +288,20 @@ PAYMENTS: Final = (
                 ON o.subject = r.id
             GROUP BY r.owner_id, r.id, r.version HAVING count(o.event_id) <> r.version""",
     ),
+    *(
+        Check(
+            invariant="I8",
+            title=f"every version of every one of {table} is told by one outbox row",
+            database="payments",
+            count=f"SELECT coalesce(sum(version), 0) FROM {table}",
+            broken=f"""
+                SELECT r.id, format('version %s, %s events', r.version, count(o.event_id)) FROM {table} r
+                LEFT JOIN (SELECT subject, event_id FROM outbox UNION ALL SELECT subject, event_id FROM outbox_archive) o
+                    ON o.subject = r.id
+                GROUP BY r.owner_id, r.id, r.version HAVING count(o.event_id) <> r.version""",
+        )
+        for table in ("setup_intents", "mandates")
+    ),
 )
 IDENTITY: Final = tuple(
     Check(

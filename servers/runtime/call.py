@@ -121,6 +121,11 @@ def current_call() -> Call:
     return call
 
 
+def call_in_progress() -> Call | None:
+    """Return the call that is being served, None outside of calls."""
+    return _current.get(None)
+
+
 def set_current_call(call: Call) -> None:
     """Make `call` the one being served, for this task and those it starts."""
     _current.set(call)

@@ -6,14 +6,17 @@ one transaction; none spans a network call, which an architecture test checks.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+import psycopg
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from servers.kernel.clock import Clock
@@ -25,6 +28,7 @@ from servers.runtime.outbound import OutboundStore
 from servers.runtime.outbox import Outbox
 from servers.runtime.sealed import Sealer
 
+PRESENCE_SECONDS = 0.5
 PRESENCE_CLASS = 7701  # the advisory-lock class in which every live process holds the lock of its instance number
 
 
@@ -72,6 +76,10 @@ class Database:
         """Return a unit of work: `async with db.uow() as uow`."""
         return UnitOfWork(self)
 
+    def lane(self) -> Lane:
+        """Return a connection for one task that commits all the time."""
+        return Lane(self)
+
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """Yield a connection for reading."""
@@ -85,16 +93,95 @@ class Database:
         for its lease to end: Postgres drops the lock with the connection.
         """
         engine = self.engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._presence = await engine.connect()
-        await self._presence.execute(
-            text("SELECT pg_advisory_lock(:class, :instance)"), {"class": PRESENCE_CLASS, "instance": self.instance}
-        )
+        conn = await engine.connect()
+        try:
+            await conn.execute(
+                text("SELECT pg_advisory_lock(:class, :instance)"), {"class": PRESENCE_CLASS, "instance": self.instance}
+            )
+        except BaseException:
+            await conn.close()
+            raise
+        self._presence = conn
+
+    async def keep_announced(self) -> None:
+        """Hold the lock again where it was lost with its connection, until cancelled: while it is gone, the keys of running calls
+        look as if their process were dead, and same-key calls would run beside them."""
+        while True:
+            await asyncio.sleep(PRESENCE_SECONDS)
+            try:
+                if self._presence is None:
+                    await self.announce()
+                else:
+                    await self._presence.execute(text("SELECT 1"))
+            except SQLAlchemyError:
+                lost, self._presence = self._presence, None
+                if lost is not None:
+                    await lost.invalidate()
+                    await lost.close()
 
     async def dispose(self) -> None:
         """Close every connection."""
         if self._presence is not None:
             await self._presence.close()
         await self.engine.dispose()
+
+
+class Lane:
+    """One connection kept by one task, which has one transaction after another on it.
+
+    It spares what a unit of work pays each time: the pool's checkout and ping and, for the statements that go to the
+    `driver` itself, most of SQLAlchemy's part. A connection that broke is replaced at the next use.
+    """
+
+    conn: AsyncConnection
+    driver: psycopg.AsyncConnection[Any]
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._open = False
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Self]:
+        """Commit on a clean exit, roll back on an exception. The driver's errors leave as SQLAlchemy's."""
+        await self._connect()
+        try:
+            yield self
+            await self.driver.commit()
+            if self.conn.in_transaction():
+                await self.conn.commit()  # SQLAlchemy's own state: nothing is sent any more
+        except psycopg.Error as error:
+            lost = self.driver.broken
+            await self._abandon()
+            raise DBAPIError.instance("", None, error, psycopg.Error, connection_invalidated=lost) from error
+        except BaseException:
+            await self._abandon()
+            raise
+
+    async def close(self) -> None:
+        """Give the connection back."""
+        if self._open:
+            self._open = False
+            await self.conn.close()
+
+    async def _connect(self) -> None:
+        if self._open and not self.driver.closed and not self.conn.invalidated:
+            return
+        await self.close()
+        self.conn = await self._db.engine.connect()
+        driver = (await self.conn.get_raw_connection()).driver_connection
+        assert isinstance(driver, psycopg.AsyncConnection)
+        self.driver = driver
+        self._open = True
+
+    async def _abandon(self) -> None:
+        """Roll back. Where that fails the connection is dropped: Postgres rolls back what it held."""
+        try:
+            await self.driver.rollback()
+            await self.conn.rollback()
+        except (psycopg.Error, DBAPIError):
+            self._open = False
+            await self.conn.invalidate()
+            await self.conn.close()
 
 
 class UnitOfWork:

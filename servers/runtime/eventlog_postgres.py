@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from servers.runtime.eventlog import PARTITIONS, Delivered, EventLogUnavailable, EventRecord, OwnershipLost
 
 LEASE_SECONDS: Final = 10
+FRESH: Final = 2 / 3  # how much of a lease is left, at least, where it is not renewed yet
 
 _HEAD = text(
     """
@@ -60,7 +61,6 @@ _RENEW = text(
     """
     UPDATE claims SET lease_until = clock_timestamp() + make_interval(secs => :lease)
     WHERE group_name = :group AND owner = :member AND lease_until > clock_timestamp()
-    RETURNING topic, partition, committed, generation
     """
 )
 _TAKE = text(
@@ -81,11 +81,25 @@ _YIELD = text(
         ORDER BY topic DESC, partition DESC LIMIT :surplus)
     """
 )
+_STATE = text(
+    """
+    SELECT (SELECT count(*) FROM members WHERE group_name = :group AND seen_until >= clock_timestamp()) AS members,
+           (SELECT count(*) FROM members WHERE group_name = :group AND member = :member
+            AND seen_until > clock_timestamp() + make_interval(secs => :fresh)) AS fresh,
+           count(*) FILTER (WHERE owner = :member AND lease_until > clock_timestamp()) AS owned,
+           count(*) FILTER (WHERE lease_until <= clock_timestamp()) AS free
+    FROM claims WHERE group_name = :group AND topic = ANY(:topics)
+    """
+)
 _READ = text(
     """
-    SELECT partition, record_offset, key, event_id, type, source, subject, version, occur_time, traceparent, data
-    FROM records WHERE topic = :topic AND partition = :partition AND record_offset >= :committed
-    ORDER BY record_offset LIMIT :max_records
+    SELECT c.topic, c.generation, r.*
+    FROM claims c CROSS JOIN LATERAL (
+        SELECT partition, record_offset, key, event_id, type, source, subject, version, occur_time, traceparent, data
+        FROM records WHERE topic = c.topic AND partition = c.partition AND record_offset >= c.committed
+        ORDER BY record_offset LIMIT :max_records) r
+    WHERE c.group_name = :group AND c.owner = :member AND c.lease_until > clock_timestamp()
+    ORDER BY c.topic, c.partition, r.record_offset LIMIT :max_records
     """
 )
 _COMMIT = text(
@@ -163,6 +177,26 @@ class PostgresEventLog:
         await self._engine.dispose()
 
 
+def _delivered(row: Row[Any]) -> Delivered:
+    return Delivered(
+        record=EventRecord(
+            topic=row.topic,
+            key=row.key,
+            event_id=row.event_id,
+            type=row.type,
+            source=row.source,
+            subject=row.subject,
+            version=row.version,
+            occur_time=row.occur_time,
+            traceparent=row.traceparent,
+            data=bytes(row.data),
+        ),
+        partition=row.partition,
+        offset=row.record_offset,
+        generation=row.generation,
+    )
+
+
 class PostgresLogConsumer:
     """One member of a group."""
 
@@ -177,58 +211,38 @@ class PostgresLogConsumer:
 
     async def poll(self, *, max_records: int) -> list[Delivered]:
         """Renew the leases, take free partitions up to a fair share, and read."""
-        found: list[Delivered] = []
         try:
             async with self._engine.begin() as conn:
-                owned = await self._balance(conn)
-                for claim in owned:
-                    if len(found) < max_records:
-                        found += await self._read(conn, claim, max_records - len(found))
+                if not self._joined or not await self._settled(conn):
+                    await self._balance(conn)
+                rows = await conn.execute(_READ, {**self._me, "max_records": max_records})
+                return [_delivered(row) for row in rows]
         except (OperationalError, InterfaceError) as error:
             raise EventLogUnavailable from error
-        return found
 
-    async def _balance(self, conn: AsyncConnection) -> Sequence[Row[Any]]:
+    async def _settled(self, conn: AsyncConnection) -> bool:
+        """Tell whether the leases are fresh and the shares are fair: then a poll only reads, and costs the log no commit."""
+        fresh = {"topics": list(self._topics), "fresh": self._lease * FRESH}
+        state = (await conn.execute(_STATE, {**self._me, **fresh})).one()
+        fair = self._fair(state.members) if state.members else 0
+        return bool(state.fresh) and (state.owned == fair or (state.owned < fair and not state.free))
+
+    async def _balance(self, conn: AsyncConnection) -> None:
         if not self._joined:
             offer = {"group": self._group, "topics": list(self._topics), "partitions": PARTITIONS}
             await conn.execute(_OFFER, offer)
             self._joined = True
         await conn.execute(_FORGET, self._me)
         await conn.execute(_SEEN, self._me)
-        members: int = (await conn.execute(_MEMBERS, self._me)).scalar_one()
-        fair = -(-PARTITIONS * len(self._topics) // members)
-        owned = (await conn.execute(_RENEW, self._me)).all()
-        if len(owned) > fair:
-            await conn.execute(_YIELD, {**self._me, "surplus": len(owned) - fair})
-        elif len(owned) < fair:
-            await conn.execute(_TAKE, {**self._me, "topics": list(self._topics), "wanted": fair - len(owned)})
-        return (await conn.execute(_RENEW, self._me)).all()
+        fair = self._fair((await conn.execute(_MEMBERS, self._me)).scalar_one())
+        owned = (await conn.execute(_RENEW, self._me)).rowcount
+        if owned > fair:
+            await conn.execute(_YIELD, {**self._me, "surplus": owned - fair})
+        elif owned < fair:
+            await conn.execute(_TAKE, {**self._me, "topics": list(self._topics), "wanted": fair - owned})
 
-    async def _read(self, conn: AsyncConnection, claim: Row[Any], max_records: int) -> list[Delivered]:
-        topic, partition, committed, generation = tuple(claim)
-        rows = await conn.execute(
-            _READ, {"topic": topic, "partition": partition, "committed": committed, "max_records": max_records}
-        )
-        return [
-            Delivered(
-                record=EventRecord(
-                    topic=topic,
-                    key=row.key,
-                    event_id=row.event_id,
-                    type=row.type,
-                    source=row.source,
-                    subject=row.subject,
-                    version=row.version,
-                    occur_time=row.occur_time,
-                    traceparent=row.traceparent,
-                    data=bytes(row.data),
-                ),
-                partition=partition,
-                offset=row.record_offset,
-                generation=generation,
-            )
-            for row in rows
-        ]
+    def _fair(self, members: int) -> int:
+        return -(-PARTITIONS * len(self._topics) // members)
 
     async def commit(self, delivered: Delivered) -> None:
         """Note the next offset, unless the partition went to another member in between."""

@@ -13,6 +13,8 @@ from google.protobuf.message import Message
 from opentelemetry import trace
 from paymesh.options.v1 import options_pb2
 
+from servers.runtime.call import call_in_progress
+
 CLEARED: Final = "[cleared]"
 # 13 to 19 digits, with spaces or dashes: what could be a card number never reaches a log.
 _PAN: Final = re.compile(r"\b(?:\d[ -]?){12,18}\d\b")
@@ -52,11 +54,21 @@ def _trace(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[s
     return event
 
 
+def _call(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    # Read when a line is written, not bound when a call begins: most calls write none.
+    if (call := call_in_progress()) is not None:
+        event.setdefault("request_id", call.request_id)
+        event.setdefault("method", call.method)
+        event.setdefault("principal", call.principal.subject or call.principal.kind.value)
+    return event
+
+
 def configure(*, service: str, level: str) -> None:
     """Send the logs of this process, ours and the libraries', to standard error as JSON lines."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            _call,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _trace,

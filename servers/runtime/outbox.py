@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from opentelemetry import propagate
 from sqlalchemy import text
@@ -26,12 +27,49 @@ class OutboxEvent:
     """(event id, occur time) to the bytes of the domain's event message."""
 
 
+_INSERT = text(
+    """
+    INSERT INTO outbox (event_id, topic, root_id, type, subject, version, occur_time, traceparent, data)
+    VALUES (:event_id, :topic, :root_id, :type, :subject, :version, :occur_time, :traceparent, :data)
+    """
+)
+
+
+def topic_of(domain: str) -> str:
+    """Return the topic that a domain's events go to."""
+    return f"paymesh.{domain}.v1"
+
+
+def outbox_rows(events: Iterable[OutboxEvent], *, topic: str, clock: Clock) -> list[dict[str, Any]]:
+    """Return the rows that tell `events`, for whoever writes them in a statement of its own."""
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    now = clock.now()
+    rows = []
+    for event in events:
+        event_id = new_id("evt", clock=clock)
+        rows.append(
+            {
+                "event_id": event_id,
+                "topic": topic,
+                "root_id": event.root_id,
+                "type": event.type,
+                "subject": event.subject,
+                "version": event.version,
+                "occur_time": now,
+                "traceparent": carrier.get("traceparent", ""),
+                "data": event.render(event_id, now),
+            }
+        )
+    return rows
+
+
 class Outbox:
     """The outbox of one domain, inside one transaction."""
 
     def __init__(self, conn: AsyncConnection, *, domain: str, clock: Clock) -> None:
         self._conn = conn
-        self._topic = f"paymesh.{domain}.v1"
+        self._topic = topic_of(domain)
         self._clock = clock
         self.written = 0
 
@@ -39,32 +77,6 @@ class Outbox:
         """Write events in order. Their positions are taken now: after the root's row lock, so each root stays in order."""
         if not events:
             return
-        carrier: dict[str, str] = {}
-        propagate.inject(carrier)
-        now = self._clock.now()
-        rows = []
-        for event in events:
-            event_id = new_id("evt", clock=self._clock)
-            rows.append(
-                {
-                    "event_id": event_id,
-                    "topic": self._topic,
-                    "root_id": event.root_id,
-                    "type": event.type,
-                    "subject": event.subject,
-                    "version": event.version,
-                    "occur_time": now,
-                    "traceparent": carrier.get("traceparent", ""),
-                    "data": event.render(event_id, now),
-                }
-            )
-        await self._conn.execute(
-            text(
-                """
-                INSERT INTO outbox (event_id, topic, root_id, type, subject, version, occur_time, traceparent, data)
-                VALUES (:event_id, :topic, :root_id, :type, :subject, :version, :occur_time, :traceparent, :data)
-                """
-            ),
-            rows,
-        )
+        rows = outbox_rows(events, topic=self._topic, clock=self._clock)
+        await self._conn.execute(_INSERT, rows)
         self.written += len(rows)

@@ -43,6 +43,8 @@ class MethodPolicy:
     scope: str
     key_required: bool
     read_only: bool
+    repeatable: bool = False
+    """Whether the caller, a server, makes the ids of what the call writes, so that a torn call is as good as a lost one."""
 
 
 def policy_of(method: MethodDescriptor) -> MethodPolicy:
@@ -50,6 +52,7 @@ def policy_of(method: MethodDescriptor) -> MethodPolicy:
     options = method.GetOptions().Extensions
     name = f"/{method.containing_service.full_name}/{method.name}"
     audience = frozenset(_KINDS[value] for value in options[options_pb2.audience])
+    by_id = options[options_pb2.idempotency] == options_pb2.IDEMPOTENCY_BY_RESOURCE_ID
     policy = MethodPolicy(
         method=name,
         callers=frozenset(options[options_pb2.allowed_callers]),
@@ -58,6 +61,7 @@ def policy_of(method: MethodDescriptor) -> MethodPolicy:
         scope=options[options_pb2.required_scope],
         key_required=options[options_pb2.idempotency] == options_pb2.IDEMPOTENCY_REQUIRED,
         read_only=options[options_pb2.idempotency] == options_pb2.IDEMPOTENCY_READ_ONLY,
+        repeatable=by_id and audience == {PrincipalKind.SERVICE},
     )
     if not policy.callers or not audience:
         raise PolicyMissing(f"{name} declares no allowed_callers or no audience")

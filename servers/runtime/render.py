@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -12,19 +12,19 @@ from paymesh.type.v1 import money_pb2
 from servers.kernel.errors import FieldInvalid
 from servers.kernel.money import Money
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ETAG: Final = re.compile('"([0-9]{1,18})"')
 
 
 def stamp(time: datetime) -> Timestamp:
     """Return an instant as a message."""
-    message = Timestamp()
-    message.FromDatetime(time)
-    return message
+    since = time - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)
 
 
 def instant(message: Timestamp) -> datetime:
     """Return the instant of a message, aware, in UTC."""
-    return message.ToDatetime(tzinfo=UTC)
+    return _EPOCH + timedelta(seconds=message.seconds, microseconds=message.nanos // 1_000)
 
 
 def money(amount: Money) -> money_pb2.Money:

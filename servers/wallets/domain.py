@@ -93,9 +93,9 @@ class Transfer:
     expire_time: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Account:
-    """An account with its four sums, minor units."""
+    """An account with its four sums, minor units. Only a sheet changes it, and only copies of its own."""
 
     id: str
     owner_id: str
@@ -220,6 +220,11 @@ class Sheet:
     burns: list[str] = field(default_factory=list)
     touched_pendings: set[str] = field(default_factory=set)
     touched_lots: set[str] = field(default_factory=set)
+    touched_accounts: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Copy the accounts: what the sheet was made from stays as it is."""
+        self.accounts = {identifier: replace(account) for identifier, account in self.accounts.items()}
 
     def post(self, transfers: Sequence[Transfer]) -> list[tuple[Verdict, str]]:
         """Apply transfers in order; each gets a verdict and, where it differs from a stored one, the field's name."""
@@ -318,7 +323,7 @@ class Sheet:
             amount_minor=amount,
         )
         if posting:
-            self._enter(full, self.accounts[debit.id], self.accounts[credit.id])
+            self._enter(full, debit, credit)
         left = pending.remaining_minor - amount
         self.pendings[origin.id] = replace(pending, remaining_minor=left, closed=left == 0)
         self.touched_pendings.add(origin.id)
@@ -326,17 +331,17 @@ class Sheet:
         return Verdict.CREATED
 
     def _hold(self, debit: Account, credit: Account, amount: int) -> None:
-        self.accounts[debit.id] = replace(debit, debits_pending=debit.debits_pending + amount)
-        self.accounts[credit.id] = replace(credit, credits_pending=credit.credits_pending + amount)
+        debit.debits_pending += amount
+        credit.credits_pending += amount
+        self.touched_accounts |= {debit.id, credit.id}
 
     def _enter(self, transfer: Transfer, debit: Account, credit: Account) -> None:
         amount = transfer.amount_minor
-        after = (
-            replace(debit, debits_posted=debit.debits_posted + amount, version=debit.version + 1),
-            replace(credit, credits_posted=credit.credits_posted + amount, version=credit.version + 1),
-        )
-        for account, signed in zip(after, (-amount, amount), strict=True):
-            self.accounts[account.id] = account
+        debit.debits_posted += amount
+        credit.credits_posted += amount
+        for account, signed in ((debit, -amount), (credit, amount)):
+            account.version += 1
+            self.touched_accounts.add(account.id)
             self.entries.append(
                 Entry(
                     account_id=account.id,
@@ -358,17 +363,18 @@ class Sheet:
         self.burns.append(transfer_id)
 
     def _snapshot(self) -> Sheet:
-        return replace(
+        return replace(  # which copies the accounts
             self,
-            accounts=dict(self.accounts),
             known=dict(self.known),
             pendings=dict(self.pendings),
             lots=dict(self.lots),
             written=list(self.written),
             entries=list(self.entries),
             touched_pendings=set(self.touched_pendings),
+            touched_accounts=set(self.touched_accounts),
         )
 
     def _restore(self, before: Sheet) -> None:
         self.accounts, self.known, self.pendings = before.accounts, before.known, before.pendings
         self.written, self.entries, self.touched_pendings = before.written, before.entries, before.touched_pendings
+        self.touched_accounts = before.touched_accounts

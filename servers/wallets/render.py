@@ -14,6 +14,8 @@ from servers.wallets.facts import CaptureFact, Fact, RefundCreatedFact, RefundFa
 from servers.wallets.resources import Wallet
 from servers.wallets.wallet_facts import WalletHoldFact, WalletVoidFact
 
+_KINDS = {ledger_pb2.Transfer.Kind.Value(kind.value): kind for kind in TransferKind}
+
 
 def render_account(account: Account) -> ledger_pb2.Account:
     """Return an account as a message."""
@@ -79,7 +81,7 @@ def parse_transfer(message: ledger_pb2.Transfer) -> Transfer:
         amount_minor=message.amount.amount_minor,
         currency=message.amount.currency,
         code=message.code,
-        kind=TransferKind(ledger_pb2.Transfer.Kind.Name(message.kind)),
+        kind=_KINDS[message.kind],
         fact_id=message.fact_id,
         effective_time=instant(message.effective_time),
         pending_id=message.pending_id,

@@ -1,4 +1,4 @@
-"""The ledger's SQL: a few set-based statements per batch, none per row."""
+"""The ledger's SQL; what every commit of the writer runs is in `bulk`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from servers.wallets.domain import (
     PLATFORM_BUCKET,
     Account,
     AccountKind,
-    Entry,
     Lot,
     Pending,
     Sheet,
@@ -73,20 +72,6 @@ async def guard(conn: AsyncConnection, ids: Iterable[str]) -> None:
     )
 
 
-async def lock_accounts(conn: AsyncConnection, ids: Iterable[str]) -> dict[str, Account]:
-    """Lock accounts in the order of their ids, so that two writers never wait for each other in a circle."""
-    rows = await conn.execute(
-        text(
-            f"""
-            SELECT {_ACCOUNT_COLUMNS} FROM {_KEYS} JOIN accounts a ON a.bucket = k.bucket AND a.id = k.id
-            ORDER BY a.bucket, a.id FOR NO KEY UPDATE OF a
-            """
-        ),
-        _keys(ids),
-    )
-    return {row.id: _account(row) for row in rows}
-
-
 async def accounts(conn: AsyncConnection, ids: Iterable[str]) -> list[Account]:
     """Return accounts without locking them."""
     rows = await conn.execute(
@@ -136,14 +121,6 @@ async def transfers_of_facts(conn: AsyncConnection, facts: Iterable[tuple[str, s
     return [_transfer(row) for row in rows]
 
 
-async def burnt(conn: AsyncConnection, ids: Iterable[str]) -> set[str]:
-    """Return those of `ids` that are burnt."""
-    rows = await conn.execute(
-        text(f"SELECT b.id FROM {_KEYS} JOIN burnt b ON b.bucket = k.bucket AND b.id = k.id"), _keys(ids)
-    )
-    return set(rows.scalars())
-
-
 async def lock_pendings(conn: AsyncConnection, ids: Iterable[str]) -> dict[str, Pending]:
     """Lock pending transfers by their ids."""
     rows = await conn.execute(
@@ -179,11 +156,8 @@ async def lock_lots(conn: AsyncConnection, lots: Iterable[tuple[str, str]]) -> d
     return {row.capture_id: _lot(row) for row in rows}
 
 
-async def save(conn: AsyncConnection, sheet: Sheet, touched: set[str], batch_id: str) -> None:
-    """Write all that a sheet holds."""
-    await _save_transfers(conn, sheet, batch_id)
-    await _save_entries(conn, sheet)
-    await _save_accounts(conn, [sheet.accounts[identifier] for identifier in sorted(touched)])
+async def save_rest(conn: AsyncConnection, sheet: Sheet) -> None:
+    """Write what only some batches have: holds, lots, burnt ids. The transfers of new holds are written already."""
     if sheet.touched_pendings:
         await conn.execute(
             text(
@@ -211,98 +185,6 @@ async def save(conn: AsyncConnection, sheet: Sheet, touched: set[str], batch_id:
             text("INSERT INTO burnt (bucket, id, record_time) VALUES (:bucket, :id, :now) ON CONFLICT DO NOTHING"),
             [{"bucket": bucket_of(identifier), "id": identifier, "now": sheet.now} for identifier in sheet.burns],
         )
-
-
-async def _save_transfers(conn: AsyncConnection, sheet: Sheet, batch_id: str) -> None:
-    written = sheet.written
-    if not written:
-        return
-    await conn.execute(
-        text(
-            """
-            INSERT INTO transfers (bucket, id, debit_account_id, credit_account_id, amount_minor, currency, code, kind,
-                                   pending_id, fact_id, forced, expire_time, effective_time, record_time, batch_id)
-            SELECT *, CAST(:now AS timestamptz), :batch_id
-            FROM unnest(CAST(:buckets AS smallint[]), CAST(:ids AS text[]), CAST(:debits AS text[]), CAST(:credits AS text[]),
-                        CAST(:amounts AS bigint[]), CAST(:currencies AS text[]), CAST(:codes AS text[]), CAST(:kinds AS text[]),
-                        CAST(:pendings AS text[]), CAST(:facts AS text[]), CAST(:forced AS boolean[]),
-                        CAST(:expires AS timestamptz[]), CAST(:effective AS timestamptz[]))
-            """
-        ),
-        {
-            "buckets": [bucket_of(t.id) for t in written],
-            "ids": [t.id for t in written],
-            "debits": [t.debit_account_id for t in written],
-            "credits": [t.credit_account_id for t in written],
-            "amounts": [t.amount_minor for t in written],
-            "currencies": [t.currency for t in written],
-            "codes": [t.code for t in written],
-            "kinds": [t.kind.value for t in written],
-            "pendings": [t.pending_id for t in written],
-            "facts": [t.fact_id for t in written],
-            "forced": [t.forced for t in written],
-            "expires": [t.expire_time for t in written],
-            "effective": [t.effective_time for t in written],
-            "now": sheet.now,
-            "batch_id": batch_id,
-        },
-    )
-
-
-async def _save_entries(conn: AsyncConnection, sheet: Sheet) -> None:
-    entries: Sequence[Entry] = sheet.entries
-    if not entries:
-        return
-    await conn.execute(
-        text(
-            """
-            INSERT INTO entries (bucket, account_id, account_version, transfer_bucket, transfer_id, amount_minor,
-                                 balance_after, available_after, forced, record_time)
-            SELECT *, CAST(:now AS timestamptz)
-            FROM unnest(CAST(:buckets AS smallint[]), CAST(:accounts AS text[]), CAST(:versions AS bigint[]),
-                        CAST(:transfer_buckets AS smallint[]), CAST(:transfers AS text[]), CAST(:amounts AS bigint[]),
-                        CAST(:balances AS bigint[]), CAST(:availables AS bigint[]), CAST(:forced AS boolean[]))
-            """
-        ),
-        {
-            "buckets": [bucket_of(e.account_id) for e in entries],
-            "accounts": [e.account_id for e in entries],
-            "versions": [e.version for e in entries],
-            "transfer_buckets": [bucket_of(e.transfer_id) for e in entries],
-            "transfers": [e.transfer_id for e in entries],
-            "amounts": [e.amount_minor for e in entries],
-            "balances": [e.balance_after for e in entries],
-            "availables": [e.available_after for e in entries],
-            "forced": [e.forced for e in entries],
-            "now": sheet.now,
-        },
-    )
-
-
-async def _save_accounts(conn: AsyncConnection, changed: Sequence[Account]) -> None:
-    if not changed:
-        return
-    await conn.execute(
-        text(
-            """
-            UPDATE accounts a SET debits_posted = n.dp, credits_posted = n.cp, debits_pending = n.dh, credits_pending = n.ch,
-                                  version = n.version
-            FROM unnest(CAST(:buckets AS smallint[]), CAST(:ids AS text[]), CAST(:dp AS bigint[]), CAST(:cp AS bigint[]),
-                        CAST(:dh AS bigint[]), CAST(:ch AS bigint[]), CAST(:versions AS bigint[]))
-                 AS n(bucket, id, dp, cp, dh, ch, version)
-            WHERE a.bucket = n.bucket AND a.id = n.id
-            """
-        ),
-        {
-            "buckets": [bucket_of(a.id) for a in changed],
-            "ids": [a.id for a in changed],
-            "dp": [a.debits_posted for a in changed],
-            "cp": [a.credits_posted for a in changed],
-            "dh": [a.debits_pending for a in changed],
-            "ch": [a.credits_pending for a in changed],
-            "versions": [a.version for a in changed],
-        },
-    )
 
 
 async def _save_lots(conn: AsyncConnection, lots: Sequence[Lot]) -> None:

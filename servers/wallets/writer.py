@@ -20,9 +20,10 @@ from sqlalchemy.exc import DBAPIError
 from servers.kernel.errors import Kind, Refusal
 from servers.kernel.ids import new_id
 from servers.kernel.invariant import InvariantBroken
-from servers.runtime.db import Database, UnitOfWork
-from servers.wallets import events, store
-from servers.wallets.domain import Sheet, Transfer, TransferKind, Verdict, account_id
+from servers.runtime.db import Database
+from servers.runtime.outbox import outbox_rows, topic_of
+from servers.wallets import bulk, events, store
+from servers.wallets.domain import AccountKind, Sheet, Transfer, TransferKind, Verdict, account_id
 from servers.wallets.facts import (
     Fact,
     RefundCreatedFact,
@@ -42,6 +43,7 @@ _batch_size = Histogram(
 )
 
 SHARD = "shard-0"
+QUIET_TURNS = 16
 
 
 class LedgerOverloaded(Refusal):
@@ -83,6 +85,7 @@ class Writer:
         self, db: Database, *, queue_max: int, batch_max: int, settlement_delay: timedelta = timedelta(days=2)
     ) -> None:
         self._db = db
+        self._lane = db.lane()
         self._queue: asyncio.Queue[Job] = asyncio.Queue()
         self._waiting = 0
         self._queue_max = queue_max
@@ -108,18 +111,31 @@ class Writer:
 
     async def run(self) -> None:
         """Write until cancelled."""
-        while True:
-            batch = [await self._queue.get()]
-            weight = batch[0].weight
-            while not self._queue.empty() and weight < self._batch_max:
-                batch.append(self._queue.get_nowait())
-                weight += batch[-1].weight
-            self._waiting -= sum(job.weight for job in batch)
-            await self._write(batch)
+        try:
+            while True:
+                batch = [await self._queue.get()]
+                await self._let_arrive()
+                weight = batch[0].weight
+                while not self._queue.empty() and weight < self._batch_max:
+                    batch.append(self._queue.get_nowait())
+                    weight += batch[-1].weight
+                self._waiting -= sum(job.weight for job in batch)
+                await self._write(batch)
+        finally:
+            await self._lane.close()
+
+    async def _let_arrive(self) -> None:
+        """Let the loop run for as long as that brings jobs: calls which have reached the process take some turns of the loop
+        to become jobs. No timer: where nothing is under way, this takes some microseconds."""
+        still = 0
+        while still < QUIET_TURNS and self._waiting < self._batch_max:
+            before = self._waiting
+            await asyncio.sleep(0)
+            still = 0 if self._waiting > before else still + 1
 
     async def _write(self, batch: list[Job]) -> None:
         try:
-            results = await self._commit(batch)
+            results = await self._commit_on_a_live_connection(batch)
         except (DBAPIError, InvariantBroken) as error:
             if len(batch) == 1:
                 _log.warning("batch.failed", error=type(error).__name__)
@@ -132,70 +148,76 @@ class Writer:
         for job, result in zip(batch, results, strict=True):
             _resolve(job, result=result)
 
+    async def _commit_on_a_live_connection(self, batch: list[Job]) -> list[Posted]:
+        """Commit; where the connection was lost, once more on a new one: what was committed after all answers EXISTS."""
+        try:
+            return await self._commit(batch)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            _log.warning("batch.connection_lost", jobs=len(batch), error=type(error.orig).__name__)
+        return await self._commit(batch)
+
     async def _commit(self, batch: list[Job]) -> list[Posted]:
-        async with self._db.uow() as uow:
+        async with self._lane.transaction():
             now = self._db.clock.now()
-            sheet, stored = await self._load(uow, batch)
-            before = dict(sheet.accounts)
+            sheet, stored = await self._load(batch)
             results = [_apply(sheet, job, stored) for job in batch]
-            touched = {
-                identifier for identifier, account in sheet.accounts.items() if account is not before[identifier]
-            }
-            batch_id = new_id("jnl", clock=self._db.clock)
-            await store.save(uow.conn, sheet, touched, batch_id)
             if sheet.written:
-                await uow.outbox.append(events.batch_posted(batch_id, SHARD, sheet, now))
-                _batch_size.observe(len(sheet.written))
+                batch_id = new_id("jnl", clock=self._db.clock)
+                told = [events.batch_posted(batch_id, SHARD, sheet, now)]
+                (event,) = outbox_rows(told, topic=topic_of(self._db.domain), clock=self._db.clock)
+                await bulk.save(self._lane.driver, sheet, sheet.touched_accounts, batch_id, event)
+            if sheet.touched_pendings or sheet.touched_lots or sheet.burns:
+                await store.save_rest(self._lane.conn, sheet)
+        if sheet.written:
+            self._db.on_outbox()
+            _batch_size.observe(len(sheet.written))
         return results
 
-    async def _load(self, uow: UnitOfWork, batch: list[Job]) -> tuple[Sheet, list[Transfer]]:
+    async def _load(self, batch: list[Job]) -> tuple[Sheet, list[Transfer]]:
         """Read what the batch touches. Accounts are locked before anything else is read, so nothing read here can be stale."""
-        conn, now = uow.conn, self._db.clock.now()
         facts = [job.fact for job in batch if job.fact is not None]
         asked = [transfer for job in batch for transfer in job.transfers]
         holds = {hold for fact in facts for hold in holds_of(fact)}
         if holds:
-            await store.guard(conn, holds)
-        wanted = [row for fact in facts for row in opened_by(fact, currency_of(fact))]
-        failed = [fact for fact in facts if not currency_of(fact)]
-        keys = [(key, owner_of(fact)) for fact in facts for key in related_keys(fact)]
-        stored = await store.transfers_of_facts(conn, keys) if failed else []
-        for transfer in stored:
-            wanted += [row for fact in failed for row in opened_by(fact, transfer.currency)]
-        wanted = [row for row in wanted if row[2]]
-        await store.open_accounts(conn, wanted, now)
+            await store.guard(self._lane.conn, holds)
+        wanted, keys = await self._open_accounts(facts) if facts else ([], [])
         pending_ids = {t.pending_id for t in asked if t.pending_id} | holds
-        origins = await store.transfers(conn, pending_ids) if pending_ids else {}
-        ids = {t.debit_account_id for t in (*asked, *origins.values())} | {
-            t.credit_account_id for t in (*asked, *origins.values())
-        }
+        origins = await store.transfers(self._lane.conn, pending_ids) if pending_ids else {}
+        ids = {t.debit_account_id for t in asked} | {t.credit_account_id for t in asked}
+        ids |= {id for t in origins.values() for id in (t.debit_account_id, t.credit_account_id)}
         ids |= {account_id(*row) for row in wanted}
         ids |= {account for fact in facts for account in wallet_accounts_of(fact)}
-        locked = await store.lock_accounts(conn, ids - {""})
+        locked = await bulk.lock_accounts(self._lane.driver, ids - {""})
         # Read again under the locks: a fact or an id may have been written while this batch waited for them.
-        stored = await store.transfers_of_facts(conn, keys) if keys else []
-        known = await store.transfers(conn, [t.id for t in asked]) if asked else {}
-        captures = [(t.fact_id, owner_of(f)) for f in facts for t in stored if t.fact_id.startswith("cap_")]
-        captures += [
-            (c.capture_id, c.merchant_id) for f in facts if isinstance(f, RefundCreatedFact) for c in f.captures
-        ]
-        captures += [(key, owner) for key, owner in keys if key.startswith("cap_") and ":" not in key]
-        captures += [
-            (t.code.removeprefix("refund.pending."), owner_of(f))
-            for f in facts
-            for t in stored
-            if t.code.startswith("refund.pending.")
-        ]
+        known, burnt = await bulk.look_up(self._lane.driver, [*(t.id for t in asked), *holds])
+        stored = await store.transfers_of_facts(self._lane.conn, keys) if keys else []
+        captures = _captures(facts, keys, stored)
         sheet = Sheet(
-            now=now,
+            now=self._db.clock.now(),
             accounts=locked,
             known=known | {t.id: t for t in stored},
-            burnt=await store.burnt(conn, [*(t.id for t in asked), *holds]) if asked or holds else set(),
-            pendings=await store.lock_pendings(conn, pending_ids) if pending_ids else {},
-            lots=await store.lock_lots(conn, captures),
+            burnt=burnt,
+            pendings=await store.lock_pendings(self._lane.conn, pending_ids) if pending_ids else {},
+            lots=await store.lock_lots(self._lane.conn, captures),
             settlement_delay=self._settlement_delay,
         )
         return sheet, stored
+
+    async def _open_accounts(
+        self, facts: list[Fact]
+    ) -> tuple[list[tuple[str, AccountKind, str]], list[tuple[str, str]]]:
+        """Open the accounts that facts need. Returns these and the keys under which earlier transfers of the facts are found."""
+        conn = self._lane.conn
+        wanted = [row for fact in facts for row in opened_by(fact, currency_of(fact))]
+        failed = [fact for fact in facts if not currency_of(fact)]
+        keys = [(key, owner_of(fact)) for fact in facts for key in related_keys(fact)]
+        for transfer in await store.transfers_of_facts(conn, keys) if failed else []:
+            wanted += [row for fact in failed for row in opened_by(fact, transfer.currency)]
+        wanted = [row for row in wanted if row[2]]
+        await store.open_accounts(conn, wanted, self._db.clock.now())
+        return wanted, keys
 
     async def settle_due(self) -> int:
         """Make available what has been pending for long enough. Returns how many captures."""
@@ -246,6 +268,20 @@ def _apply(sheet: Sheet, job: Job, stored: list[Transfer]) -> Posted:
         key = related_keys(job.fact)[0]
         written = [t for t in sheet.known.values() if t.fact_id == key]
     return Posted([(verdict, "")], written)
+
+
+def _captures(facts: list[Fact], keys: list[tuple[str, str]], stored: list[Transfer]) -> list[tuple[str, str]]:
+    """Return (capture id, merchant id) of every lot that the facts may touch."""
+    captures = [(t.fact_id, owner_of(f)) for f in facts for t in stored if t.fact_id.startswith("cap_")]
+    captures += [(c.capture_id, c.merchant_id) for f in facts if isinstance(f, RefundCreatedFact) for c in f.captures]
+    captures += [(key, owner) for key, owner in keys if key.startswith("cap_") and ":" not in key]
+    captures += [
+        (t.code.removeprefix("refund.pending."), owner_of(f))
+        for f in facts
+        for t in stored
+        if t.code.startswith("refund.pending.")
+    ]
+    return captures
 
 
 def _resolve(job: Job, *, result: Posted | None = None, error: Exception | None = None) -> None:

@@ -53,11 +53,11 @@ def test_declines_of_one_customer_are_slowed_down(shop: Shop) -> None:
         answer = shop.confirm(payment["id"], method_id=bad["id"])
         codes.append(answer.status_code)
         if answer.status_code == 429:
-            assert answer.json()["details"][0]["metadata"]["limit"] == "declines_of_customer"
+            assert answer.json()["details"][0]["metadata"]["limit"] == "declines_of_payer"
             break
     assert codes[-1] == 429
     assert set(codes[:-1]) == {200}
-    forget(shop, f"throttle:declines_of_customer:{customer}")
+    forget(shop, f"throttle:declines_of_payer:{customer}")
     assert shop.confirm(payment["id"]).status_code == 200
 
 

@@ -309,6 +309,7 @@ def test_an_unreached_stripe_is_told_as_such_and_the_same_key_goes_on(shop: Shop
 
 
 POINTS = [name for name in crashpoints.declared() if name.startswith("wallets.")]
+IN_PAYMENTS = [name for name in crashpoints.declared() if name.startswith("payments.top_up.")]
 
 
 def test_every_crash_point_of_wallets_is_tried() -> None:
@@ -320,7 +321,7 @@ def test_every_crash_point_of_wallets_is_tried() -> None:
     ]
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", POINTS + IN_PAYMENTS)
 def test_a_kill_during_a_top_up_charges_once_and_fills_once(shop: Shop, purse: Purse, point: str) -> None:
     armed = shop.platform.arm(point)
     key = str(uuid.uuid4())

@@ -116,3 +116,23 @@ async def test_a_released_key_is_resumed_by_the_next_call(make_database: MakeDat
         await uow.idempotency.release(first)
     resumed = await claim(db, request_of(token="second"))
     assert (resumed.recovery_point, resumed.resource_id) == ("sent", "att_1")
+
+
+async def test_presence_that_was_lost_with_its_connection_is_held_again(make_database: MakeDatabase) -> None:
+    db = await make_database("payments")
+    keeping = asyncio.create_task(db.keep_announced())
+    held = text("SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = :instance AND granted")
+
+    async def holder() -> int | None:
+        async with db.read() as conn:
+            pid: int | None = await conn.scalar(held, {"instance": db.instance})
+            return pid
+
+    lost = await holder()
+    async with db.read() as conn:
+        await conn.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": lost})
+    async with asyncio.timeout(10):
+        while await holder() in (lost, None):
+            await asyncio.sleep(0.05)
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)

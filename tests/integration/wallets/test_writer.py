@@ -161,7 +161,8 @@ async def test_a_full_queue_sheds_at_once(make_database: MakeDatabase) -> None:
         waiting.cancel()
 
 
-async def test_the_ledgers_role_always_takes_the_keys(make_database: MakeDatabase) -> None:
+@pytest.mark.parametrize(("table", "index"), [("accounts", "accounts_"), ("transfers", "transfers_pkey")])
+async def test_the_ledgers_role_always_takes_the_keys(make_database: MakeDatabase, table: str, index: str) -> None:
     db = await make_database("wallets")
     async with db.read() as conn:
         plan = "\n".join(
@@ -169,13 +170,35 @@ async def test_the_ledgers_role_always_takes_the_keys(make_database: MakeDatabas
                 await conn.execute(
                     text(
                         "EXPLAIN SELECT a.id FROM unnest(ARRAY[1]::smallint[], ARRAY['acc_1']) AS k(bucket, id) "
-                        "JOIN accounts a ON a.bucket = k.bucket AND a.id = k.id FOR NO KEY UPDATE OF a"
+                        f"JOIN {table} a ON a.bucket = k.bucket AND a.id = k.id"
                     )
                 )
             ).scalars()
         )
     assert "Seq Scan" not in plan
-    assert "on accounts a" in plan
+    assert f"using {index}" in plan
+
+
+async def test_what_a_transfer_says_is_kept_to_the_letter(ledger: tuple[Database, Writer, Writer]) -> None:
+    db, writer, _ = ledger
+    wallet, clearing = await funded_wallet(db, writer, 100)
+    odd = ["", "NULL", "null", 'a"b', "a\\b", "{a,b}", "a','b", "é\n\t ", '\\"']
+    moves = [move(clearing, wallet, 1, code=f"c{n}", fact_id=text) for n, text in enumerate(odd)]
+    assert {verdict for verdict, _ in await writer.post(moves)} == {Verdict.CREATED}
+    assert {verdict for verdict, _ in await writer.post(moves)} == {Verdict.EXISTS}
+    async with db.read() as conn:
+        assert await store.transfers(conn, [m.id for m in moves]) == {m.id: m for m in moves}
+
+
+async def test_a_lost_connection_costs_nobody_an_answer_for_long(ledger: tuple[Database, Writer, Writer]) -> None:
+    db, writer, _ = ledger
+    wallet, clearing = await funded_wallet(db, writer, 100)
+    async with db.uow() as uow:
+        others = "pid <> pg_backend_pid() AND datname = current_database()"
+        await uow.conn.execute(text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}"))
+    moves = [move(clearing, wallet, 1) for _ in range(5)]
+    results = await asyncio.gather(*(writer.post([m]) for m in moves))
+    assert [result[0][0] for result in results] == [Verdict.CREATED] * 5
 
 
 def refund_of(*captures: CaptureFact, amount: int) -> RefundCreatedFact:

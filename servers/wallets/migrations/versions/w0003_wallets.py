@@ -61,6 +61,7 @@ def upgrade() -> None:
             CHECK (decline IS NULL OR failure_reason = 'declined'),
             CHECK (state <> 'SUCCEEDED' OR payment_id <> ''),
             CHECK (NOT uncertain OR state IN ('PENDING', 'REQUIRES_ACTION')));
+        CREATE INDEX top_ups_id ON top_ups (id);
         CREATE INDEX top_ups_wallet ON top_ups (owner_id, wallet_id, id);
         CREATE INDEX top_ups_open ON top_ups (owner_id, wallet_id) INCLUDE (amount_minor)
             WHERE state IN ('PENDING', 'REQUIRES_ACTION');
