@@ -5,49 +5,61 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import uuid
+from collections import Counter
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from dev.paths import ROOT
 from tests.support.mail import mail_to, token_of
 from tests.support.stack import Shop
 
-BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def test_every_block_of_the_api_page_works(shop: Shop) -> None:
+def test_every_block_of_the_api_page_works(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    email = f"{uuid.uuid4().hex}@example.com"
+    here = {"EDGE": shop.platform.edge, "CURL_CA_BUNDLE": shop.platform.state["ca_file"], "EMAIL": email}
+    for name, value in here.items():
+        monkeypatch.setenv(name, value)
     names: dict[str, Any] = {
-        "address": shop.platform.edge.removeprefix("https://"),
-        "edge": shop.platform.edge,
-        "ca": shop.platform.state["ca_file"],
-        "email": f"{uuid.uuid4().hex}@example.com",
         "identity_address": f"127.0.0.1:{shop.platform.state['ports']['identity']}",
         "notifications_tls": Path(shop.platform.folder, "tls", "notifications"),
     }
-    blocks = BLOCK.findall((ROOT / "docs" / "api.md").read_text())
-    assert len(blocks) > 12
+    (_, setup), *blocks = BLOCK.findall((ROOT / "docs" / "api.md").read_text())
+    setup += "\n".join(f"{name}={shlex.quote(value)}" for name, value in here.items())
+    run = Counter[str]()
     for kind, block in blocks:
         if "$MAIL_TOKEN" in block:
-            names["mail_token"] = token_of(mail_to(shop.platform, names["email"], "Verify"))
+            names["mail_token"] = token_of(mail_to(shop.platform, email, "Verify"))
         if kind == "python":
             exec(compile(block, "docs/api.md", "exec"), names)  # noqa: S102  # our own page
+        elif kind == "sh":
+            kind = "buf_curl" if block.startswith("buf_curl ") else "curl"
+            names["answer"] = answer_of(setup, block, names)
         else:
-            run(block, names)
+            assert kind == "json", f"a block that nobody runs:\n{block}"
+            json.loads(block)
+        run[kind] += 1
+    assert all(run[kind] >= 10 for kind in ("curl", "buf_curl", "python")), run
 
 
-def run(block: str, names: dict[str, Any]) -> None:
+def answer_of(setup: str, block: str, names: dict[str, Any]) -> Any:
     """Run a block of shell, with what earlier blocks made as variables; its answer must be JSON and no error."""
     variables = {name.upper(): value for name, value in names.items() if isinstance(value, str)}
     done = subprocess.run(
-        ["bash", "-euc", block],
+        ["bash", "-euc", f"{setup}\n{block}"],
         cwd=ROOT,
         env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **variables},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, f"{block}\n{done.stderr}"
+    assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
     answer = json.loads(done.stdout)
     assert "code" not in answer or "details" not in answer, f"{block}\n{done.stdout}"
+    return answer

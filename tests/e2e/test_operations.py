@@ -9,6 +9,7 @@ import sys
 import uuid
 from pathlib import Path
 
+from dev.paths import ROOT
 from tests.support.stack import Shop, wait_for
 
 SECRETS = re.compile(
@@ -59,8 +60,14 @@ def test_guessing_one_accounts_password_is_slowed_down_and_told_how_long(shop: S
 def test_the_command_line_buys_something_and_says_what_runs(shop: Shop) -> None:
     toured = shop.platform.cli("tour")
     assert toured.returncode == 0, toured.stderr
-    assert toured.stdout.count("\ncurl ") >= 9
-    assert "pending 1937" in toured.stdout
+    assert toured.stdout.count("\ncurl ") >= 16
+    assert "pending 3385" in toured.stdout
+    assert "balance 1500, held 0, available 1500, pending 0" in toured.stdout
+    # What it prints works as it is pasted; a repeat gets the first answer.
+    lines = [line for line in toured.stdout.splitlines() if line.startswith((".venv/bin/buf curl ", "curl "))]
+    for line in lines:
+        pasted = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert (pasted.returncode, '"details"' in pasted.stdout) == (0, False), (line, pasted.stdout, pasted.stderr)
     told = shop.platform.cli("doctor").stdout
     for part in ("identity", "payments", "wallets", "notifications", "envoy", "postgres", "valkey", "mail"):
         assert part in told
