@@ -93,19 +93,22 @@ class Database:
         for its lease to end: Postgres drops the lock with the connection.
         """
         engine = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        instance = secrets.randbelow(2**31)
         conn = await engine.connect()
         try:
             await conn.execute(
-                text("SELECT pg_advisory_lock(:class, :instance)"), {"class": PRESENCE_CLASS, "instance": self.instance}
+                text("SELECT pg_advisory_lock(:class, :instance)"), {"class": PRESENCE_CLASS, "instance": instance}
             )
         except BaseException:
             await conn.close()
             raise
-        self._presence = conn
+        # A number of its own each time: calls that failed together with the database could not give their keys back, and whoever
+        # asks again must not wait for their leases.
+        self.instance, self._presence = instance, conn
 
     async def keep_announced(self) -> None:
-        """Hold the lock again where it was lost with its connection, until cancelled: while it is gone, the keys of running calls
-        look as if their process were dead, and same-key calls would run beside them."""
+        """Announce the process again where its lock was lost with its connection, until cancelled: without it, the keys of all later
+        calls would look as if their process were dead, and same-key calls would run beside them."""
         while True:
             await asyncio.sleep(PRESENCE_SECONDS)
             try:

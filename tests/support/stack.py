@@ -126,10 +126,13 @@ class Shop:
             headers["idempotency-key"] = key or str(uuid.uuid4())
         return self.client.request(method, path, json=body, headers=headers)
 
+    def order(self, amount: int, currency: str = "USD", **more: Any) -> dict[str, Any]:
+        """Return what a payment by the customer is asked for with."""
+        return {"amount": {"amount_minor": str(amount), "currency": currency}, "customer_id": self.user_id, **more}
+
     def payment(self, amount: int = 2500, currency: str = "USD", **more: Any) -> dict[str, Any]:
         """Create a payment."""
-        body = {"amount": {"amount_minor": str(amount), "currency": currency}, "customer_id": self.user_id, **more}
-        return self.ok(self.call("POST", "/v1/payments", body, token=self.seller_token))
+        return self.ok(self.call("POST", "/v1/payments", self.order(amount, currency, **more), token=self.seller_token))
 
     def confirm(self, payment_id: str, *, key: str | None = None, method_id: str | None = None) -> httpx.Response:
         """Confirm a payment as the customer."""
