@@ -107,8 +107,8 @@ class Database:
         self.instance, self._presence = instance, conn
 
     async def keep_announced(self) -> None:
-        """Announce the process again where its lock was lost with its connection, until cancelled: without it, the keys of all later
-        calls would look as if their process were dead, and same-key calls would run beside them."""
+        """Announce the process again where its lock was lost with its connection, until cancelled: without it, the keys of all
+        later calls would look as if their process were dead, and same-key calls would run beside them."""
         while True:
             await asyncio.sleep(PRESENCE_SECONDS)
             try:
