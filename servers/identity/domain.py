@@ -246,16 +246,6 @@ class MemberRoleInvalid(Refusal):
         return cls("Only an owner makes or unmakes owners.")
 
 
-class ReferenceTaken(Refusal):
-    """The unique reference is taken."""
-
-    kind = Kind.EXISTS
-    reason = "REFERENCE_TAKEN"
-
-    def __init__(self, field: str) -> None:
-        super().__init__(f"This {field} is taken.", metadata={"field": field})
-
-
 class LoginsBusy(Refusal):
     """Too many passwords are being checked."""
 

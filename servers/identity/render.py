@@ -18,7 +18,7 @@ from servers.identity.domain import (
     Tokens,
     User,
 )
-from servers.runtime.outbox import OutboxEvent
+from servers.runtime.outbox import OutboxEvent, event_of
 from servers.runtime.render import etag, stamp
 
 
@@ -152,7 +152,7 @@ Subject = User | Session | Merchant | ApiKey | Member | Invitation
 
 def event(kind: str, subject: Subject) -> OutboxEvent:
     """Return the event of a change. Addresses and names of people are left out: a topic is no place for them."""
-    message = identity_events_pb2.IdentityEvent(type=kind, version=subject.version)
+    message = identity_events_pb2.IdentityEvent()
     match subject:
         case User():
             message.user.CopyFrom(user_message(subject))
@@ -175,11 +175,5 @@ def event(kind: str, subject: Subject) -> OutboxEvent:
             message.invitation.ClearField("email")
     # A member has no id of its own; its root is the merchant, whose row orders the changes.
     root = subject.merchant_id if isinstance(subject, Member) else subject.id
-    message.subject = f"{subject.merchant_id}/{subject.user_id}" if isinstance(subject, Member) else subject.id
-
-    def render(event_id: str, occur_time: datetime) -> bytes:
-        message.event_id = event_id
-        message.occur_time.CopyFrom(stamp(occur_time))
-        return message.SerializeToString(deterministic=True)
-
-    return OutboxEvent(type=kind, root_id=root, subject=message.subject, version=subject.version, render=render)
+    told = f"{subject.merchant_id}/{subject.user_id}" if isinstance(subject, Member) else subject.id
+    return event_of(kind, message, root_id=root, subject=told, version=subject.version)

@@ -109,3 +109,23 @@ class EtagMismatch(Refusal):
         super().__init__(
             f"{resource} was changed since you read it; read it again and decide.", metadata={"resource": resource}
         )
+
+
+class ReferenceTaken(Refusal):
+    """The unique reference is taken."""
+
+    kind = Kind.EXISTS
+    reason = "REFERENCE_TAKEN"
+
+    def __init__(self, field: str, message: str = "") -> None:
+        super().__init__(message or f"This {field} is taken.", metadata={"field": field})
+
+
+class ProviderUnavailable(Refusal):
+    """The card processor was provably not reached: nothing was charged."""
+
+    kind = Kind.UNAVAILABLE
+    reason = "PROVIDER_UNAVAILABLE"
+
+    def __init__(self) -> None:
+        super().__init__("The card processor cannot be reached; ask again with the same key.", retry_after_seconds=2.0)

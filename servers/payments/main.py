@@ -10,7 +10,7 @@ from servers.payments import peers
 from servers.payments.client_secrets import ClientSecrets
 from servers.payments.events import Events
 from servers.payments.gateway_stripe import StripeGateway, classify
-from servers.payments.jobs import sweep
+from servers.payments.jobs import SWEEP_SECONDS, sweep_windows
 from servers.payments.outcomes import Outcomes
 from servers.payments.render import Renderer
 from servers.payments.resolvers import resolvers
@@ -23,6 +23,7 @@ from servers.payments.webhooks import Webhooks
 from servers.runtime.app import Context, Parts, Server, Service
 from servers.runtime.janitor import Janitor
 from servers.runtime.outbound import Outbound
+from servers.runtime.sweeps import sweep
 
 
 def deps_of(context: Context[PaymentsSettings], renderer: Renderer, gateway: StripeGateway) -> Deps:
@@ -79,7 +80,7 @@ async def build(context: Context[PaymentsSettings]) -> Parts:
         services=services,
         janitor=Janitor(context.db, resolvers(deps)),
         jobs=webhooks.jobs(),
-        tasks=[partial(sweep, deps)],
+        tasks=[partial(sweep, partial(sweep_windows, deps), every_seconds=SWEEP_SECONDS)],
     )
 
 

@@ -94,17 +94,13 @@ class Database:
         """
         engine = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         instance = secrets.randbelow(2**31)
-        conn = await engine.connect()
-        try:
-            await conn.execute(
-                text("SELECT pg_advisory_lock(:class, :instance)"), {"class": PRESENCE_CLASS, "instance": instance}
-            )
-        except BaseException:
-            await conn.close()
-            raise
+        self._presence = await engine.connect()
+        await self._presence.execute(
+            text("SELECT pg_advisory_lock(:class, :instance)"), {"class": PRESENCE_CLASS, "instance": instance}
+        )
         # A number of its own each time: calls that failed together with the database could not give their keys back, and whoever
         # asks again must not wait for their leases.
-        self.instance, self._presence = instance, conn
+        self.instance = instance
 
     async def keep_announced(self) -> None:
         """Announce the process again where its lock was lost with its connection, until cancelled: without it, the keys of all

@@ -9,6 +9,7 @@ which key, and when it is to be looked into: a call without a certain outcome is
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -127,6 +128,11 @@ class CircuitBreaker:
         """Note a call without an answer."""
         self._failed += 1
         self._open_until = self._clock.monotonic() + self._pause
+
+
+def digest(*parts: str) -> str:
+    """Return what tells one outside request from another, for its record."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 class Outbound:

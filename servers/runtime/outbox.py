@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
+from google.protobuf.timestamp_pb2 import Timestamp
 from opentelemetry import propagate
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.kernel.clock import Clock
 from servers.kernel.ids import new_id
+from servers.runtime.render import stamp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +27,34 @@ class OutboxEvent:
     version: int
     render: Callable[[str, datetime], bytes]
     """(event id, occur time) to the bytes of the domain's event message."""
+
+
+class EventMessage(Protocol):
+    """What the event messages of all domains have."""
+
+    event_id: str
+    type: str
+    subject: str
+    version: int
+
+    @property
+    def occur_time(self) -> Timestamp:
+        """When it happened."""
+
+    def SerializeToString(self, *, deterministic: bool = ...) -> bytes:  # protobuf's name
+        """Return it as bytes."""
+
+
+def event_of(kind: str, message: EventMessage, *, root_id: str, subject: str, version: int) -> OutboxEvent:
+    """Return the event that `message` tells, which holds the resource as it was right after the change."""
+    message.type, message.subject, message.version = kind, subject, version
+
+    def render(event_id: str, occur_time: datetime) -> bytes:
+        message.event_id = event_id
+        message.occur_time.CopyFrom(stamp(occur_time))
+        return message.SerializeToString(deterministic=True)
+
+    return OutboxEvent(type=kind, root_id=root_id, subject=subject, version=version, render=render)
 
 
 _INSERT = text(

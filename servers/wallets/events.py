@@ -6,8 +6,7 @@ from datetime import datetime
 
 from paymesh.wallets.v1 import wallets_events_pb2
 
-from servers.runtime.outbox import OutboxEvent
-from servers.runtime.render import stamp
+from servers.runtime.outbox import OutboxEvent, event_of
 from servers.wallets.domain import Sheet
 from servers.wallets.render import render_transfer
 from servers.wallets.render_wallets import render_top_up, render_wallet
@@ -28,38 +27,17 @@ def batch_posted(batch_id: str, shard: str, sheet: Sheet, now: datetime) -> Outb
                 target.amount_minor = entry.amount_minor
                 target.balance_after_minor = entry.balance_after
 
-    def render(event_id: str, occur_time: datetime) -> bytes:
-        event = wallets_events_pb2.WalletEvent(
-            event_id=event_id,
-            type="ledger.batch_posted",
-            subject=batch_id,
-            version=1,
-            occur_time=stamp(occur_time),
-            ledger_batch=batch,
-        )
-        return event.SerializeToString(deterministic=True)
-
-    return OutboxEvent(type="ledger.batch_posted", root_id=shard, subject=batch_id, version=1, render=render)
+    message = wallets_events_pb2.WalletEvent(ledger_batch=batch)
+    return event_of("ledger.batch_posted", message, root_id=shard, subject=batch_id, version=1)
 
 
 def wallet_event(kind: str, wallet: Wallet) -> OutboxEvent:
     """Return the event of a wallet's change."""
     message = wallets_events_pb2.WalletEvent(customer_id=wallet.owner_id, wallet=render_wallet(wallet))
-    return _event(kind, wallet.id, wallet.id, wallet.version, message)
+    return event_of(kind, message, root_id=wallet.id, subject=wallet.id, version=wallet.version)
 
 
 def top_up_event(kind: str, top_up: TopUp) -> OutboxEvent:
     """Return the event of a top-up's change; its key is the wallet's, and it tells no secret."""
     message = wallets_events_pb2.WalletEvent(customer_id=top_up.owner_id, top_up=render_top_up(top_up, secrets=False))
-    return _event(kind, top_up.wallet_id, top_up.id, top_up.version, message)
-
-
-def _event(kind: str, root_id: str, subject: str, version: int, message: wallets_events_pb2.WalletEvent) -> OutboxEvent:
-    message.type, message.subject, message.version = kind, subject, version
-
-    def render(event_id: str, occur_time: datetime) -> bytes:
-        message.event_id = event_id
-        message.occur_time.CopyFrom(stamp(occur_time))
-        return message.SerializeToString(deterministic=True)
-
-    return OutboxEvent(type=kind, root_id=root_id, subject=subject, version=version, render=render)
+    return event_of(kind, message, root_id=top_up.wallet_id, subject=top_up.id, version=top_up.version)

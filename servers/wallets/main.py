@@ -11,8 +11,9 @@ from servers.runtime.app import Context, Parts, Server, Service
 from servers.runtime.consumer import Consumer
 from servers.runtime.janitor import Janitor
 from servers.runtime.outbound import Outbound
+from servers.runtime.sweeps import sweep
 from servers.wallets.consumer import GROUP, TOPICS, handlers
-from servers.wallets.jobs import sweep
+from servers.wallets.jobs import SWEEP_SECONDS, sweep_ledger
 from servers.wallets.outcomes import Outcomes
 from servers.wallets.peers import PEER, PaymentsPeer, classify
 from servers.wallets.resolvers import resolvers
@@ -55,7 +56,7 @@ async def build(context: Context[WalletsSettings]) -> Parts:
         ],
         consumers=[consumer],
         janitor=Janitor(context.db, resolvers(deps)),
-        tasks=[writer.run, partial(sweep, writer)],
+        tasks=[writer.run, partial(sweep, partial(sweep_ledger, writer), every_seconds=SWEEP_SECONDS)],
     )
 
 

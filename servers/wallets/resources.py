@@ -7,7 +7,6 @@ from datetime import datetime
 from enum import Enum
 from typing import ClassVar, Final
 
-from servers.kernel.errors import Kind, Refusal
 from servers.kernel.money import Money
 from servers.kernel.transitions import Arrow, IllegalTransition, Machine
 from servers.wallets.domain import Account, AccountKind, account_id
@@ -70,26 +69,6 @@ TOP_UP: Final = Machine(
 )
 MACHINES: Final = (WALLET, TOP_UP)
 OPEN: Final = frozenset(_T) - TOP_UP.terminal
-
-
-class ReferenceTaken(Refusal):
-    """The user has a wallet in this currency already."""
-
-    kind = Kind.EXISTS
-    reason = "REFERENCE_TAKEN"
-
-    def __init__(self, field: str) -> None:
-        super().__init__(f"There is a wallet with this {field} already.", metadata={"field": field})
-
-
-class ProviderUnavailable(Refusal):
-    """The card was provably not charged: its processor cannot be reached."""
-
-    kind = Kind.UNAVAILABLE
-    reason = "PROVIDER_UNAVAILABLE"
-
-    def __init__(self) -> None:
-        super().__init__("The card processor cannot be reached; ask again with the same key.", retry_after_seconds=2.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

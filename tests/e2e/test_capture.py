@@ -6,16 +6,10 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.e2e.test_certainty import intent_of, received
-from tests.support.stack import Shop, wait_for
-
-
-def reason_of(response: httpx.Response) -> str:
-    """Return the reason of an error."""
-    return str(response.json()["details"][0]["reason"])
+from tests.support.stack import Shop, reason_of, wait_for
 
 
 def minor(payment: dict[str, Any], *names: str) -> list[int]:

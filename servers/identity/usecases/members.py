@@ -18,14 +18,13 @@ from servers.identity.domain import (
     MemberRoleInvalid,
     MemberState,
     Merchant,
-    ReferenceTaken,
     User,
 )
 from servers.identity.render import event
 from servers.identity.store import email_key
 from servers.identity.usecases.audit import note
 from servers.identity.usecases.deps import Deps
-from servers.kernel.errors import ResourceNotFound
+from servers.kernel.errors import ReferenceTaken, ResourceNotFound
 from servers.kernel.ids import bucket_of, new_id
 from servers.runtime.call import Principal
 from servers.runtime.db import UnitOfWork

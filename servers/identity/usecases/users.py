@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Any, Final
 
 from servers.identity import store
-from servers.identity.domain import EmailTokenInvalid, LoginFailed, ReferenceTaken, TokenPurpose, User
+from servers.identity.domain import EmailTokenInvalid, LoginFailed, TokenPurpose, User
 from servers.identity.render import event
 from servers.identity.usecases.deps import Deps
 from servers.identity.usecases.sessions import end_sessions
-from servers.kernel.errors import ConcurrentUpdate, EtagMismatch, ResourceNotFound
+from servers.kernel.errors import ConcurrentUpdate, EtagMismatch, ReferenceTaken, ResourceNotFound
 from servers.kernel.ids import new_id
 from servers.runtime.call import Principal
 from servers.runtime.db import UnitOfWork

@@ -42,7 +42,6 @@ from servers.payments.domain.refusals import (
     MulticaptureUnavailable,
     OperationInProgress,
     PaymentMethodRejected,
-    ProviderUnavailable,
     RefundExceedsAvailable,
 )
 from servers.payments.domain.states import (
@@ -122,7 +121,6 @@ __all__ = [
     "PaymentSettings",
     "PaymentState",
     "PaymentStateInvalid",
-    "ProviderUnavailable",
     "Purpose",
     "Refund",
     "RefundExceedsAvailable",

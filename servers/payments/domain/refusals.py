@@ -69,16 +69,6 @@ class PaymentMethodRejected(Refusal):
         super().__init__("Stripe does not accept this payment method; make a new one.", metadata={"code": code})
 
 
-class ProviderUnavailable(Refusal):
-    """Stripe was provably not reached."""
-
-    kind = Kind.UNAVAILABLE
-    reason = "PROVIDER_UNAVAILABLE"
-
-    def __init__(self) -> None:
-        super().__init__("The card processor cannot be reached; ask again with the same key.", retry_after_seconds=2.0)
-
-
 class InsufficientFunds(Refusal):
     """The wallet does not hold enough."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from servers.kernel.errors import Refusal
+from servers.kernel.errors import ProviderUnavailable, Refusal
 from servers.kernel.invariant import invariant
 from servers.payments import store
 from servers.payments.domain import (
@@ -16,7 +16,6 @@ from servers.payments.domain import (
     ChargeResult,
     NotConfirmed,
     Payment,
-    ProviderUnavailable,
 )
 from servers.payments.usecases import wallet_rail
 from servers.payments.usecases.deps import Deps

@@ -30,11 +30,12 @@ from servers.payments.domain import (
 )
 from servers.payments.peers import Wallet
 from servers.payments.usecases.attempts import CONFIRM, drive_attempt
-from servers.payments.usecases.deps import Deps, digest
+from servers.payments.usecases.deps import Deps
 from servers.payments.usecases.wallet_rail import WALLET_CONFIRM
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import UnitOfWork
 from servers.runtime.idempotency import IdempotentRequest
+from servers.runtime.outbound import digest
 from servers.runtime.throttle import Limit
 
 # Whoever tries stolen cards is declined again and again: twenty times at once, then once in three minutes.

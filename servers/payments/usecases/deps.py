@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 from servers.kernel.clock import Clock
@@ -32,8 +31,3 @@ class Deps:
     saving: Saving
     return_urls: ReturnUrls
     throttle: Throttle
-
-
-def digest(*parts: str) -> str:
-    """Return what tells one outside request from another, for its record."""
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

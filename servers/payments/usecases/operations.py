@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from servers.kernel.errors import FieldInvalid, ResourceNotFound
+from servers.kernel.errors import FieldInvalid, ProviderUnavailable, ResourceNotFound
 from servers.kernel.ids import bucket_of, new_id
 from servers.kernel.invariant import invariant
 from servers.kernel.money import Money
@@ -24,15 +24,14 @@ from servers.payments.domain import (
     Payment,
     PaymentState,
     PaymentStateInvalid,
-    ProviderUnavailable,
 )
 from servers.payments.usecases import wallet_rail
 from servers.payments.usecases.attempts import learn_attempt
-from servers.payments.usecases.deps import Deps, digest
+from servers.payments.usecases.deps import Deps
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import UnitOfWork
 from servers.runtime.idempotency import IdempotentRequest
-from servers.runtime.outbound import RESEND_WITHIN, Answered, NotSent, OutboundCall, Outcome, Unknown
+from servers.runtime.outbound import RESEND_WITHIN, Answered, NotSent, OutboundCall, Outcome, Unknown, digest
 
 CAPTURE: Final = "stripe.capture"
 CANCEL: Final = "stripe.cancel"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from servers.kernel.errors import ResourceNotFound
+from servers.kernel.errors import ProviderUnavailable, ResourceNotFound
 from servers.kernel.ids import bucket_of, new_id
 from servers.kernel.invariant import invariant
 from servers.payments import store
@@ -15,14 +15,13 @@ from servers.payments.domain import (
     OperationInProgress,
     PaymentMethod,
     PaymentMethodRejected,
-    ProviderUnavailable,
 )
 from servers.payments.gateway_stripe import Attached
 from servers.payments.usecases.attempts import ensure_customer
-from servers.payments.usecases.deps import Deps, digest
+from servers.payments.usecases.deps import Deps
 from servers.runtime.db import UnitOfWork
 from servers.runtime.idempotency import IdempotentRequest
-from servers.runtime.outbound import Answered, NotSent, Unknown
+from servers.runtime.outbound import Answered, NotSent, Unknown, digest
 
 ATTACH: Final = "stripe.attach"
 DETACH: Final = "stripe.detach"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from servers.kernel.errors import FieldInvalid, ResourceNotFound
+from servers.kernel.errors import FieldInvalid, ProviderUnavailable, ResourceNotFound
 from servers.kernel.ids import bucket_of, new_id
 from servers.kernel.invariant import invariant
 from servers.kernel.money import Money
@@ -16,17 +16,16 @@ from servers.payments.domain import (
     Payment,
     PaymentState,
     PaymentStateInvalid,
-    ProviderUnavailable,
     Refund,
     RefundExceedsAvailable,
     RefundResult,
     RefundState,
 )
-from servers.payments.usecases.deps import Deps, digest
+from servers.payments.usecases.deps import Deps
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import UnitOfWork
 from servers.runtime.idempotency import IdempotentRequest
-from servers.runtime.outbound import RESEND_WITHIN, Answered, NotSent, Outcome, Unknown
+from servers.runtime.outbound import RESEND_WITHIN, Answered, NotSent, Outcome, Unknown, digest
 
 REFUND_CALL: Final = "stripe.refund"
 declare(

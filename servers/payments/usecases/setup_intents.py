@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from servers.kernel.errors import ResourceNotFound
+from servers.kernel.errors import ProviderUnavailable, ResourceNotFound
 from servers.kernel.ids import bucket_of, new_id
 from servers.kernel.invariant import invariant
 from servers.payments import store
@@ -18,7 +18,6 @@ from servers.payments.domain import (
     NextAction,
     NotConfirmed,
     OperationInProgress,
-    ProviderUnavailable,
     SetupCanceled,
     SetupIntent,
     SetupResult,
@@ -29,11 +28,11 @@ from servers.payments.domain import (
 )
 from servers.payments.usecases.attempts import ensure_customer
 from servers.payments.usecases.confirm import DECLINES_OF_PAYER, Payer, check_return_url
-from servers.payments.usecases.deps import Deps, digest
+from servers.payments.usecases.deps import Deps
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import UnitOfWork
 from servers.runtime.idempotency import IdempotentRequest
-from servers.runtime.outbound import RESEND_WITHIN, Answered, NotSent, Outcome, Unknown
+from servers.runtime.outbound import RESEND_WITHIN, Answered, NotSent, Outcome, Unknown, digest
 
 SET_UP: Final = "stripe.set_up"
 Found = tuple[str, SetupResult]

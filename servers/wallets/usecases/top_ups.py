@@ -6,22 +6,21 @@ the top-up that it made; if nobody asks again, the janitor has payments say how 
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from servers.kernel.errors import FieldInvalid, Refusal, ResourceNotFound
+from servers.kernel.errors import FieldInvalid, ProviderUnavailable, Refusal, ResourceNotFound
 from servers.kernel.ids import bucket_of, new_id
 from servers.kernel.invariant import invariant
 from servers.kernel.money import Money
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import UnitOfWork
 from servers.runtime.idempotency import IdempotentRequest
-from servers.runtime.outbound import Answered, NotSent, Outcome, Unknown
+from servers.runtime.outbound import Answered, NotSent, Outcome, Unknown, digest
 from servers.wallets import wallet_store
 from servers.wallets.events import top_up_event
-from servers.wallets.resources import TOP_UP, News, ProviderUnavailable, TopUp
+from servers.wallets.resources import TOP_UP, News, TopUp
 from servers.wallets.usecases.deps import Deps
 
 CHARGE: Final = "payments.charge_top_up"
@@ -80,8 +79,12 @@ async def _begin(deps: Deps, uow: UnitOfWork, command: CreateTopUp) -> TopUp:
     )
     await wallet_store.insert_top_up(uow.conn, top_up)
     await uow.outbox.append(top_up_event(arrow.event, top_up))
-    digest = hashlib.sha256(f"{top_up.id}\n{top_up.payment_method_id}\n{top_up.amount}".encode()).hexdigest()
-    await uow.outbound.record(verb=CHARGE, target=top_up.id, key=top_up.id, request_digest=digest)
+    await uow.outbound.record(
+        verb=CHARGE,
+        target=top_up.id,
+        key=top_up.id,
+        request_digest=digest(top_up.id, top_up.payment_method_id, str(top_up.amount)),
+    )
     return top_up
 
 

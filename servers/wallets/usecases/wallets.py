@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from servers.kernel.errors import FieldInvalid
+from servers.kernel.errors import FieldInvalid, ReferenceTaken
 from servers.kernel.money import is_currency
 from servers.runtime.idempotency import IdempotentRequest
 from servers.wallets import store, wallet_store
 from servers.wallets.domain import AccountKind, wallet_id
 from servers.wallets.events import wallet_event
-from servers.wallets.resources import WALLET, ReferenceTaken, Wallet
+from servers.wallets.resources import WALLET, Wallet
 from servers.wallets.usecases.deps import Deps
 
 
@@ -31,7 +31,7 @@ async def create_wallet(deps: Deps, request: IdempotentRequest, *, owner_id: str
         )
         async with uow.refusals(request):
             if not await wallet_store.insert_wallet(uow.conn, wallet):
-                raise ReferenceTaken("currency")
+                raise ReferenceTaken("currency", "There is a wallet with this currency already.")
         await store.open_accounts(uow.conn, [(owner_id, AccountKind.CUSTOMER_WALLET, currency)], now)
         await uow.outbox.append(wallet_event(arrow.event, wallet))
         await uow.idempotency.complete(request, wallet)

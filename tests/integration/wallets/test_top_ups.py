@@ -10,7 +10,15 @@ import pytest
 from paymesh.wallets.v1 import wallets_events_pb2, wallets_pb2
 from sqlalchemy import text
 
-from servers.kernel.errors import ConcurrentUpdate, FieldInvalid, Kind, Refusal, ResourceNotFound
+from servers.kernel.errors import (
+    ConcurrentUpdate,
+    FieldInvalid,
+    Kind,
+    ProviderUnavailable,
+    ReferenceTaken,
+    Refusal,
+    ResourceNotFound,
+)
 from servers.kernel.ids import new_id
 from servers.kernel.invariant import InvariantBroken
 from servers.runtime.channels import PeerUnavailable
@@ -20,7 +28,7 @@ from servers.wallets import outcomes, wallet_store
 from servers.wallets.domain import AccountKind
 from servers.wallets.render_wallets import render_top_up
 from servers.wallets.resolvers import resolvers
-from servers.wallets.resources import ProviderUnavailable, ReferenceTaken, TopUp, TopUpState
+from servers.wallets.resources import TopUp, TopUpState
 from servers.wallets.usecases import create_wallet, drive_top_up, refresh_top_up, top_ups
 from servers.wallets.writer import LedgerOverloaded
 from tests.support.charging import CLOCK, P, Till, lost_answer, told_on, wallet_ticket

@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 import pytest
 from paymesh.payments.v1 import payments_pb2
 
-from servers.kernel.errors import ConcurrentUpdate, Kind, ResourceNotFound
+from servers.kernel.errors import ConcurrentUpdate, Kind, ProviderUnavailable, ResourceNotFound
 from servers.kernel.invariant import InvariantBroken
 from servers.kernel.money import Money
 from servers.runtime.channels import PeerUnavailable
 from servers.runtime.outbound import Failure
 from servers.wallets.peers import classify
 from servers.wallets.render_wallets import parse_news
-from servers.wallets.resources import News, NextAction, ProviderUnavailable, TopUp, TopUpState, step_of
+from servers.wallets.resources import News, NextAction, TopUp, TopUpState, step_of
 
 P, S = payments_pb2.Payment, TopUpState
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
