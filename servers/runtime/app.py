@@ -159,14 +159,14 @@ class Server(Generic[S]):
 
 
 def _settle_garbage() -> None:
-    """Leave what the start made out of every later collection, and collect less often.
+    """Collect again, leave what the start made out of every later collection, and collect less often.
 
     Calls make few cycles, but many objects: with the default thresholds a tenth of a busy server's time went into looking at
     them, and a full collection over all imported modules stopped every call for some 50 ms (measured).
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
+    gc.enable()
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
