@@ -71,6 +71,10 @@ def deferring_app() -> procrastinate.App:
     return procrastinate.App(connector=procrastinate.PsycopgConnector())
 
 
+class WorkerEnded(Exception):
+    """The worker ended although nobody stopped it."""
+
+
 class Worker:
     """Runs one domain's jobs."""
 
@@ -96,21 +100,25 @@ class Worker:
             try:
                 async with app.open_async(), asyncio.TaskGroup() as group:
                     group.create_task(self._revive(app))
-                    group.create_task(
-                        app.run_worker_async(
-                            concurrency=PARALLEL,
-                            listen_notify=False,
-                            fetch_job_polling_interval=POLL_SECONDS,
-                            install_signal_handlers=False,
-                            delete_jobs="successful",
-                            shutdown_graceful_timeout=STOP_SECONDS,
-                            update_heartbeat_interval=HEARTBEAT_SECONDS,
-                            stalled_worker_timeout=STALLED_SECONDS,
-                        )
-                    )
-            except* (ProcrastinateException, OperationalError) as errors:
+                    group.create_task(self._work(app))
+            except* (ProcrastinateException, OperationalError, WorkerEnded) as errors:
                 _log.warning("jobs.interrupted", error=type(errors.exceptions[0]).__name__)
             await asyncio.sleep(RECONNECT_SECONDS)
+
+    async def _work(self, app: procrastinate.App) -> None:
+        """Run the worker. Raises WorkerEnded where it ends by itself: it does so, without an error, when its heartbeat meets a
+        database that is just away, and the next one must take its place."""
+        await app.run_worker_async(
+            concurrency=PARALLEL,
+            listen_notify=False,
+            fetch_job_polling_interval=POLL_SECONDS,
+            install_signal_handlers=False,
+            delete_jobs="successful",
+            shutdown_graceful_timeout=STOP_SECONDS,
+            update_heartbeat_interval=HEARTBEAT_SECONDS,
+            stalled_worker_timeout=STALLED_SECONDS,
+        )
+        raise WorkerEnded
 
     def _register(self, app: procrastinate.App, job: Job) -> None:
         retry = procrastinate.RetryStrategy(max_attempts=job.tries - 1, exponential_wait=BACKOFF_BASE_SECONDS)

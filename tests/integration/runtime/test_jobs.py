@@ -12,7 +12,7 @@ from sqlalchemy import text
 from servers.runtime import jobs
 from servers.runtime.db import Database
 from servers.runtime.jobs import Job, Worker
-from tests.support.postgres import MakeDatabase
+from tests.support.postgres import MakeDatabase, TestPostgres
 
 
 @asynccontextmanager
@@ -100,6 +100,42 @@ async def test_the_job_of_a_dead_worker_is_run_by_another(
     async with working(db, Job(name="test.note", run=note)):
         await until(lambda: bool(seen))
     assert seen == ["left behind"]
+
+
+async def test_a_worker_that_ends_by_itself_is_replaced(
+    make_database: MakeDatabase, postgres: TestPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(jobs, "RECONNECT_SECONDS", 0.1)
+    db = await make_database("payments")
+    name = db.engine.url.database
+    assert name is not None
+    seen: list[str] = []
+
+    async def note(*, name: str) -> None:
+        seen.append(name)
+
+    async def workers() -> int:
+        async with db.read() as conn:
+            return int(await conn.scalar(text("SELECT count(*) FROM procrastinate_workers")) or 0)
+
+    async def yearly() -> None:
+        seen.append("a year is over")
+
+    # As in every server there is a periodic job, too: without one, the worker does not watch its own heartbeat.
+    kinds = (Job(name="test.note", run=note), Job(name="test.yearly", run=yearly, cron="0 0 1 1 *"))
+    async with working(db, *kinds), asyncio.timeout(15):
+        while not await workers():
+            await asyncio.sleep(0.02)
+        # A heartbeat that fails stops the worker in good order: it signs off, and raises nothing.
+        postgres.execute("REVOKE EXECUTE ON FUNCTION jobs.procrastinate_update_heartbeat_v1 FROM PUBLIC", name)
+        while await workers():
+            await asyncio.sleep(0.02)
+        postgres.execute("GRANT EXECUTE ON FUNCTION jobs.procrastinate_update_heartbeat_v1 TO PUBLIC", name)
+        async with db.uow() as uow:
+            await uow.jobs.defer("test.note", name="after it")
+        await until(lambda: bool(seen))
+    assert seen == ["after it"]
 
 
 async def test_a_periodic_job_runs_by_itself(make_database: MakeDatabase) -> None:
