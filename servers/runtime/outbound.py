@@ -26,6 +26,7 @@ from servers.kernel.clock import Clock
 from servers.kernel.ids import new_id
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 _log = structlog.get_logger("outbound")
 _calls = Counter("paymesh_outbound_calls_total", "Calls to the outside", ["target", "verb", "outcome"])
@@ -61,10 +62,10 @@ Classify = Callable[[Exception], "tuple[Failure, float | None] | None"]
 
 
 @dataclass(frozen=True, slots=True)
-class Answered(Generic[T]):
+class Answered(Generic[T_co]):
     """The provider's answer."""
 
-    value: T
+    value: T_co
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,10 +46,12 @@ from servers.payments.domain.refusals import (
 )
 from servers.payments.domain.states import (
     ATTEMPT,
+    AUTHORIZED,
     MACHINES,
     MANDATE,
     METHOD,
     OPEN_ATTEMPTS,
+    OPEN_SETUPS,
     OPERATION,
     PAYMENT,
     REFUND,
@@ -75,10 +77,12 @@ from servers.payments.domain.states import (
 
 __all__ = [
     "ATTEMPT",
+    "AUTHORIZED",
     "MACHINES",
     "MANDATE",
     "METHOD",
     "OPEN_ATTEMPTS",
+    "OPEN_SETUPS",
     "OPERATION",
     "PAYMENT",
     "REFUND",

@@ -33,6 +33,7 @@ from servers.payments.domain import (
     Usage,
 )
 from servers.payments.gateway_stripe.shapes import (
+    body_of,
     card_of,
     code_of,
     declined_of,
@@ -237,8 +238,7 @@ class StripeGateway:
         try:
             intent = await self._client.v1.setup_intents.create_async(params, {"idempotency_key": setup.confirm_key})
         except stripe.CardError as error:
-            body = error.json_body["error"] if isinstance(error.json_body, dict) else {}
-            return str((body.get("setup_intent") or {}).get("id") or ""), declined_of(error)
+            return str((body_of(error).get("setup_intent") or {}).get("id") or ""), declined_of(error)
         except stripe.InvalidRequestError:
             return "", METHOD_REJECTED_RESULT
         return intent.id, setup_result_of(intent)

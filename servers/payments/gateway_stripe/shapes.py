@@ -43,8 +43,13 @@ _REFUND_STATES: Final = {
 def code_of(error: stripe.StripeError) -> str:
     """Return Stripe's code of an error, or ""."""
     # The SDK leaves `code` empty on some of its classes, although Stripe sent one.
-    body = error.json_body["error"] if isinstance(error.json_body, dict) else {}
-    return str(error.code or body.get("code") or "")
+    return str(error.code or body_of(error).get("code") or "")
+
+
+def body_of(error: stripe.StripeError) -> dict[str, Any]:
+    """Return what Stripe sent with an error, or an empty one."""
+    body: dict[str, Any] = error.json_body["error"] if isinstance(error.json_body, dict) else {}
+    return body
 
 
 def status_of(intent: stripe.PaymentIntent) -> IntentStatus:
@@ -150,7 +155,7 @@ def _decline(error: Any) -> Decline:
 
 def declined_of(error: stripe.CardError) -> CardDeclined:
     """Return the decline that an error of Stripe's tells."""
-    body = error.json_body["error"] if isinstance(error.json_body, dict) else {}
+    body = body_of(error)
     return CardDeclined(
         charge_id=str(body.get("charge") or ""),
         decline=decline_of(

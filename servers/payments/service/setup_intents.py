@@ -9,7 +9,7 @@ from paymesh.payments.v1 import payments_pb2
 
 from servers.kernel.errors import FieldInvalid, ResourceNotFound
 from servers.payments import store
-from servers.payments.domain import SetupIntent, SetupState, Usage
+from servers.payments.domain import SetupIntent, Usage
 from servers.payments.render import mandate_message, settings_message
 from servers.payments.service.base import Base, manner_of, usage_of
 from servers.payments.service.returning import send_on
@@ -17,6 +17,7 @@ from servers.payments.usecases import (
     confirm_setup,
     create_setup,
     learn_setup,
+    refresh_setup,
     replace_settings,
     revoke_mandate,
     visible_setup,
@@ -62,10 +63,7 @@ class SetupIntents(Base):
             setup = await store.setup(conn, request.setup_intent_id)
         if setup is None or not visible_setup(setup, payer):
             raise ResourceNotFound(request.setup_intent_id)
-        if setup.state in (SetupState.PROCESSING, SetupState.REQUIRES_ACTION):
-            async with self._deps.db.uow() as uow:
-                may = await uow.outbound.may_read(setup.id)
-            setup = await learn_setup(self._deps, setup.id) if may else setup
+        setup = await refresh_setup(self._deps, setup)
         return self._renderer.setup(setup, client_secret=not payer.shopper)
 
     async def ConfirmSetupIntent(

@@ -61,6 +61,7 @@ from servers.payments.usecases.setup_intents import (
     create_setup,
     drive_setup,
     learn_setup,
+    refresh_setup,
     visible_setup,
 )
 from servers.payments.usecases.top_ups import (
@@ -112,6 +113,7 @@ __all__ = [
     "learn_payment",
     "learn_setup",
     "refresh_payment",
+    "refresh_setup",
     "replace_settings",
     "revoke_mandate",
     "set_default_method",

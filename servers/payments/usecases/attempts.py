@@ -19,11 +19,12 @@ from servers.payments.domain import (
 )
 from servers.payments.usecases import wallet_rail
 from servers.payments.usecases.deps import Deps
+from servers.payments.usecases.resending import send_again
 from servers.runtime.channels import PeerUnavailable
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import UnitOfWork
 from servers.runtime.idempotency import IdempotentRequest
-from servers.runtime.outbound import RESEND_WITHIN, Answered, NotSent, OutboundCall, Outcome, Unknown
+from servers.runtime.outbound import Answered, NotSent, OutboundCall, Outcome, Unknown
 
 Refuse = Callable[[Payment, Attempt], Refusal | None]
 """Says which refusal an attempt's end is to its caller, if it is one."""
@@ -65,7 +66,7 @@ async def drive_attempt(
         payment = await _send_first(deps, payment, attempt, request)
         refusal = None
     else:
-        payment = await _record(deps, attempt_id, await read_attempt(deps, payment, attempt), request)
+        payment = await _record(deps, attempt_id, await _read_or_send(deps, payment, attempt), request)
         refusal = None
     crash_point("payments.confirm.after_outcome")
     if refusal is not None:
@@ -83,7 +84,7 @@ async def _send_first(deps: Deps, payment: Payment, attempt: Attempt, request: I
         return await _record(deps, attempt.id, Answered(outcome.value), request)
     intent_id = outcome.value
     crash_point("payments.confirm.before_send")
-    sent = await deps.outbound.execute(CONFIRM, lambda: _send(deps, intent_id, attempt))
+    sent = await _send(deps, intent_id, attempt)
     crash_point("payments.confirm.after_send")
     payment = await _record(deps, attempt.id, sent, request)
     if isinstance(sent, NotSent):
@@ -164,8 +165,8 @@ async def ensure_customer(deps: Deps, owner_id: str) -> str:
     return customer_id
 
 
-async def _send(deps: Deps, intent_id: str, attempt: Attempt) -> ChargeResult:
-    return await deps.gateway.confirm(intent_id, attempt)
+async def _send(deps: Deps, intent_id: str, attempt: Attempt) -> Outcome[ChargeResult]:
+    return await deps.outbound.execute(CONFIRM, lambda: deps.gateway.confirm(intent_id, attempt))
 
 
 async def _read(deps: Deps, payment: Payment, attempt: Attempt) -> Outcome[ChargeResult]:
@@ -175,26 +176,14 @@ async def _read(deps: Deps, payment: Payment, attempt: Attempt) -> Outcome[Charg
     )
 
 
-async def read_attempt(deps: Deps, payment: Payment, attempt: Attempt) -> Outcome[ChargeResult]:
+async def _read_or_send(deps: Deps, payment: Payment, attempt: Attempt) -> Outcome[ChargeResult]:
     """Ask Stripe how an attempt ended. Where it was never carried out it is sent again, under the same key, while that is safe."""
     found = await _read(deps, payment, attempt)
     if not isinstance(found, Answered):
         return Unknown(found.reason)
     if not isinstance(found.value, NotConfirmed) or attempt.state is AttemptState.REQUIRES_ACTION:
         return found
-    if not await _may_send_again(deps, attempt):
-        return Unknown("not carried out, and too late to send again")
-    again = await deps.outbound.execute(CONFIRM, lambda: _send(deps, payment.stripe_payment_intent_id, attempt))
-    return Unknown(again.reason) if isinstance(again, NotSent) else again
-
-
-async def _may_send_again(deps: Deps, attempt: Attempt) -> bool:
-    """Say whether the same key is still safe: Stripe may forget keys after a day, and replays a 500 that it answered."""
-    if deps.clock.now() - attempt.create_time >= RESEND_WITHIN:
-        return False
-    async with deps.db.uow() as uow:
-        call = await uow.outbound.open_for(attempt.id)
-    return call is not None and call.resendable
+    return await send_again(deps, attempt.id, lambda: _send(deps, payment.stripe_payment_intent_id, attempt))
 
 
 async def give_up_attempt(deps: Deps, uow: UnitOfWork, call: OutboundCall) -> None:

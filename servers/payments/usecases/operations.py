@@ -11,10 +11,12 @@ from servers.kernel.invariant import invariant
 from servers.kernel.money import Money
 from servers.payments import store
 from servers.payments.domain import (
+    AUTHORIZED,
     OPEN_ATTEMPTS,
     OPERATION,
     PAYMENT,
     CaptureExceedsAvailable,
+    IntentStatus,
     MulticaptureUnavailable,
     Operation,
     OperationInProgress,
@@ -28,6 +30,7 @@ from servers.payments.domain import (
 from servers.payments.usecases import wallet_rail
 from servers.payments.usecases.attempts import learn_attempt
 from servers.payments.usecases.deps import Deps
+from servers.payments.usecases.resending import send_again
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import UnitOfWork
 from servers.runtime.idempotency import IdempotentRequest
@@ -35,6 +38,8 @@ from servers.runtime.outbound import RESEND_WITHIN, Answered, NotSent, OutboundC
 
 CAPTURE: Final = "stripe.capture"
 CANCEL: Final = "stripe.cancel"
+CLOSED: Final = ("canceled", "succeeded")
+"""Stripe's words for an intent that takes no more captures."""
 VERBS: Final = {OperationKind.CAPTURE: CAPTURE, OperationKind.CANCEL: CANCEL}
 declare(
     "payments.capture.after_intent",
@@ -226,11 +231,10 @@ async def _send(deps: Deps, operation: Operation, payment: Payment) -> Outcome[O
 
 def _from_wallet(payment: Payment) -> bool:
     """Tell whether the money is held in a wallet; a wallet that was short holds nothing, and an intent of before may be open."""
-    held = payment.state in (PaymentState.REQUIRES_CAPTURE, PaymentState.PARTIALLY_CAPTURED)
-    return bool(payment.wallet_id) and held
+    return bool(payment.wallet_id) and payment.state in AUTHORIZED
 
 
-async def _status(deps: Deps, payment: Payment) -> Outcome[OperationResult]:
+async def _status(deps: Deps, payment: Payment) -> Outcome[IntentStatus]:
     if _from_wallet(payment):
         return await wallet_rail.status(deps, payment)
     return await deps.outbound.execute(
@@ -246,22 +250,14 @@ async def _read_or_send(deps: Deps, operation: Operation, payment: Payment) -> O
         return Unknown(found.reason)
     if _took_place(operation, found.value):
         return found
-    async with deps.db.uow() as uow:
-        call = await uow.outbound.open_for(operation.id)
-    fresh = deps.clock.now() - operation.create_time < RESEND_WITHIN
-    if call is None or not call.resendable or not fresh:
-        return Unknown("not carried out, and too late to send again")
-    again = await _send(deps, operation, payment)
-    return Unknown(again.reason) if isinstance(again, NotSent) else again
+    return await send_again(deps, operation.id, lambda: _send(deps, operation, payment))
 
 
-def _took_place(operation: Operation, result: OperationResult) -> bool:
-    status = getattr(result, "status", "")
-    if status in ("canceled", "succeeded"):
+def _took_place(operation: Operation, result: IntentStatus) -> bool:
+    if result.status in CLOSED:
         return True
-    received: Money | None = getattr(result, "received", None)
     expected = operation.captured_before_minor + operation.amount_minor
-    return operation.amount_minor > 0 and received is not None and received.amount_minor >= expected
+    return operation.amount_minor > 0 and result.received.amount_minor >= expected
 
 
 async def _record(deps: Deps, operation_id: str, outcome: Outcome[OperationResult]) -> tuple[Operation, Payment]:
@@ -320,7 +316,7 @@ async def learn_payment(deps: Deps, payment: Payment) -> Payment:
     """Find out, by reading, what has become of a payment: its attempt, its open operation, or its authorization's window."""
     if payment.open_operation is not None:
         return await learn_operation(deps, payment.open_operation.id)
-    if payment.state in (PaymentState.REQUIRES_CAPTURE, PaymentState.PARTIALLY_CAPTURED):
+    if payment.state in AUTHORIZED:
         return await _learn_window(deps, payment)
     if payment.latest_attempt is not None:
         return await learn_attempt(deps, payment.latest_attempt.id)
@@ -331,13 +327,11 @@ async def _learn_window(deps: Deps, payment: Payment) -> Payment:
     found = await _status(deps, payment)
     if not isinstance(found, Answered):
         return payment
-    closed = getattr(found.value, "status", "") in ("canceled", "succeeded")
-    received: Money | None = getattr(found.value, "received", None)
     async with deps.db.uow() as uow:
         current = await store.payment(uow.conn, payment.id, owner_id=payment.owner_id, lock=True)
         assert current is not None
         # Where something else is under way, or Stripe holds another sum than we know of, this is not the end of the window.
-        same = received == current.captured and current.open_operation is None
-        if closed and same and PAYMENT.allows(current.state, "expire"):
+        same = found.value.received == current.captured and current.open_operation is None
+        if found.value.status in CLOSED and same and PAYMENT.allows(current.state, "expire"):
             return await deps.outcomes.canceled(uow, current, "expire", reason="")
     return current

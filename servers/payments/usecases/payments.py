@@ -12,13 +12,13 @@ from servers.kernel.money import Money
 from servers.payments import store
 from servers.payments.domain import (
     ATTEMPT,
+    AUTHORIZED,
     PAYMENT,
     Attempt,
     AttemptState,
     CaptureMethod,
     Manner,
     Payment,
-    PaymentState,
     Purpose,
 )
 from servers.payments.usecases.confirm import (
@@ -185,6 +185,7 @@ def _uncertain(payment: Payment, now: datetime) -> str | None:
         return payment.open_operation.id
     if attempt is None or attempt.state is AttemptState.CREATED:
         return None
-    authorized = payment.state in (PaymentState.REQUIRES_CAPTURE, PaymentState.PARTIALLY_CAPTURED)
-    over = authorized and payment.capture_before_time is not None and payment.capture_before_time <= now
+    over = (
+        payment.state in AUTHORIZED and payment.capture_before_time is not None and payment.capture_before_time <= now
+    )
     return attempt.id if over or attempt.state not in ATTEMPT.terminal else None

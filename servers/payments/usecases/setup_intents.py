@@ -10,6 +10,7 @@ from servers.kernel.ids import bucket_of, new_id
 from servers.kernel.invariant import invariant
 from servers.payments import store
 from servers.payments.domain import (
+    OPEN_SETUPS,
     SETUP,
     ActionRequired,
     CardDeclined,
@@ -29,10 +30,11 @@ from servers.payments.domain import (
 from servers.payments.usecases.attempts import ensure_customer
 from servers.payments.usecases.confirm import DECLINES_OF_PAYER, Payer, check_return_url
 from servers.payments.usecases.deps import Deps
+from servers.payments.usecases.resending import send_again
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import UnitOfWork
 from servers.runtime.idempotency import IdempotentRequest
-from servers.runtime.outbound import RESEND_WITHIN, Answered, NotSent, Outcome, Unknown, digest
+from servers.runtime.outbound import Answered, NotSent, Outcome, Unknown, digest
 
 SET_UP: Final = "stripe.set_up"
 Found = tuple[str, SetupResult]
@@ -88,7 +90,7 @@ async def confirm_setup(
     async with deps.db.uow() as uow:
         claim = await uow.idempotency.claim(request)
         resumed = await store.setup(uow.conn, setup_id) if claim.resource_id is not None else None
-        if resumed is None or resumed.confirm_key != claim.resource_id or resumed.state not in _UNDER_WAY:
+        if resumed is None or resumed.confirm_key != claim.resource_id or not _goes_on(resumed):
             async with uow.refusals(request):
                 setup = await _begin(deps, uow, setup_id, payer, stripe_method_id, manner)
             await uow.idempotency.advance(request, "confirming", setup.confirm_key)
@@ -99,7 +101,9 @@ async def confirm_setup(
     return setup
 
 
-_UNDER_WAY: Final = (SetupState.PROCESSING, SetupState.REQUIRES_ACTION, SetupState.SUCCEEDED)
+def _goes_on(setup: SetupIntent) -> bool:
+    """Tell whether a same-key call goes on with its confirm; where that one came to nothing, it makes another."""
+    return setup.state in OPEN_SETUPS or setup.state is SetupState.SUCCEEDED
 
 
 async def _begin(
@@ -149,8 +153,8 @@ async def drive_setup(deps: Deps, setup_id: str, request: IdempotentRequest | No
     setup = await _load(deps, setup_id)
     if setup.state is SetupState.PROCESSING and not setup.stripe_id and not setup.uncertain:
         # Young: where it went out before a crash, Stripe recognises its key.
-        outcome = await deps.outbound.execute(SET_UP, lambda: _send(deps, setup))
-    elif setup.state in (SetupState.PROCESSING, SetupState.REQUIRES_ACTION):
+        outcome = await _send(deps, setup)
+    elif setup.state in OPEN_SETUPS:
         outcome = await _read_or_send(deps, setup)
     else:
         return await _record(deps, setup, None, request)
@@ -164,10 +168,20 @@ async def drive_setup(deps: Deps, setup_id: str, request: IdempotentRequest | No
 async def learn_setup(deps: Deps, setup_id: str) -> SetupIntent:
     """Ask Stripe about a setup intent and write down what it says; never sends."""
     setup = await _load(deps, setup_id)
-    if setup.state not in (SetupState.PROCESSING, SetupState.REQUIRES_ACTION):
+    if setup.state not in OPEN_SETUPS:
         return setup
     found = await _read(deps, setup)
     return await _record(deps, setup, found, None) if isinstance(found, Answered) else setup
+
+
+async def refresh_setup(deps: Deps, setup: SetupIntent) -> SetupIntent:
+    """Ask Stripe about a setup intent whose outcome has been open for more than a minute, for somebody who reads it."""
+    if setup.state not in OPEN_SETUPS:
+        return setup
+    async with deps.db.uow() as uow:
+        if not await uow.outbound.may_read(setup.id):
+            return setup
+    return await learn_setup(deps, setup.id)
 
 
 async def _load(deps: Deps, setup_id: str) -> SetupIntent:
@@ -178,8 +192,11 @@ async def _load(deps: Deps, setup_id: str) -> SetupIntent:
     return setup
 
 
-async def _send(deps: Deps, setup: SetupIntent) -> Found:
-    return await deps.gateway.set_up(setup, await ensure_customer(deps, setup.owner_id))
+async def _send(deps: Deps, setup: SetupIntent) -> Outcome[Found]:
+    async def send() -> Found:
+        return await deps.gateway.set_up(setup, await ensure_customer(deps, setup.owner_id))
+
+    return await deps.outbound.execute(SET_UP, send)
 
 
 async def _read(deps: Deps, setup: SetupIntent) -> Outcome[Found]:
@@ -195,13 +212,7 @@ async def _read_or_send(deps: Deps, setup: SetupIntent) -> Outcome[Found]:
         return Unknown(found.reason)
     if not isinstance(found.value[1], NotConfirmed):
         return found
-    async with deps.db.uow() as uow:
-        call = await uow.outbound.open_for(setup.id)
-    fresh = call is not None and deps.clock.now() - call.create_time < RESEND_WITHIN
-    if call is None or not call.resendable or not fresh:
-        return Unknown("not carried out, and too late to send again")
-    again = await deps.outbound.execute(SET_UP, lambda: _send(deps, setup))
-    return Unknown(again.reason) if isinstance(again, NotSent) else again
+    return await send_again(deps, setup.id, lambda: _send(deps, setup))
 
 
 async def _record(
@@ -223,15 +234,14 @@ async def _record(
                 pass
         call = await uow.outbound.open_for(setup.id)
         if call is not None and outcome is not None:
-            pending = setup.state in (SetupState.PROCESSING, SetupState.REQUIRES_ACTION)
-            await uow.outbound.settle(call.id, outcome, pending=pending)
+            await uow.outbound.settle(call.id, outcome, pending=setup.state in OPEN_SETUPS)
         if request is not None and not isinstance(outcome, NotSent):
             await uow.idempotency.complete(request, setup)
     return setup
 
 
 async def _apply(deps: Deps, uow: UnitOfWork, setup: SetupIntent, stripe_id: str, result: SetupResult) -> SetupIntent:
-    if setup.state not in (SetupState.PROCESSING, SetupState.REQUIRES_ACTION):
+    if setup.state not in OPEN_SETUPS:
         return setup
     known: dict[str, Any] = {"stripe_id": stripe_id or setup.stripe_id, "uncertain": False}
     asked = setup.state is SetupState.REQUIRES_ACTION

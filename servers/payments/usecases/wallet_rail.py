@@ -90,12 +90,12 @@ async def _operate(deps: Deps, payment: Payment, operation: Operation) -> Operat
     )
 
 
-async def status(deps: Deps, payment: Payment) -> Outcome[OperationResult]:
+async def status(deps: Deps, payment: Payment) -> Outcome[IntentStatus]:
     """Return how the hold stands: it is let go where the window has ended."""
     return await deps.ledger_outbound.execute(WALLET_OPERATION, lambda: _status(deps, payment))
 
 
-async def _status(deps: Deps, payment: Payment) -> OperationResult:
+async def _status(deps: Deps, payment: Payment) -> IntentStatus:
     attempt = payment.latest_attempt
     assert attempt is not None
     if payment.capture_before_time is None or deps.clock.now() < payment.capture_before_time:
