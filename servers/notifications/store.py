@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from servers.kernel.errors import ConcurrentUpdate
 from servers.notifications.domain import Email, EmailKind, EmailState
+from servers.runtime.db import one_row
 
 
 async def insert_email(conn: AsyncConnection, email: Email, event_id: str) -> bool:
@@ -74,8 +74,7 @@ async def save_email(conn: AsyncConnection, email: Email, *, expected: int, erro
             "expected": expected,
         },
     )
-    if done.rowcount != 1:
-        raise ConcurrentUpdate(email.id)
+    one_row(done.rowcount, email.id)
 
 
 async def count_try(conn: AsyncConnection, email_id: str) -> int:

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from servers.kernel.clock import Clock
-from servers.kernel.errors import Refusal
+from servers.kernel.errors import ConcurrentUpdate, Refusal
 from servers.kernel.invariant import invariant
 from servers.runtime.idempotency import IdempotencyStore, IdempotentRequest
 from servers.runtime.jobs import SCHEMA, JobQueue, deferring_app
@@ -41,6 +41,12 @@ class DatabaseOptions:
     pool_wait_seconds: float = 5.0
     lock_timeout_ms: int = 4000
     statement_timeout_ms: int = 5000
+
+
+def one_row(rowcount: int, resource: str) -> None:
+    """Raise ConcurrentUpdate unless exactly one row was changed: somebody else had the version before."""
+    if rowcount != 1:
+        raise ConcurrentUpdate(resource)
 
 
 def engine_for(url: str, options: DatabaseOptions) -> AsyncEngine:

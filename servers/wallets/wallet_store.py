@@ -11,8 +11,8 @@ from typing import Any
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from servers.kernel.errors import ConcurrentUpdate
 from servers.kernel.money import Money
+from servers.runtime.db import one_row
 from servers.runtime.sealed import Sealer
 from servers.wallets import store
 from servers.wallets.resources import Decline, Holdings, NextAction, TopUp, TopUpState, Wallet, WalletState
@@ -150,9 +150,7 @@ async def top_up_by_id(conn: AsyncConnection, sealer: Sealer, top_up_id: str) ->
     return _top_up(row, sealer)
 
 
-async def top_ups(
-    conn: AsyncConnection, sealer: Sealer, found: Wallet, *, before: str, limit: int
-) -> list[TopUp]:  # fmt: skip
+async def top_ups(conn: AsyncConnection, sealer: Sealer, found: Wallet, *, before: str, limit: int) -> list[TopUp]:
     """Return a wallet's top-ups, newest first."""
     rows = await conn.execute(
         text(
@@ -194,8 +192,7 @@ async def save_top_up(conn: AsyncConnection, sealer: Sealer, moved: TopUp, *, ex
             "expected": expected,
         },
     )
-    if done.rowcount != 1:
-        raise ConcurrentUpdate(moved.id)
+    one_row(done.rowcount, moved.id)
 
 
 async def note_payment(conn: AsyncConnection, known: TopUp, payment_version: int) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.identity.domain import Invitation, InvitationState, Member, MemberState
 from servers.identity.store.users import email_key
-from servers.kernel.errors import ConcurrentUpdate
+from servers.runtime.db import one_row
 
 _MEMBERS = """
     SELECT e.*, u.email, u.display_name FROM members e JOIN users u ON u.id = e.user_id
@@ -77,8 +77,7 @@ async def save_member(conn: AsyncConnection, member: Member) -> None:
             "create_time": member.create_time,
         },
     )
-    if done.rowcount != 1:
-        raise ConcurrentUpdate(member.user_id)
+    one_row(done.rowcount, member.user_id)
 
 
 async def insert_invitation(conn: AsyncConnection, invitation: Invitation) -> bool:
@@ -170,8 +169,7 @@ async def update_invitation(conn: AsyncConnection, invitation: Invitation, *, ex
             "expected": expected,
         },
     )
-    if done.rowcount != 1:
-        raise ConcurrentUpdate(invitation.id)
+    one_row(done.rowcount, invitation.id)
 
 
 def _member(row: Row[Any]) -> Member:

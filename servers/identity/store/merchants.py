@@ -8,7 +8,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.identity.domain import Merchant
-from servers.kernel.errors import ConcurrentUpdate
+from servers.runtime.db import one_row
 
 
 async def insert_merchant(conn: AsyncConnection, merchant: Merchant, owner_id: str) -> None:
@@ -72,8 +72,7 @@ async def update_merchant(conn: AsyncConnection, merchant: Merchant, *, expected
             "expected": expected,
         },
     )
-    if done.rowcount != 1:
-        raise ConcurrentUpdate(merchant.id)
+    one_row(done.rowcount, merchant.id)
 
 
 async def merchant(conn: AsyncConnection, merchant_id: str) -> Merchant | None:

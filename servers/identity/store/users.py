@@ -10,7 +10,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.identity.domain import TokenPurpose, User
-from servers.kernel.errors import ConcurrentUpdate
+from servers.runtime.db import one_row
 
 
 def email_key(email: str) -> str:
@@ -81,8 +81,7 @@ async def update_user(conn: AsyncConnection, user: User, *, expected: int) -> No
             "expected": expected,
         },
     )
-    if done.rowcount != 1:
-        raise ConcurrentUpdate(user.id)
+    one_row(done.rowcount, user.id)
 
 
 async def insert_email_token(

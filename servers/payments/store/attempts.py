@@ -19,7 +19,8 @@ from servers.payments.domain import (
     Source,
     Usage,
 )
-from servers.payments.store.rows import action_in, decline_in, manner_of, one
+from servers.payments.store.rows import action_in, decline_in, manner_of
+from servers.runtime.db import one_row
 
 
 async def insert_attempt(conn: AsyncConnection, attempt: Attempt) -> None:
@@ -81,7 +82,7 @@ async def advance_attempt(
             "expected": attempt.state.value,
         },
     )
-    one(done.rowcount, attempt.id)
+    one_row(done.rowcount, attempt.id)
     return moved
 
 

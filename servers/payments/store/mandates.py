@@ -9,7 +9,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.payments.domain import Mandate, MandateState, PaymentSettings, Usage
-from servers.payments.store.rows import one
+from servers.runtime.db import one_row
 
 
 async def insert_mandate(conn: AsyncConnection, mandate: Mandate) -> None:
@@ -114,7 +114,7 @@ async def update_mandate(conn: AsyncConnection, mandate: Mandate, *, expected_ve
             "expected": expected_version,
         },
     )
-    one(done.rowcount, mandate.id)
+    one_row(done.rowcount, mandate.id)
 
 
 async def payment_settings(conn: AsyncConnection, merchant_id: str, *, lock: bool = False) -> PaymentSettings:
@@ -154,7 +154,7 @@ async def save_payment_settings(conn: AsyncConnection, settings: PaymentSettings
             "now": now,
         },
     )
-    one(done.rowcount, settings.merchant_id)
+    one_row(done.rowcount, settings.merchant_id)
 
 
 def _mandate(row: Row[Any]) -> Mandate:

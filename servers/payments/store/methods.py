@@ -13,7 +13,7 @@ from servers.payments.domain import (
     MethodState,
     PaymentMethod,
 )
-from servers.payments.store.rows import one
+from servers.runtime.db import one_row
 
 
 async def stripe_customer(conn: AsyncConnection, owner_id: str) -> str | None:
@@ -149,7 +149,7 @@ async def update_method(conn: AsyncConnection, method: PaymentMethod, *, expecte
             "expected": expected_version,
         },
     )
-    one(done.rowcount, method.id)
+    one_row(done.rowcount, method.id)
 
 
 def _card_columns(card: Card | None) -> dict[str, str | int | None]:

@@ -10,7 +10,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.payments.domain import OPERATION, Operation, OperationKind, OperationState
-from servers.payments.store.rows import one
+from servers.runtime.db import one_row
 
 
 async def insert_operation(conn: AsyncConnection, operation: Operation) -> None:
@@ -67,7 +67,7 @@ async def advance_operation(
             "expected": operation.state.value,
         },
     )
-    one(done.rowcount, operation.id)
+    one_row(done.rowcount, operation.id)
     return replace(operation, state=target, failure_code=failure_code, update_time=now)
 
 

@@ -24,7 +24,7 @@ from servers.payments.domain import (
 )
 from servers.payments.store.attempts import attempt_of, capture_of
 from servers.payments.store.operations import operation_of
-from servers.payments.store.rows import one
+from servers.runtime.db import one_row
 
 
 async def insert_payment(conn: AsyncConnection, payment: Payment) -> None:
@@ -195,7 +195,7 @@ async def _write(conn: AsyncConnection, payment: Payment, now: datetime, **chang
             "expected": payment.version,
         },
     )
-    one(done.rowcount, payment.id)
+    one_row(done.rowcount, payment.id)
     return moved
 
 
@@ -270,7 +270,7 @@ async def move_refund_counters(
             "expected": payment.version,
         },
     )
-    one(done.rowcount, payment.id)
+    one_row(done.rowcount, payment.id)
     return moved
 
 

@@ -17,7 +17,7 @@ from servers.payments.domain import (
     Refund,
     RefundState,
 )
-from servers.payments.store.rows import one
+from servers.runtime.db import one_row
 
 
 async def insert_refund(conn: AsyncConnection, refund: Refund) -> None:
@@ -123,7 +123,7 @@ async def advance_refund(
             "expected": refund.version,
         },
     )
-    one(done.rowcount, refund.id)
+    one_row(done.rowcount, refund.id)
     return moved
 
 

@@ -1,4 +1,4 @@
-"""What every statement of the domain minds, and what several tables hold."""
+"""What several tables hold."""
 
 from __future__ import annotations
 
@@ -6,14 +6,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from servers.kernel.errors import ConcurrentUpdate
 from servers.payments.domain import Decline, Manner, NextAction, Usage
-
-
-def one(rowcount: int, resource: str) -> None:
-    """Raise ConcurrentUpdate unless exactly one row was changed: somebody else had the version before."""
-    if rowcount != 1:
-        raise ConcurrentUpdate(resource)
 
 
 def decline_in(row: Row[Any]) -> Decline | None:

@@ -10,7 +10,8 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.payments.domain import SETUP, SetupIntent, SetupState, Usage
-from servers.payments.store.rows import action_in, decline_in, manner_of, one
+from servers.payments.store.rows import action_in, decline_in, manner_of
+from servers.runtime.db import one_row
 
 
 async def insert_setup(conn: AsyncConnection, setup: SetupIntent) -> None:
@@ -101,7 +102,7 @@ async def _write(conn: AsyncConnection, setup: SetupIntent, *, expected_version:
             "expected": expected_version,
         },
     )
-    one(done.rowcount, setup.id)
+    one_row(done.rowcount, setup.id)
 
 
 def _setup(row: Row[Any]) -> SetupIntent:
