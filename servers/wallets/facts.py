@@ -16,6 +16,7 @@ from servers.kernel.money import Money
 from servers.wallets.domain import DONE, PLATFORM, AccountKind, Lot, Sheet, Transfer, Verdict, account_id
 from servers.wallets.lines import line, post_lines
 from servers.wallets.wallet_facts import (
+    FEE,
     REFUND,
     TopUpFact,
     WalletHoldFact,
@@ -235,7 +236,7 @@ def _card_capture(sheet: Sheet, fact: CaptureFact, net: Money) -> list[Transfer]
         [
             line(fact.capture_id, "capture.net", clearing, (merchant, AccountKind.MERCHANT_PENDING), net,
                  owner_id=merchant, time=fact.capture_time),
-            line(fact.capture_id, "capture.fee", clearing, (PLATFORM, AccountKind.PLATFORM_FEES), fact.fee,
+            line(fact.capture_id, FEE, clearing, (PLATFORM, AccountKind.PLATFORM_FEES), fact.fee,
                  owner_id=merchant, time=fact.capture_time),
         ],
     )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from servers.kernel.ids import bucket_of, derive_id
+from servers.kernel.ids import bucket_of
 from servers.wallets.domain import (
     PLATFORM,
     PLATFORM_BUCKET,
@@ -267,11 +267,6 @@ async def expired_pendings(conn: AsyncConnection, now: datetime, limit: int) -> 
         {"now": now, "limit": limit},
     )
     return list(rows.scalars())
-
-
-def derive_void_id(pending_id: str) -> str:
-    """Return the id of the transfer that voids an expired hold: the same for every sweep."""
-    return derive_id("trf", pending_id, "hold.expired", bucket=bucket_of(pending_id))
 
 
 def _keys(ids: Iterable[str]) -> dict[str, list[Any]]:

@@ -25,6 +25,7 @@ from servers.wallets.lines import line, line_id, post_lines
 HOLD = "wallet.hold"
 VOID = "wallet.void"
 CAPTURE = "capture.gross"
+FEE = "capture.fee"
 REFUND = "refund.wallet"
 TOP_UP = "top_up"
 EXPIRED = "hold.expired"
@@ -110,6 +111,22 @@ def post_void(sheet: Sheet, fact: WalletVoidFact) -> tuple[Verdict, list[Transfe
     return post_lines(sheet, [_ending(key, VOID, hold, TransferKind.VOID_PENDING, fact.merchant_id, fact.void_time)])
 
 
+def expiry_of(hold: Transfer, now: datetime) -> Transfer:
+    """Return the end of a hold whose time is over: the same for every sweep."""
+    return Transfer(
+        id=line_id(hold.id, EXPIRED, hold.id),
+        debit_account_id="",
+        credit_account_id="",
+        amount_minor=0,
+        currency=hold.currency,
+        code=EXPIRED,
+        kind=TransferKind.VOID_PENDING,
+        fact_id=hold.fact_id,
+        effective_time=hold.expire_time or now,
+        pending_id=hold.id,
+    )
+
+
 def post_wallet_capture(
     sheet: Sheet, hold: WalletHoldFact, *, capture_id: str, amount: Money, fee: Money, time: datetime
 ) -> tuple[Verdict, list[Transfer]]:
@@ -124,7 +141,7 @@ def post_wallet_capture(
         return Verdict.CURRENCY_MISMATCH, []
     lines += [
         _ending(capture_id, CAPTURE, hold.id, TransferKind.POST_PENDING, merchant, time, amount),
-        line(capture_id, "capture.fee", (merchant, AccountKind.MERCHANT_PENDING), (PLATFORM, AccountKind.PLATFORM_FEES),
+        line(capture_id, FEE, (merchant, AccountKind.MERCHANT_PENDING), (PLATFORM, AccountKind.PLATFORM_FEES),
              fee, owner_id=merchant, time=time),
     ]  # fmt: skip
     verdict, written = post_lines(sheet, lines)

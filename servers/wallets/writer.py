@@ -23,7 +23,7 @@ from servers.kernel.invariant import InvariantBroken
 from servers.runtime.db import Database
 from servers.runtime.outbox import outbox_rows, topic_of
 from servers.wallets import bulk, events, store
-from servers.wallets.domain import AccountKind, Sheet, Transfer, TransferKind, Verdict, account_id
+from servers.wallets.domain import AccountKind, Sheet, Transfer, Verdict, account_id
 from servers.wallets.facts import (
     Fact,
     RefundCreatedFact,
@@ -36,6 +36,7 @@ from servers.wallets.facts import (
     related_keys,
     wallet_accounts_of,
 )
+from servers.wallets.wallet_facts import expiry_of
 
 _log = structlog.get_logger("writer")
 _batch_size = Histogram(
@@ -241,22 +242,7 @@ class Writer:
             origins = await store.transfers(conn, ids) if ids else {}
         if not ids:
             return 0
-        voids = [
-            Transfer(
-                id=store.derive_void_id(identifier),
-                debit_account_id="",
-                credit_account_id="",
-                amount_minor=0,
-                currency=origins[identifier].currency,
-                code="hold.expired",
-                kind=TransferKind.VOID_PENDING,
-                fact_id=origins[identifier].fact_id,
-                effective_time=origins[identifier].expire_time or now,
-                pending_id=identifier,
-            )
-            for identifier in ids
-        ]
-        verdicts = await self.post(voids)
+        verdicts = await self.post([expiry_of(origins[identifier], now) for identifier in ids])
         return sum(verdict is Verdict.CREATED for verdict, _ in verdicts)
 
 

@@ -8,10 +8,9 @@ from datetime import timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from servers.wallets.domain import DONE, PLATFORM, AccountKind, Sheet, Transfer, TransferKind, Verdict, account_id
+from servers.wallets.domain import DONE, PLATFORM, AccountKind, Sheet, Transfer, Verdict, account_id
 from servers.wallets.facts import CaptureFact, Fact, book
-from servers.wallets.store import derive_void_id
-from servers.wallets.wallet_facts import WalletHoldFact
+from servers.wallets.wallet_facts import WalletHoldFact, expiry_of
 from tests.support.wallet_books import (
     MERCHANT,
     NOW,
@@ -151,12 +150,7 @@ class Model:
 
 def swept(hold: str, sheet: Sheet) -> Transfer:
     """Return what the sweeper writes for an expired hold."""
-    origin = sheet.known[hold]
-    return Transfer(
-        id=derive_void_id(hold), debit_account_id="", credit_account_id="", amount_minor=0, currency=origin.currency,
-        code="hold.expired", kind=TransferKind.VOID_PENDING, fact_id=origin.fact_id, effective_time=sheet.now,
-        pending_id=hold,
-    )  # fmt: skip
+    return expiry_of(sheet.known[hold], sheet.now)
 
 
 def step(sheet: Sheet, model: Model, what: str, name: int, amount: int) -> tuple[Fact | None, Verdict, Verdict]:

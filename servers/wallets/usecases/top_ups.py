@@ -134,10 +134,9 @@ async def _record(deps: Deps, top_up: TopUp, outcome: Outcome[News] | None, requ
                 top_up = await deps.outcomes.lost(uow, top_up)
             case _:
                 pass
-        call = await uow.outbound.open_for(top_up.id)
-        if call is not None and top_up.state in TOP_UP.terminal:
-            await uow.outbound.settle(call.id, Answered(None))
-        elif call is not None and outcome is not None:
+        if top_up.state in TOP_UP.terminal:
+            await _close_call(uow, top_up)
+        elif outcome is not None and (call := await uow.outbound.open_for(top_up.id)) is not None:
             # One that was not sent may be sent by the same key; where nobody asks again, the janitor ends it.
             known = Unknown(outcome.reason) if isinstance(outcome, NotSent) else outcome
             await uow.outbound.settle(call.id, known, pending=True)
@@ -150,11 +149,16 @@ async def _refuse(deps: Deps, top_up: TopUp, refusal: Refusal, request: Idempote
     """Write down that payments will not charge this card; the caller is told why, now and under the same key."""
     async with deps.db.uow() as uow:
         top_up = await deps.outcomes.refused(uow, await _locked(deps, uow, top_up))
-        call = await uow.outbound.open_for(top_up.id)
-        if call is not None:
-            await uow.outbound.settle(call.id, Answered(None))
+        await _close_call(uow, top_up)
         if request is not None:
             await uow.idempotency.refuse(request, refusal)
+
+
+async def _close_call(uow: UnitOfWork, top_up: TopUp) -> None:
+    """Note that there is nothing to look into any more: the top-up is at its end."""
+    call = await uow.outbound.open_for(top_up.id)
+    if call is not None:
+        await uow.outbound.settle(call.id, Answered(None))
 
 
 async def _locked(deps: Deps, uow: UnitOfWork, top_up: TopUp) -> TopUp:
@@ -170,9 +174,8 @@ async def hear_of_payment(deps: Deps, uow: UnitOfWork, news: News) -> None:
     invariant(top_up is not None, "a payment for a top-up that is not there", payment_id=news.payment_id)
     assert top_up is not None
     top_up = await deps.outcomes.apply(uow, top_up, news, asked=False)
-    call = await uow.outbound.open_for(top_up.id)
-    if call is not None and top_up.state in TOP_UP.terminal:
-        await uow.outbound.settle(call.id, Answered(None))
+    if top_up.state in TOP_UP.terminal:
+        await _close_call(uow, top_up)
 
 
 async def refresh_top_up(deps: Deps, top_up: TopUp) -> TopUp:
