@@ -336,7 +336,9 @@ def _payments(stack: Stack, folder: SecretFolder) -> Mapping[str, str]:
     plan = {"PAYMESH_FEE_PLAN": json.dumps(FEE_PLAN), "PAYMESH_PUBLIC_URL": stack.edge_url}
     if real is not None:
         return plan | _given(WAY_OUT)
-    return plan | {"PAYMESH_STRIPE_API_BASE": f"http://127.0.0.1:{stack.ports.stripe_sandbox}"}
+    # The sandbox answers at once: what it moved may be compared right away.
+    soon = {"PAYMESH_RECONCILE_EVERY_SECONDS": "3", "PAYMESH_RECONCILE_LAG_SECONDS": "2"}
+    return plan | soon | {"PAYMESH_STRIPE_API_BASE": f"http://127.0.0.1:{stack.ports.stripe_sandbox}"}
 
 
 def _notifications(stack: Stack, folder: SecretFolder) -> Mapping[str, str]:

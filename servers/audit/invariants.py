@@ -272,6 +272,47 @@ PAYMENTS: Final = (
     _told("payments", "refunds", "refund"),
     *(_told("payments", table, f"one of {table}") for table in ("setup_intents", "mandates")),
 )
+RECONCILIATION: Final = (
+    Check(
+        invariant="I9",
+        title="no difference to Stripe's books is open",
+        database="payments",
+        count="SELECT count(*) FROM reconciliation_items",
+        broken="""
+            SELECT id, format('%s %s of %s: expected %s %s, Stripe has %s %s', state, break_type,
+                coalesce(nullif(source_id, ''), stripe_source_id), expected_minor, expected_currency, actual_minor,
+                actual_currency)
+            FROM reconciliation_items WHERE state IN ('MISMATCH', 'MISSING', 'UNEXPECTED')""",
+    ),
+    Check(
+        invariant="I9",
+        title="what was matched by itself agrees with the lines that arrived for it",
+        database="payments",
+        count="SELECT count(*) FROM reconciliation_items WHERE match_mode = 'AUTO'",
+        broken="""
+            SELECT i.id, format('expected %s %s, actual %s %s, lines %s', i.expected_minor, i.expected_currency,
+                i.actual_minor, i.actual_currency, l.sum)
+            FROM reconciliation_items i
+            LEFT JOIN LATERAL (SELECT sum(amount_minor) AS sum FROM balance_transactions b WHERE b.item_id = i.id) l ON true
+            WHERE i.match_mode = 'AUTO' AND (l.sum IS DISTINCT FROM i.actual_minor
+                OR (i.expected_currency = i.actual_currency AND i.expected_minor IS DISTINCT FROM i.actual_minor))""",
+    ),
+    Check(
+        invariant="I9",
+        title="Stripe's balance, when it rested last, was the sum of its lines",
+        database="payments",
+        count="SELECT count(*) FROM reconciliation_progress WHERE stripe_balance IS NOT NULL",
+        broken="""
+            SELECT k.currency, format('balance %s, lines %s, before the first %s', p.stripe_balance ->> k.currency,
+                p.mirrored_balance ->> k.currency, p.baseline ->> k.currency)
+            FROM reconciliation_progress p,
+                 LATERAL (SELECT jsonb_object_keys(p.stripe_balance || p.mirrored_balance || p.baseline) AS currency) k
+            WHERE coalesce(CAST(p.stripe_balance ->> k.currency AS bigint), 0)
+               <> coalesce(CAST(p.mirrored_balance ->> k.currency AS bigint), 0)
+                + coalesce(CAST(p.baseline ->> k.currency AS bigint), 0)""",
+    ),
+    _told("payments", "reconciliation_items", "reconciliation item"),
+)
 IDENTITY: Final = tuple(
     _told("identity", table, f"one of {table}", key="r.id")
     for table in ("users", "sessions", "merchants", "api_keys", "invitations")
@@ -289,4 +330,4 @@ NOTIFICATIONS: Final = (
             GROUP BY e.id, e.version HAVING count(o.event_id) <> e.version - 1""",
     ),
 )
-CHECKS: Final = (*WALLETS, *SETTLEMENT, *USERS_WALLETS, *PAYMENTS, *IDENTITY, *NOTIFICATIONS)
+CHECKS: Final = (*WALLETS, *SETTLEMENT, *USERS_WALLETS, *PAYMENTS, *RECONCILIATION, *IDENTITY, *NOTIFICATIONS)

@@ -46,6 +46,7 @@ def prove(urls: Mapping[str, str]) -> list[Verdict]:
                 _wallet_captures_booked(engines),
                 _top_ups_booked(engines),
                 _refunds_booked(engines),
+                _clearing_follows_stripe(engines),
                 _nothing_unasked(engines),
                 _consumed_once(engines),
             ]
@@ -214,6 +215,40 @@ def _refunds_booked(engines: Mapping[str, Engine]) -> Verdict:
             broken.append((row.id, f"{row.state} {row.amount_minor}; {detail}"))
     title = "every settled refund is in the ledger with its amount, and what a wallet paid went back to it"
     return Verdict(invariant="I6", title=title, looked_at=len(refunds), broken=tuple(broken))
+
+
+def _clearing_follows_stripe(engines: Mapping[str, Engine]) -> Verdict:
+    """Line by line: what the ledger's clearing account moved by is what Stripe's balance moved by."""
+    statement = """
+        SELECT split_part(t.fact_id, ':', 1) AS line_id, a.currency,
+               sum(CASE WHEN t.debit_account_id = a.id THEN t.amount_minor ELSE -t.amount_minor END) AS moved
+        FROM transfers t
+        JOIN accounts a ON a.kind = 'PROCESSOR_CLEARING' AND a.id IN (t.debit_account_id, t.credit_account_id)
+        WHERE t.fact_id LIKE 'txn_%' GROUP BY 1, 2
+        """
+    with engines["wallets"].connect() as conn:
+        moved = {(row.line_id, row.currency): int(row.moved) for row in conn.execute(text(statement))}
+    statement = """
+        SELECT id, amount_minor - fee_minor AS net, currency, matched_minor, matched_currency, counterpart
+        FROM balance_transactions WHERE state = 'BOOKED'
+        """
+    with engines["payments"].connect() as conn:
+        lines = list(conn.execute(text(statement)))
+    broken = []
+    for line in lines:
+        # A capture's own fact has moved what is matched; of another currency, the line takes it away again.
+        by_capture = 0 if line.counterpart else line.matched_minor
+        same = line.currency == line.matched_currency
+        expected = {(line.id, line.currency): line.net - (by_capture if same else 0)}
+        if not same:
+            expected[line.id, line.matched_currency] = -by_capture
+        broken += [
+            (line.id, f"Stripe moved {amount} {key[1]} beyond the capture, the ledger {moved.get(key, 0)}")
+            for key, amount in expected.items()
+            if moved.get(key, 0) != amount
+        ]
+    title = "the clearing account moved with every line of Stripe's balance"
+    return Verdict(invariant="I9", title=title, looked_at=len(lines), broken=tuple(broken))
 
 
 def _nothing_unasked(engines: Mapping[str, Engine]) -> Verdict:

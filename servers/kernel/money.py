@@ -190,6 +190,10 @@ class Money:
         self._same_currency(other)
         return Money(amount_minor=self.amount_minor - other.amount_minor, currency=self.currency)
 
+    def __neg__(self) -> Money:
+        """Return the same amount the other way."""
+        return Money(amount_minor=-self.amount_minor, currency=self.currency)
+
     def _same_currency(self, other: Money) -> None:
         if self.currency != other.currency:
             raise CurrencyMismatch(f"{self.currency} and {other.currency}")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from paymesh.payments.v1 import payments_events_pb2
 
-from servers.payments.domain import Mandate, Payment, PaymentMethod, Refund, SetupIntent
-from servers.payments.render import Renderer, mandate_message, refund_message
+from servers.payments.domain import Mandate, Payment, PaymentMethod, ReconciliationItem, Refund, SetupIntent
+from servers.payments.render import Renderer, mandate_message, reconciliation_message, refund_message
 from servers.runtime.outbox import OutboxEvent, event_of
 
 
@@ -38,6 +38,11 @@ class Events:
         """Return the event of a mandate's change."""
         message = payments_events_pb2.PaymentEvent(mandate=mandate_message(mandate), customer_id=mandate.owner_id)
         return event_of(kind, message, root_id=mandate.id, subject=mandate.id, version=mandate.version)
+
+    def reconciliation(self, kind: str, item: ReconciliationItem) -> OutboxEvent:
+        """Return the event of a reconciliation item's change."""
+        message = payments_events_pb2.PaymentEvent(reconciliation_item=reconciliation_message(item))
+        return event_of(kind, message, root_id=item.id, subject=item.id, version=item.version)
 
     def method(self, kind: str, method: PaymentMethod) -> OutboxEvent:
         """Return the event of a payment method's change."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from functools import partial
 
 from paymesh.payments.v1 import payments_pb2, payments_pb2_grpc, top_ups_pb2, top_ups_pb2_grpc
@@ -18,7 +19,7 @@ from servers.payments.return_urls import ReturnUrls
 from servers.payments.saving import Saving
 from servers.payments.service import PaymentService, TopUpPaymentService
 from servers.payments.settings import PaymentsSettings
-from servers.payments.usecases import Deps
+from servers.payments.usecases import Deps, Timing, reconcile
 from servers.payments.webhooks import Webhooks
 from servers.runtime.app import Context, Parts, Server, Service
 from servers.runtime.janitor import Janitor
@@ -35,6 +36,7 @@ def deps_of(context: Context[PaymentsSettings], renderer: Renderer, gateway: Str
         clock=clock,
         gateway=gateway,
         outbound=Outbound(target="stripe", classify=classify, clock=clock),
+        balance_outbound=Outbound(target="stripe_balance", classify=classify, clock=clock),
         ledger=peers.LedgerPeer(context.channels),
         # The channel tries again by itself; what it gives up on, the caller or the janitor asks again.
         ledger_outbound=Outbound(target="wallets", classify=peers.classify, clock=clock, tries=1),
@@ -64,6 +66,10 @@ async def build(context: Context[PaymentsSettings]) -> Parts:
     )
     deps = deps_of(context, renderer, gateway)
     webhooks = Webhooks(deps)
+    timing = Timing(
+        lag=timedelta(seconds=settings.reconcile_lag_seconds),
+        missing_after=timedelta(seconds=settings.reconcile_missing_after_seconds),
+    )
     services = [
         Service(
             servicer=PaymentService(deps, renderer, context.pages, webhooks, secrets),
@@ -80,7 +86,10 @@ async def build(context: Context[PaymentsSettings]) -> Parts:
         services=services,
         janitor=Janitor(context.db, resolvers(deps)),
         jobs=webhooks.jobs(),
-        tasks=[partial(sweep, partial(sweep_windows, deps), every_seconds=SWEEP_SECONDS)],
+        tasks=[
+            partial(sweep, partial(sweep_windows, deps), every_seconds=SWEEP_SECONDS),
+            partial(sweep, partial(reconcile, deps, timing), every_seconds=settings.reconcile_every_seconds),
+        ],
     )
 
 

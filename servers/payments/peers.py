@@ -9,8 +9,9 @@ from typing import Final
 import grpc
 from paymesh.wallets.v1 import ledger_pb2, ledger_pb2_grpc
 
+from servers.kernel.invariant import invariant
 from servers.kernel.money import Money
-from servers.payments.domain import Attempt, Capture, Payment, Refund
+from servers.payments.domain import Attempt, BalanceTransaction, Capture, Payment, ReconciliationItem, Refund
 from servers.runtime.channels import Channels, PeerUnavailable, outgoing_metadata, peer_refusal
 from servers.runtime.outbound import Failure
 from servers.runtime.render import money, parse_money, stamp
@@ -87,6 +88,31 @@ class LedgerPeer:
             wallet_customer_id=payment.customer_id if payment.wallet_id else "",
         )
         await self._post(ledger_pb2.PostFactRequest(refund_created=fact))
+
+    async def book_balance_transaction(
+        self, line: BalanceTransaction, *, matched: Money, counterpart: str, explained: bool
+    ) -> None:
+        """Move the clearing account by what Stripe's balance moved by."""
+        fact = ledger_pb2.BalanceTransactionFact(
+            balance_transaction_id=line.id,
+            amount=money(line.amount),
+            fee=money(line.fee),
+            matched=money(matched),
+            counterpart=ledger_pb2.Account.Kind.Value(counterpart or "KIND_UNSPECIFIED"),
+            effective_time=stamp(line.create_time),
+            explained=explained,
+        )
+        booked = await self._post(ledger_pb2.PostFactRequest(balance_transaction=fact))
+        invariant(booked.done, "a balance transaction was refused", line_id=line.id, verdict=booked.verdict)
+
+    async def book_write_off(self, item: ReconciliationItem) -> None:
+        """Book what a person wrote off."""
+        assert item.write_off is not None
+        fact = ledger_pb2.WriteOffFact(
+            item_id=item.id, amount=money(item.write_off), decide_time=stamp(item.update_time)
+        )
+        booked = await self._post(ledger_pb2.PostFactRequest(write_off=fact))
+        invariant(booked.done, "a write-off was refused", item_id=item.id, verdict=booked.verdict)
 
     def _stub(self) -> ledger_pb2_grpc.LedgerServiceAsyncStub:
         stub: ledger_pb2_grpc.LedgerServiceAsyncStub = self._channels.stub("wallets", ledger_pb2_grpc.LedgerServiceStub)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from paymesh.payments.v1 import payments_pb2
+from collections.abc import Iterable
+
+from paymesh.payments.v1 import payments_pb2, reconciliation_pb2
 from paymesh.type.v1 import money_pb2
 
 from servers.payments.client_secrets import ClientSecrets
@@ -12,6 +14,7 @@ from servers.payments.domain import (
     SETUP,
     Attempt,
     AttemptState,
+    BalanceTransaction,
     Capture,
     Decline,
     Mandate,
@@ -21,6 +24,7 @@ from servers.payments.domain import (
     PaymentSettings,
     PaymentState,
     Purpose,
+    ReconciliationItem,
     Refund,
     SetupIntent,
     SetupState,
@@ -236,6 +240,43 @@ def refund_message(refund: Refund) -> payments_pb2.Refund:
         available_actions=REFUND.available_actions(refund.state),
         metadata=refund.metadata,
     )
+
+
+def reconciliation_message(
+    item: ReconciliationItem, lines: Iterable[BalanceTransaction] = ()
+) -> reconciliation_pb2.ReconciliationItem:
+    """Return a reconciliation item as a message."""
+    proto = reconciliation_pb2.ReconciliationItem
+    message = proto(
+        id=item.id,
+        create_time=stamp(item.create_time),
+        update_time=stamp(item.update_time),
+        resource_version=item.version,
+        etag=etag(item.version),
+        owner_id=item.owner_id,
+        kind=proto.Kind.Value(item.kind.value),
+        state=proto.State.Value(item.state.value),
+        break_type=proto.BreakType.Value(item.break_type.value or "BREAK_TYPE_UNSPECIFIED"),
+        match_mode=proto.MatchMode.Value(item.match_mode.value or "MATCH_MODE_UNSPECIFIED"),
+        payment_id=item.payment_id,
+        source_id=item.source_id,
+        stripe_source_id=item.stripe_source_id,
+        expected=money(item.expected) if item.expected is not None else None,
+        actual=money(item.actual) if item.actual is not None else None,
+        due_time=stamp(item.due_time),
+        reason=item.reason,
+        resolved_by=item.resolved_by,
+        write_off=money(item.write_off) if item.write_off is not None else None,
+    )
+    for line in lines:
+        message.lines.add(
+            id=line.id,
+            type=line.type,
+            amount=money(line.amount),
+            fee=money(line.fee),
+            create_time=stamp(line.create_time),
+        )
+    return message
 
 
 def _minor(amount_minor: int, currency: str) -> money_pb2.Money:

@@ -26,3 +26,9 @@ class PaymentsSettings(ServerSettings):
     """Where cardholders may be sent on to for every merchant, and for users themselves: the platform's own pages."""
     stripe_publishable_key: str = ""
     """The platform's publishable key at Stripe, for pages that authenticate with Stripe's SDK."""
+    reconcile_every_seconds: float = 60.0
+    """How often Stripe's balance transactions are pulled and compared."""
+    reconcile_lag_seconds: int = 600
+    """How old a balance transaction must be before it is compared: an answer of Stripe's may still be on its way to us."""
+    reconcile_missing_after_seconds: int = 259_200
+    """How long after a capture or refund its balance transaction counts as missing."""

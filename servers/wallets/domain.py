@@ -25,6 +25,11 @@ class AccountKind(Enum):
     PLATFORM_FEES = "PLATFORM_FEES"
     REFUNDS_IN_TRANSIT = "REFUNDS_IN_TRANSIT"
     SUSPENSE = "SUSPENSE"
+    PROCESSOR_FEES = "PROCESSOR_FEES"
+    PLATFORM_BANK = "PLATFORM_BANK"
+    DISPUTES_WITHDRAWN = "DISPUTES_WITHDRAWN"
+    LOSSES = "LOSSES"
+    FX = "FX"
     MERCHANT_PENDING = "MERCHANT_PENDING"
     MERCHANT_AVAILABLE = "MERCHANT_AVAILABLE"
     MERCHANT_RESERVE = "MERCHANT_RESERVE"
@@ -33,7 +38,17 @@ class AccountKind(Enum):
 
 
 PLATFORM_KINDS: Final = frozenset(
-    {AccountKind.PROCESSOR_CLEARING, AccountKind.PLATFORM_FEES, AccountKind.REFUNDS_IN_TRANSIT, AccountKind.SUSPENSE}
+    {
+        AccountKind.PROCESSOR_CLEARING,
+        AccountKind.PLATFORM_FEES,
+        AccountKind.REFUNDS_IN_TRANSIT,
+        AccountKind.SUSPENSE,
+        AccountKind.PROCESSOR_FEES,
+        AccountKind.PLATFORM_BANK,
+        AccountKind.DISPUTES_WITHDRAWN,
+        AccountKind.LOSSES,
+        AccountKind.FX,
+    }
 )
 """Accounts without a limit. All others may not go below zero unless the transfer is forced."""
 
@@ -184,8 +199,12 @@ class StatementLine:
 
 def account_id(owner_id: str, kind: AccountKind, currency: str) -> str:
     """Return the id of an owner's account: the same for everybody who asks."""
-    bucket = PLATFORM_BUCKET if owner_id == PLATFORM else bucket_of(owner_id)
-    return derive_id("acc", owner_id, kind.value, currency, bucket=bucket)
+    return derive_id("acc", owner_id, kind.value, currency, bucket=owner_bucket(owner_id))
+
+
+def owner_bucket(owner_id: str) -> int:
+    """Return the bucket in which an owner's accounts, and the transfers of their facts, stand."""
+    return PLATFORM_BUCKET if owner_id == PLATFORM else bucket_of(owner_id)
 
 
 def wallet_id(user_id: str, currency: str) -> str:

@@ -15,6 +15,14 @@ from servers.kernel.invariant import invariant
 from servers.kernel.money import Money
 from servers.wallets.domain import DONE, PLATFORM, AccountKind, Lot, Sheet, Transfer, Verdict, account_id
 from servers.wallets.lines import line, post_lines
+from servers.wallets.processor_facts import (
+    BalanceTransactionFact,
+    ProcessorFact,
+    WriteOffFact,
+    post_processor,
+    processor_accounts,
+    processor_key,
+)
 from servers.wallets.wallet_facts import (
     FEE,
     REFUND,
@@ -74,8 +82,15 @@ class SettlementFact:
 
 
 Fact = (
-    CaptureFact | RefundCreatedFact | RefundFailedFact | SettlementFact | WalletHoldFact | WalletVoidFact | TopUpFact
-)  # fmt: skip
+    CaptureFact
+    | RefundCreatedFact
+    | RefundFailedFact
+    | SettlementFact
+    | WalletHoldFact
+    | WalletVoidFact
+    | TopUpFact
+    | ProcessorFact
+)
 
 
 def fact_key(fact: Fact) -> str:
@@ -93,6 +108,8 @@ def fact_key(fact: Fact) -> str:
             return fact.attempt_id
         case WalletVoidFact():
             return f"{fact.attempt_id}:void"
+        case BalanceTransactionFact() | WriteOffFact():
+            return processor_key(fact)
 
 
 def related_keys(fact: Fact) -> tuple[str, ...]:
@@ -108,17 +125,19 @@ def related_keys(fact: Fact) -> tuple[str, ...]:
             return (fact_key(fact), fact.capture_id)
         case WalletVoidFact():
             return (fact_key(fact), fact.attempt_id)
-        case WalletHoldFact() | TopUpFact():
+        case WalletHoldFact() | TopUpFact() | BalanceTransactionFact() | WriteOffFact():
             return (fact_key(fact),)
 
 
 def owner_of(fact: Fact) -> str:
-    """Return in whose bucket a fact's transfers stand: the merchant's, or the customer's where there is none."""
+    """Return in whose bucket a fact's transfers stand: the merchant's, or the customer's or platform's where there is none."""
     match fact:
         case RefundCreatedFact():
             return fact.captures[0].merchant_id
         case TopUpFact():
             return fact.customer_id
+        case BalanceTransactionFact() | WriteOffFact():
+            return PLATFORM
         case _:
             return fact.merchant_id
 
@@ -126,7 +145,14 @@ def owner_of(fact: Fact) -> str:
 def currency_of(fact: Fact) -> str:
     """Return a fact's currency, or "" where only its stored transfers know it."""
     match fact:
-        case CaptureFact() | RefundCreatedFact() | WalletHoldFact() | TopUpFact():
+        case (
+            CaptureFact()
+            | RefundCreatedFact()
+            | WalletHoldFact()
+            | TopUpFact()
+            | BalanceTransactionFact()
+            | WriteOffFact()
+        ):
             return fact.amount.currency
         case SettlementFact():
             return fact.currency
@@ -154,6 +180,8 @@ def opened_by(fact: Fact, currency: str) -> list[tuple[str, AccountKind, str]]:
     platform = (AccountKind.PROCESSOR_CLEARING, AccountKind.PLATFORM_FEES, AccountKind.REFUNDS_IN_TRANSIT)
     if isinstance(fact, TopUpFact):
         return [(PLATFORM, AccountKind.PROCESSOR_CLEARING, currency)]
+    if isinstance(fact, BalanceTransactionFact | WriteOffFact):
+        return processor_accounts(fact)
     merchant = (AccountKind.MERCHANT_PENDING, AccountKind.MERCHANT_AVAILABLE)
     return [(owner_of(fact), kind, currency) for kind in merchant] + [(PLATFORM, kind, currency) for kind in platform]
 
@@ -192,6 +220,8 @@ def book(sheet: Sheet, fact: Fact, stored: Iterable[Transfer]) -> tuple[Verdict,
             return post_void(sheet, fact)
         case TopUpFact():
             return post_top_up(sheet, fact)
+        case BalanceTransactionFact() | WriteOffFact():
+            return post_processor(sheet, fact)
     return (Verdict.CREATED if written else Verdict.EXISTS), written
 
 

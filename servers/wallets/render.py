@@ -11,6 +11,7 @@ from servers.kernel.money import Money
 from servers.runtime.render import instant, money, parse_money, stamp
 from servers.wallets.domain import Account, AccountKind, StatementLine, Transfer, TransferKind
 from servers.wallets.facts import CaptureFact, Fact, RefundCreatedFact, RefundFailedFact
+from servers.wallets.processor_facts import BalanceTransactionFact, WriteOffFact
 from servers.wallets.resources import Wallet
 from servers.wallets.wallet_facts import WalletHoldFact, WalletVoidFact
 
@@ -118,6 +119,20 @@ def parse_hold(message: ledger_pb2.WalletHoldFact) -> WalletHoldFact:
     )
 
 
+def parse_balance_transaction(message: ledger_pb2.BalanceTransactionFact) -> BalanceTransactionFact:
+    """Return the balance transaction that a message tells of."""
+    against = ledger_pb2.Account.Kind.Name(message.counterpart)
+    return BalanceTransactionFact(
+        balance_transaction_id=message.balance_transaction_id,
+        amount=parse_money(message.amount),
+        fee=parse_money(message.fee),
+        matched=parse_money(message.matched),
+        counterpart=AccountKind(against) if message.counterpart else None,
+        effective_time=instant(message.effective_time),
+        explained=message.explained,
+    )
+
+
 def parse_fact(message: ledger_pb2.PostFactRequest) -> Fact:
     """Return the fact that a request books."""
     match message.WhichOneof("fact"):
@@ -138,6 +153,13 @@ def parse_fact(message: ledger_pb2.PostFactRequest) -> Fact:
             void = message.wallet_void
             return WalletVoidFact(
                 attempt_id=void.attempt_id, merchant_id=void.merchant_id, void_time=instant(void.void_time)
+            )
+        case "balance_transaction":
+            return parse_balance_transaction(message.balance_transaction)
+        case "write_off":
+            off = message.write_off
+            return WriteOffFact(
+                item_id=off.item_id, amount=parse_money(off.amount), decide_time=instant(off.decide_time)
             )
         case _:
             failed = message.refund_failed

@@ -12,8 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.kernel.ids import bucket_of
 from servers.wallets.domain import (
-    PLATFORM,
-    PLATFORM_BUCKET,
     Account,
     AccountKind,
     Lot,
@@ -23,6 +21,7 @@ from servers.wallets.domain import (
     Transfer,
     TransferKind,
     account_id,
+    owner_bucket,
 )
 
 _ACCOUNT_COLUMNS = """a.id, a.owner_id, a.kind, a.currency, a.debits_posted, a.credits_posted, a.debits_pending,
@@ -85,7 +84,7 @@ async def accounts(conn: AsyncConnection, ids: Iterable[str]) -> list[Account]:
 
 async def accounts_of_owner(conn: AsyncConnection, owner_id: str) -> list[Account]:
     """Return all accounts of one owner."""
-    bucket = PLATFORM_BUCKET if owner_id == PLATFORM else bucket_of(owner_id)
+    bucket = owner_bucket(owner_id)
     rows = await conn.execute(
         text(
             f"SELECT {_ACCOUNT_COLUMNS} FROM accounts a WHERE a.bucket = :bucket AND a.owner_id = :owner ORDER BY a.id"
@@ -116,7 +115,7 @@ async def transfers_of_facts(conn: AsyncConnection, facts: Iterable[tuple[str, s
             JOIN transfers t ON t.bucket = k.bucket AND t.fact_id = k.id ORDER BY t.id
             """
         ),
-        {"buckets": [bucket_of(owner) for _, owner in pairs], "ids": [fact for fact, _ in pairs]},
+        {"buckets": [owner_bucket(owner) for _, owner in pairs], "ids": [fact for fact, _ in pairs]},
     )
     return [_transfer(row) for row in rows]
 

@@ -19,6 +19,7 @@ OWNERS = {"payments": ("merchant_id", "owner_id"), "wallets": ("bucket", "owner_
 HOUSE = {
     *("outbox", "outbox_archive", "inbox", "dead_letters", "idempotency_keys", "outbound_calls", "state_arrows"),
     *("alembic_version", "alembic_version_runtime", "stripe_events"),
+    *("balance_transactions", "reconciliation_progress"),
 }
 
 

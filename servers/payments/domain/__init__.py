@@ -10,6 +10,7 @@ from servers.payments.domain.answers import (
     Charged,
     ChargeResult,
     IntentStatus,
+    LinesPage,
     NotConfirmed,
     OperationRefused,
     OperationResult,
@@ -18,6 +19,22 @@ from servers.payments.domain.answers import (
     SetupResult,
     StillProcessing,
     UsedCard,
+)
+from servers.payments.domain.reconciliation import (
+    BREAKS,
+    RECONCILIATION_ITEM,
+    BalanceTransaction,
+    Break,
+    ItemKind,
+    ItemState,
+    ItemStateInvalid,
+    Judgement,
+    MatchMode,
+    ReconciliationItem,
+    judge,
+)
+from servers.payments.domain.reconciliation import (
+    PLATFORM as RECONCILIATION_OWNER,
 )
 from servers.payments.domain.records import (
     Attempt,
@@ -47,13 +64,13 @@ from servers.payments.domain.refusals import (
 from servers.payments.domain.states import (
     ATTEMPT,
     AUTHORIZED,
-    MACHINES,
     MANDATE,
     METHOD,
     OPEN_ATTEMPTS,
     OPEN_SETUPS,
     OPERATION,
     PAYMENT,
+    PAYMENT_MACHINES,
     REFUND,
     SETUP,
     UNCERTAIN,
@@ -75,9 +92,12 @@ from servers.payments.domain.states import (
     Usage,
 )
 
+MACHINES = (*PAYMENT_MACHINES, RECONCILIATION_ITEM)
+
 __all__ = [
     "ATTEMPT",
     "AUTHORIZED",
+    "BREAKS",
     "MACHINES",
     "MANDATE",
     "METHOD",
@@ -85,6 +105,8 @@ __all__ = [
     "OPEN_SETUPS",
     "OPERATION",
     "PAYMENT",
+    "RECONCILIATION_ITEM",
+    "RECONCILIATION_OWNER",
     "REFUND",
     "SETUP",
     "UNCERTAIN",
@@ -92,6 +114,8 @@ __all__ = [
     "Attempt",
     "AttemptState",
     "Authorized",
+    "BalanceTransaction",
+    "Break",
     "Capture",
     "CaptureExceedsAvailable",
     "CaptureMethod",
@@ -104,10 +128,16 @@ __all__ = [
     "FeePlan",
     "InsufficientFunds",
     "IntentStatus",
+    "ItemKind",
+    "ItemState",
+    "ItemStateInvalid",
+    "Judgement",
+    "LinesPage",
     "Mandate",
     "MandateState",
     "MandateStateInvalid",
     "Manner",
+    "MatchMode",
     "MethodState",
     "MethodStateInvalid",
     "MulticaptureUnavailable",
@@ -126,6 +156,7 @@ __all__ = [
     "PaymentState",
     "PaymentStateInvalid",
     "Purpose",
+    "ReconciliationItem",
     "Refund",
     "RefundExceedsAvailable",
     "RefundResult",
@@ -140,4 +171,5 @@ __all__ = [
     "StillProcessing",
     "Usage",
     "UsedCard",
+    "judge",
 ]

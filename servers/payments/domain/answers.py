@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from servers.kernel.money import Money
+from servers.payments.domain.reconciliation import BalanceTransaction
 from servers.payments.domain.records import Card, Decline
 from servers.payments.domain.states import RefundState
 
@@ -113,3 +114,11 @@ class SetupCanceled:
 
 
 SetupResult = CardSaved | CardDeclined | ActionRequired | StillProcessing | NotConfirmed | SetupCanceled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinesPage:
+    """A page of Stripe's balance transactions, newest first."""
+
+    lines: tuple[BalanceTransaction, ...]
+    more: bool

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from math import ceil
 from typing import Any, Final
 
 import httpx
@@ -19,6 +21,7 @@ from servers.payments.domain import (
     CardDeclined,
     ChargeResult,
     IntentStatus,
+    LinesPage,
     NotConfirmed,
     Operation,
     OperationRefused,
@@ -33,12 +36,14 @@ from servers.payments.domain import (
     Usage,
 )
 from servers.payments.gateway_stripe.shapes import (
+    balance_transaction_of,
     body_of,
     card_of,
     code_of,
     declined_of,
     refund_of,
     result_of,
+    rounded_from_stripe,
     setup_result_of,
     status_of,
     to_stripe,
@@ -284,6 +289,24 @@ class StripeGateway:
             if found.metadata is not None and found.metadata.to_dict().get("paymesh_refund_id") == refund.id:
                 return refund_of(found)
         return None
+
+    async def balance_transactions(self, start: datetime, end: datetime, *, after: str) -> LinesPage:
+        """Return a page of the balance transactions made in [start, end), newest first, after the line `after`."""
+        params: Any = {"created": {"gte": int(start.timestamp()), "lt": ceil(end.timestamp())}, "limit": 100}
+        if after:
+            params["starting_after"] = after
+        page = await self._client.v1.balance_transactions.list_async(params)
+        return LinesPage(lines=tuple(map(balance_transaction_of, page.data)), more=page.has_more)
+
+    async def balance(self) -> dict[str, int]:
+        """Return what Stripe holds for the platform, available and pending, per currency."""
+        found = await self._client.v1.balance.retrieve_async()
+        sums: dict[str, int] = {}
+        parts: list[Any] = [*found.available, *found.pending]
+        for part in parts:
+            amount = rounded_from_stripe(part.amount, part.currency)
+            sums[amount.currency] = sums.get(amount.currency, 0) + amount.amount_minor
+        return sums
 
     def verify_webhook(self, body: bytes, signature: str) -> WebhookEvent:
         """Check the signature on the raw bytes, with each live secret. Raises SignatureInvalid."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Final
 
 import stripe
@@ -13,6 +14,7 @@ from servers.payments.declines import decline_of
 from servers.payments.domain import (
     ActionRequired,
     Authorized,
+    BalanceTransaction,
     Card,
     CardDeclined,
     CardSaved,
@@ -175,6 +177,22 @@ def refund_of(refund: stripe.Refund) -> RefundResult:
     )
 
 
+def balance_transaction_of(line: stripe.BalanceTransaction) -> BalanceTransaction:
+    """Return a line of Stripe's balance."""
+    source = line.source
+    rate = getattr(line, "exchange_rate", None)
+    return BalanceTransaction(
+        id=line.id,
+        type=line.type,
+        source_id=(source if isinstance(source, str) else source.id if source is not None else "") or "",
+        amount=rounded_from_stripe(line.amount, line.currency),
+        fee=rounded_from_stripe(line.fee, line.currency),
+        # Stripe sends a JSON number; its shortest text is what Stripe wrote.
+        exchange_rate=Decimal(str(rate)) if rate is not None else None,
+        create_time=datetime.fromtimestamp(line.created, UTC),
+    )
+
+
 def step_of(currency: str) -> int:
     """Return of what amounts of a currency must be a multiple, in our minor units: Stripe takes currencies with three decimals in
     tens only (Stripe, "Three-decimal currencies")."""
@@ -195,3 +213,12 @@ def from_stripe(amount: int, currency: str) -> Money:
         invariant(rest == 0, "Stripe charged a part of a whole unit", currency=code, amount=amount)
         return Money(amount_minor=whole, currency=code)
     return Money(amount_minor=amount, currency=code)
+
+
+def rounded_from_stripe(amount: int, currency: str) -> Money:
+    """Return an amount of Stripe's own books in ours. Where Stripe counts a currency in hundredths of our unit, its fees may hold a
+    part of one: it is rounded to even, because our books cannot hold it."""
+    code = currency.upper()
+    if code not in _HUNDREDFOLD:
+        return Money(amount_minor=amount, currency=code)
+    return Money(amount_minor=round(Decimal(amount) / 100), currency=code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from servers.payments.service.payment_methods import PaymentMethods
 from servers.payments.service.payments import Payments
+from servers.payments.service.reconciliation import Reconciliation
 from servers.payments.service.refunds import Refunds
 from servers.payments.service.setup_intents import SetupIntents
 from servers.payments.service.top_ups import TopUpPaymentService
@@ -12,5 +13,5 @@ from servers.payments.service.webhooks import Intake
 __all__ = ["PaymentService", "TopUpPaymentService"]
 
 
-class PaymentService(PaymentMethods, Payments, Refunds, SetupIntents, Intake):
-    """Card payments, for customers, shoppers and merchants."""
+class PaymentService(PaymentMethods, Payments, Refunds, SetupIntents, Reconciliation, Intake):
+    """Card payments, for customers, shoppers, merchants and staff."""

@@ -49,6 +49,12 @@ from servers.payments.usecases.payments import (
     end_windows,
     refresh_payment,
 )
+from servers.payments.usecases.reconciliation import (
+    ResolveItem,
+    Timing,
+    reconcile,
+    resolve_item,
+)
 from servers.payments.usecases.refunds import (
     REFUND_CALL,
     CreateRefund,
@@ -90,6 +96,8 @@ __all__ = [
     "CreateRefund",
     "Deps",
     "Payer",
+    "ResolveItem",
+    "Timing",
     "attach_method",
     "cancel_payment",
     "capture_payment",
@@ -112,9 +120,11 @@ __all__ = [
     "learn_attempt",
     "learn_payment",
     "learn_setup",
+    "reconcile",
     "refresh_payment",
     "refresh_setup",
     "replace_settings",
+    "resolve_item",
     "revoke_mandate",
     "set_default_method",
     "visible_setup",

@@ -24,6 +24,8 @@ class Deps:
     clock: Clock
     gateway: StripeGateway
     outbound: Outbound
+    balance_outbound: Outbound
+    """For reading Stripe's own books: a breaker of its own, so that a slow list stops no payment."""
     ledger: LedgerPeer
     ledger_outbound: Outbound
     events: Events

@@ -101,6 +101,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION, 400. The wallet's state does not allow the verb. Metadata: `wallet_id`, `state`."""
     TOP_UP_STATE_INVALID: _ErrorReason.ValueType  # 56
     """FAILED_PRECONDITION, 400. The top-up's state does not allow the verb. Metadata: `top_up_id`, `state`."""
+    RECONCILIATION_ITEM_STATE_INVALID: _ErrorReason.ValueType  # 59
+    """FAILED_PRECONDITION, 400. The reconciliation item is no open break. Metadata: `reconciliation_item_id`, `state`."""
     RATE_LIMITED: _ErrorReason.ValueType  # 60
     """RESOURCE_EXHAUSTED, 429. Too many requests; `google.rpc.RetryInfo` says when to ask again."""
     OVERLOADED: _ErrorReason.ValueType  # 61
@@ -198,6 +200,8 @@ WALLET_STATE_INVALID: ErrorReason.ValueType  # 55
 """FAILED_PRECONDITION, 400. The wallet's state does not allow the verb. Metadata: `wallet_id`, `state`."""
 TOP_UP_STATE_INVALID: ErrorReason.ValueType  # 56
 """FAILED_PRECONDITION, 400. The top-up's state does not allow the verb. Metadata: `top_up_id`, `state`."""
+RECONCILIATION_ITEM_STATE_INVALID: ErrorReason.ValueType  # 59
+"""FAILED_PRECONDITION, 400. The reconciliation item is no open break. Metadata: `reconciliation_item_id`, `state`."""
 RATE_LIMITED: ErrorReason.ValueType  # 60
 """RESOURCE_EXHAUSTED, 429. Too many requests; `google.rpc.RetryInfo` says when to ask again."""
 OVERLOADED: ErrorReason.ValueType  # 61

@@ -5,6 +5,7 @@ import warnings
 
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from paymesh.payments.v1 import payments_pb2 as paymesh_dot_payments_dot_v1_dot_payments__pb2
+from paymesh.payments.v1 import reconciliation_pb2 as paymesh_dot_payments_dot_v1_dot_reconciliation__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
@@ -165,6 +166,21 @@ class PaymentServiceStub(object):
                 '/paymesh.payments.v1.PaymentService/ReplacePaymentSettings',
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ReplacePaymentSettingsRequest.SerializeToString,
                 response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.PaymentSettings.FromString,
+                _registered_method=True)
+        self.GetReconciliationItem = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/GetReconciliationItem',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_reconciliation__pb2.GetReconciliationItemRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_reconciliation__pb2.ReconciliationItem.FromString,
+                _registered_method=True)
+        self.ListReconciliationItems = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/ListReconciliationItems',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_reconciliation__pb2.ListReconciliationItemsRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_reconciliation__pb2.ListReconciliationItemsResponse.FromString,
+                _registered_method=True)
+        self.ResolveReconciliationItem = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/ResolveReconciliationItem',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_reconciliation__pb2.ResolveReconciliationItemRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_reconciliation__pb2.ReconciliationItem.FromString,
                 _registered_method=True)
         self.ReceiveStripeWebhook = channel.unary_unary(
                 '/paymesh.payments.v1.PaymentService/ReceiveStripeWebhook',
@@ -378,6 +394,28 @@ class PaymentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetReconciliationItem(self, request, context):
+        """Returns a reconciliation item, with what arrived at Stripe for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListReconciliationItems(self, request, context):
+        """Lists reconciliation items, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResolveReconciliationItem(self, request, context):
+        """Ends a break, with a reason. What it left in suspense stays there, unless it is written off. Allowed in MISMATCH, MISSING and
+        UNEXPECTED, otherwise RECONCILIATION_ITEM_STATE_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReceiveStripeWebhook(self, request, context):
         """Takes a webhook of Stripe: checks its signature on the raw bytes, stores it once and answers; a worker applies it. The
         signature is the credential.
@@ -518,6 +556,21 @@ def add_PaymentServiceServicer_to_server(servicer, server):
                     servicer.ReplacePaymentSettings,
                     request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ReplacePaymentSettingsRequest.FromString,
                     response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.PaymentSettings.SerializeToString,
+            ),
+            'GetReconciliationItem': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReconciliationItem,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_reconciliation__pb2.GetReconciliationItemRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_reconciliation__pb2.ReconciliationItem.SerializeToString,
+            ),
+            'ListReconciliationItems': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReconciliationItems,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_reconciliation__pb2.ListReconciliationItemsRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_reconciliation__pb2.ListReconciliationItemsResponse.SerializeToString,
+            ),
+            'ResolveReconciliationItem': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveReconciliationItem,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_reconciliation__pb2.ResolveReconciliationItemRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_reconciliation__pb2.ReconciliationItem.SerializeToString,
             ),
             'ReceiveStripeWebhook': grpc.unary_unary_rpc_method_handler(
                     servicer.ReceiveStripeWebhook,
@@ -1228,6 +1281,87 @@ class PaymentService(object):
             '/paymesh.payments.v1.PaymentService/ReplacePaymentSettings',
             paymesh_dot_payments_dot_v1_dot_payments__pb2.ReplacePaymentSettingsRequest.SerializeToString,
             paymesh_dot_payments_dot_v1_dot_payments__pb2.PaymentSettings.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReconciliationItem(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/GetReconciliationItem',
+            paymesh_dot_payments_dot_v1_dot_reconciliation__pb2.GetReconciliationItemRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_reconciliation__pb2.ReconciliationItem.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReconciliationItems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/ListReconciliationItems',
+            paymesh_dot_payments_dot_v1_dot_reconciliation__pb2.ListReconciliationItemsRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_reconciliation__pb2.ListReconciliationItemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveReconciliationItem(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/ResolveReconciliationItem',
+            paymesh_dot_payments_dot_v1_dot_reconciliation__pb2.ResolveReconciliationItemRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_reconciliation__pb2.ReconciliationItem.FromString,
             options,
             channel_credentials,
             insecure,

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.api import httpbody_pb2 as _httpbody_pb2
 from grpc import aio as _aio
 from paymesh.payments.v1 import payments_pb2 as _payments_pb2
+from paymesh.payments.v1 import reconciliation_pb2 as _reconciliation_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -116,6 +117,14 @@ class PaymentServiceStub:
     """Returns the merchant's settings for payments."""
     ReplacePaymentSettings: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ReplacePaymentSettingsRequest, _payments_pb2.PaymentSettings]
     """Replaces the merchant's settings for payments."""
+    GetReconciliationItem: _grpc.UnaryUnaryMultiCallable[_reconciliation_pb2.GetReconciliationItemRequest, _reconciliation_pb2.ReconciliationItem]
+    """Returns a reconciliation item, with what arrived at Stripe for it."""
+    ListReconciliationItems: _grpc.UnaryUnaryMultiCallable[_reconciliation_pb2.ListReconciliationItemsRequest, _reconciliation_pb2.ListReconciliationItemsResponse]
+    """Lists reconciliation items, newest first."""
+    ResolveReconciliationItem: _grpc.UnaryUnaryMultiCallable[_reconciliation_pb2.ResolveReconciliationItemRequest, _reconciliation_pb2.ReconciliationItem]
+    """Ends a break, with a reason. What it left in suspense stays there, unless it is written off. Allowed in MISMATCH, MISSING and
+    UNEXPECTED, otherwise RECONCILIATION_ITEM_STATE_INVALID.
+    """
     ReceiveStripeWebhook: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ReceiveStripeWebhookRequest, _payments_pb2.ReceiveStripeWebhookResponse]
     """Takes a webhook of Stripe: checks its signature on the raw bytes, stores it once and answers; a worker applies it. The
     signature is the credential.
@@ -208,6 +217,14 @@ class PaymentServiceAsyncStub(PaymentServiceStub):
     """Returns the merchant's settings for payments."""
     ReplacePaymentSettings: _aio.UnaryUnaryMultiCallable[_payments_pb2.ReplacePaymentSettingsRequest, _payments_pb2.PaymentSettings]  # type: ignore[assignment]
     """Replaces the merchant's settings for payments."""
+    GetReconciliationItem: _aio.UnaryUnaryMultiCallable[_reconciliation_pb2.GetReconciliationItemRequest, _reconciliation_pb2.ReconciliationItem]  # type: ignore[assignment]
+    """Returns a reconciliation item, with what arrived at Stripe for it."""
+    ListReconciliationItems: _aio.UnaryUnaryMultiCallable[_reconciliation_pb2.ListReconciliationItemsRequest, _reconciliation_pb2.ListReconciliationItemsResponse]  # type: ignore[assignment]
+    """Lists reconciliation items, newest first."""
+    ResolveReconciliationItem: _aio.UnaryUnaryMultiCallable[_reconciliation_pb2.ResolveReconciliationItemRequest, _reconciliation_pb2.ReconciliationItem]  # type: ignore[assignment]
+    """Ends a break, with a reason. What it left in suspense stays there, unless it is written off. Allowed in MISMATCH, MISSING and
+    UNEXPECTED, otherwise RECONCILIATION_ITEM_STATE_INVALID.
+    """
     ReceiveStripeWebhook: _aio.UnaryUnaryMultiCallable[_payments_pb2.ReceiveStripeWebhookRequest, _payments_pb2.ReceiveStripeWebhookResponse]  # type: ignore[assignment]
     """Takes a webhook of Stripe: checks its signature on the raw bytes, stores it once and answers; a worker applies it. The
     signature is the credential.
@@ -453,6 +470,32 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_payments_pb2.PaymentSettings, _abc.Awaitable[_payments_pb2.PaymentSettings]]:
         """Replaces the merchant's settings for payments."""
+
+    @_abc_1.abstractmethod
+    def GetReconciliationItem(
+        self,
+        request: _reconciliation_pb2.GetReconciliationItemRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_reconciliation_pb2.ReconciliationItem, _abc.Awaitable[_reconciliation_pb2.ReconciliationItem]]:
+        """Returns a reconciliation item, with what arrived at Stripe for it."""
+
+    @_abc_1.abstractmethod
+    def ListReconciliationItems(
+        self,
+        request: _reconciliation_pb2.ListReconciliationItemsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_reconciliation_pb2.ListReconciliationItemsResponse, _abc.Awaitable[_reconciliation_pb2.ListReconciliationItemsResponse]]:
+        """Lists reconciliation items, newest first."""
+
+    @_abc_1.abstractmethod
+    def ResolveReconciliationItem(
+        self,
+        request: _reconciliation_pb2.ResolveReconciliationItemRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_reconciliation_pb2.ReconciliationItem, _abc.Awaitable[_reconciliation_pb2.ReconciliationItem]]:
+        """Ends a break, with a reason. What it left in suspense stays there, unless it is written off. Allowed in MISMATCH, MISSING and
+        UNEXPECTED, otherwise RECONCILIATION_ITEM_STATE_INVALID.
+        """
 
     @_abc_1.abstractmethod
     def ReceiveStripeWebhook(

@@ -137,6 +137,16 @@ class Account(_message.Message):
         """A merchant's money in open disputes."""
         CUSTOMER_WALLET: Account._Kind.ValueType  # 9
         """A customer's wallet."""
+        PROCESSOR_FEES: Account._Kind.ValueType  # 10
+        """What Stripe kept for itself; an expense."""
+        PLATFORM_BANK: Account._Kind.ValueType  # 11
+        """What Stripe paid out to the platform's bank, less what the platform paid in."""
+        DISPUTES_WITHDRAWN: Account._Kind.ValueType  # 12
+        """What Stripe withdrew for disputes that are open."""
+        LOSSES: Account._Kind.ValueType  # 13
+        """What nobody can be asked for; an expense."""
+        FX: Account._Kind.ValueType  # 14
+        """The other side of what Stripe holds in another currency than the payment's."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """The kinds of account (the chart of accounts)."""
@@ -161,6 +171,16 @@ class Account(_message.Message):
     """A merchant's money in open disputes."""
     CUSTOMER_WALLET: Account.Kind.ValueType  # 9
     """A customer's wallet."""
+    PROCESSOR_FEES: Account.Kind.ValueType  # 10
+    """What Stripe kept for itself; an expense."""
+    PLATFORM_BANK: Account.Kind.ValueType  # 11
+    """What Stripe paid out to the platform's bank, less what the platform paid in."""
+    DISPUTES_WITHDRAWN: Account.Kind.ValueType  # 12
+    """What Stripe withdrew for disputes that are open."""
+    LOSSES: Account.Kind.ValueType  # 13
+    """What nobody can be asked for; an expense."""
+    FX: Account.Kind.ValueType  # 14
+    """The other side of what Stripe holds in another currency than the payment's."""
 
     ID_FIELD_NUMBER: _builtins.int
     OWNER_ID_FIELD_NUMBER: _builtins.int
@@ -696,6 +716,96 @@ class RefundFailedFact(_message.Message):
 Global___RefundFailedFact: _TypeAlias = RefundFailedFact  # noqa: Y015
 
 @_typing.final
+class BalanceTransactionFact(_message.Message):
+    """A balance transaction of Stripe's: `processor_clearing` moves by what Stripe's balance moved by. All amounts are signed: positive is
+    money that Stripe holds for the platform.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BALANCE_TRANSACTION_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    FEE_FIELD_NUMBER: _builtins.int
+    MATCHED_FIELD_NUMBER: _builtins.int
+    COUNTERPART_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    EXPLAINED_FIELD_NUMBER: _builtins.int
+    balance_transaction_id: _builtins.str
+    """Stripe's id, `txn_…`."""
+    counterpart: Global___Account.Kind.ValueType
+    """The account that `matched` moves against; unspecified for a capture, whose own fact moved it."""
+    explained: _builtins.bool
+    """It was booked before without `matched`: what waits in suspense is explained now."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """What Stripe moved, before its fee, in the currency of Stripe's balance."""
+
+    @_builtins.property
+    def fee(self) -> _money_pb2.Money:
+        """What Stripe kept of it."""
+
+    @_builtins.property
+    def matched(self) -> _money_pb2.Money:
+        """What payments' records say was moved, in the payment's currency; zero where they know of nothing. The difference waits in suspense."""
+
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """When Stripe moved it."""
+
+    def __init__(
+        self,
+        *,
+        balance_transaction_id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        fee: _money_pb2.Money | None = ...,
+        matched: _money_pb2.Money | None = ...,
+        counterpart: Global___Account.Kind.ValueType = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+        explained: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "effective_time", b"effective_time", "fee", b"fee", "matched", b"matched"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "balance_transaction_id", b"balance_transaction_id", "counterpart", b"counterpart", "effective_time", b"effective_time", "explained", b"explained", "fee", b"fee", "matched", b"matched"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BalanceTransactionFact: _TypeAlias = BalanceTransactionFact  # noqa: Y015
+
+@_typing.final
+class WriteOffFact(_message.Message):
+    """A person decides that a difference in suspense is a loss of the platform's, or a gain."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    DECIDE_TIME_FIELD_NUMBER: _builtins.int
+    item_id: _builtins.str
+    """The reconciliation item, `rec_…`."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """Signed: positive is money in suspense that nobody claims."""
+
+    @_builtins.property
+    def decide_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was decided."""
+
+    def __init__(
+        self,
+        *,
+        item_id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        decide_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "decide_time", b"decide_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "decide_time", b"decide_time", "item_id", b"item_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteOffFact: _TypeAlias = WriteOffFact  # noqa: Y015
+
+@_typing.final
 class PostFactRequest(_message.Message):
     """The request of PostFact."""
 
@@ -706,6 +816,8 @@ class PostFactRequest(_message.Message):
     REFUND_FAILED_FIELD_NUMBER: _builtins.int
     WALLET_HOLD_FIELD_NUMBER: _builtins.int
     WALLET_VOID_FIELD_NUMBER: _builtins.int
+    BALANCE_TRANSACTION_FIELD_NUMBER: _builtins.int
+    WRITE_OFF_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def capture(self) -> Global___CaptureFact:
         """A capture."""
@@ -726,6 +838,14 @@ class PostFactRequest(_message.Message):
     def wallet_void(self) -> Global___WalletVoidFact:
         """What is left of a hold goes back."""
 
+    @_builtins.property
+    def balance_transaction(self) -> Global___BalanceTransactionFact:
+        """A balance transaction of Stripe's."""
+
+    @_builtins.property
+    def write_off(self) -> Global___WriteOffFact:
+        """A difference in suspense that nobody claims."""
+
     def __init__(
         self,
         *,
@@ -734,12 +854,14 @@ class PostFactRequest(_message.Message):
         refund_failed: Global___RefundFailedFact | None = ...,
         wallet_hold: Global___WalletHoldFact | None = ...,
         wallet_void: Global___WalletVoidFact | None = ...,
+        balance_transaction: Global___BalanceTransactionFact | None = ...,
+        write_off: Global___WriteOffFact | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capture", b"capture", "fact", b"fact", "refund_created", b"refund_created", "refund_failed", b"refund_failed", "wallet_hold", b"wallet_hold", "wallet_void", b"wallet_void"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance_transaction", b"balance_transaction", "capture", b"capture", "fact", b"fact", "refund_created", b"refund_created", "refund_failed", b"refund_failed", "wallet_hold", b"wallet_hold", "wallet_void", b"wallet_void", "write_off", b"write_off"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capture", b"capture", "fact", b"fact", "refund_created", b"refund_created", "refund_failed", b"refund_failed", "wallet_hold", b"wallet_hold", "wallet_void", b"wallet_void"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_transaction", b"balance_transaction", "capture", b"capture", "fact", b"fact", "refund_created", b"refund_created", "refund_failed", b"refund_failed", "wallet_hold", b"wallet_hold", "wallet_void", b"wallet_void", "write_off", b"write_off"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["capture", "refund_created", "refund_failed", "wallet_hold", "wallet_void"]  # noqa: Y015
+    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["capture", "refund_created", "refund_failed", "wallet_hold", "wallet_void", "balance_transaction", "write_off"]  # noqa: Y015
     _WhichOneofArgType_fact: _TypeAlias = _typing.Literal["fact", b"fact"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_fact) -> _WhichOneofReturnType_fact | None: ...
 

@@ -1,0 +1,425 @@
+"""Reconciliation with Stripe: pull its balance transactions, compare each with our records, book it, keep what differs in sight.
+
+Each step is safe to repeat and to run twice at once: lines are stored by their id, judged under their own row's lock, and booked
+under it as the fact's id. What a line means is written down before the ledger is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Final
+
+import structlog
+from prometheus_client import Counter, Gauge
+
+from servers.kernel.errors import FieldInvalid, ResourceNotFound
+from servers.kernel.ids import bucket_of, new_id
+from servers.kernel.money import Money
+from servers.payments import store
+from servers.payments.domain import (
+    BREAKS,
+    RECONCILIATION_ITEM,
+    RECONCILIATION_OWNER,
+    BalanceTransaction,
+    Break,
+    ItemKind,
+    ItemState,
+    ItemStateInvalid,
+    Judgement,
+    MatchMode,
+    ReconciliationItem,
+    judge,
+)
+from servers.payments.usecases.deps import Deps
+from servers.runtime.crashpoints import crash_point, declare
+from servers.runtime.db import UnitOfWork
+from servers.runtime.idempotency import IdempotentRequest
+from servers.runtime.outbound import Answered
+
+BATCH: Final = 200
+PAGES_PER_WINDOW: Final = 1_000
+"""A bound for one pull: 100,000 lines within one window."""
+WINDOW: Final = timedelta(days=1)
+OVERLAP: Final = timedelta(hours=1)
+"""How far each pull and each look at our records reaches back: clocks differ, and transactions commit late."""
+LOOK_BACK: Final = timedelta(days=30)
+"""How far the first pull reaches back."""
+_KINDS: Final = {
+    **dict.fromkeys(("charge", "payment"), ItemKind.CAPTURE),
+    **dict.fromkeys(("refund", "payment_refund"), ItemKind.REFUND),
+    **dict.fromkeys(("refund_failure", "payment_failure_refund"), ItemKind.REFUND_FAILURE),
+}
+_COUNTERPARTS: Final = {
+    ItemKind.CAPTURE: "",
+    ItemKind.REFUND: "REFUNDS_IN_TRANSIT",
+    ItemKind.REFUND_FAILURE: "REFUNDS_IN_TRANSIT",
+}
+_OWN_ACCORD: Final = {
+    **dict.fromkeys(("payout", "payout_cancel", "payout_failure", "topup", "topup_reversal"), "PLATFORM_BANK"),
+    **dict.fromkeys(("stripe_fee", "stripe_fx_fee", "tax_fee"), "PROCESSOR_FEES"),
+}
+"""What Stripe does without a record of ours: the platform's bank, and what Stripe charges for itself."""
+declare("payments.reconcile.after_pull", "payments.reconcile.after_judgement", "payments.reconcile.after_book")
+_log = structlog.get_logger("reconciliation")
+_lines = Counter("paymesh_reconciliation_lines_total", "Balance transactions judged", ["kind", "outcome"])
+_difference = Gauge("paymesh_reconciliation_balance_difference_minor", "Stripe's balance less its lines", ["currency"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """When what is done."""
+
+    lag: timedelta
+    """How old a line must be before it is judged: an answer of Stripe's may still be on its way."""
+    missing_after: timedelta
+    """How long after a capture or refund its line counts as missing."""
+
+
+async def reconcile(deps: Deps, timing: Timing) -> None:
+    """Do one round of all steps."""
+    await expect_records(deps, timing)
+    await pull_lines(deps)
+    await judge_lines(deps, timing)
+    await book_lines(deps)
+    await age_items(deps)
+    await book_write_offs(deps)
+
+
+async def expect_records(deps: Deps, timing: Timing) -> int:
+    """Expect at Stripe what our records say was moved there. Returns how many new expectations."""
+    made = 0
+    now = deps.clock.now()
+    async with deps.db.uow() as uow:
+        since = (await store.reconciliation_progress(uow.conn, start=now - LOOK_BACK)).expected_until - OVERLAP
+    while True:
+        async with deps.db.uow() as uow:
+            new = await store.unexpected_yet(uow.conn, since=since, limit=BATCH)
+            fresh = [_expected(deps, one, timing) for one in new if not await _explain(deps, uow, one)]
+            if fresh:
+                await store.insert_reconciliation_items(uow.conn, fresh)
+                await uow.outbox.append(
+                    *(deps.events.reconciliation("reconciliation_item.expected", item) for item in fresh)
+                )
+            if len(new) < BATCH:
+                await store.advance_reconciliation(uow.conn, expected_until=now)
+        made += len(new)
+        if len(new) < BATCH:
+            return made
+
+
+async def _explain(deps: Deps, uow: UnitOfWork, expectation: store.Expectation) -> bool:
+    """Match what came at Stripe before we knew of it: its money leaves suspense. Returns whether there was such."""
+    for item in await store.items_of_source(uow.conn, expectation.stripe_source_id, expectation.kind):
+        if item.state is not ItemState.UNEXPECTED or item.actual != expectation.amount:
+            continue
+        moved = await _walk(
+            deps,
+            uow,
+            item,
+            "explain",
+            match_mode=MatchMode.AUTO,
+            break_type=Break.NONE,
+            source_id=expectation.source_id,
+            payment_id=expectation.payment_id,
+            expected=expectation.amount,
+        )
+        for line in await store.lines_of_item(uow.conn, moved):
+            await store.save_judgement(
+                uow.conn,
+                line.id,
+                matched=expectation.amount,
+                counterpart=_COUNTERPARTS[expectation.kind],
+                item=moved,
+                explained=True,
+            )
+        return True
+    return False
+
+
+async def pull_lines(deps: Deps) -> int:
+    """Copy Stripe's balance transactions up to now, window by window, and compare its balance with their sum where it rested
+    meanwhile. Returns how many are new."""
+    pulled = 0
+    now = deps.clock.now()
+    async with deps.db.uow() as uow:
+        start = (await store.reconciliation_progress(uow.conn, start=now - LOOK_BACK)).pulled_until - OVERLAP
+    before = await deps.balance_outbound.execute("stripe.balance", deps.gateway.balance)
+    while start < now:
+        end = min(now + timedelta(seconds=1), start + WINDOW)
+        new = await _pull_window(deps, start, end)
+        if new is None:
+            return pulled
+        pulled += new
+        async with deps.db.uow() as uow:
+            await store.advance_reconciliation(uow.conn, pulled_until=min(end, now))
+        start = end
+    after = await deps.balance_outbound.execute("stripe.balance", deps.gateway.balance)
+    if isinstance(before, Answered) and isinstance(after, Answered) and before.value == after.value:
+        async with deps.db.uow() as uow:
+            differences = await store.save_balance(uow.conn, after.value, now)
+        for currency, difference in differences.items():
+            _difference.labels(currency).set(difference)
+            _log.error("balance.differs", currency=currency, difference_minor=difference)
+    return pulled
+
+
+async def _pull_window(deps: Deps, start: datetime, end: datetime) -> int | None:
+    """Copy the lines of one window, page by page. Returns how many are new, or None where Stripe could not be read."""
+    new, last = 0, ""
+    for _ in range(PAGES_PER_WINDOW):
+        page = await deps.balance_outbound.execute(
+            "stripe.balance_transactions",
+            partial(deps.gateway.balance_transactions, start, end, after=last),
+        )
+        if not isinstance(page, Answered):
+            return None
+        async with deps.db.uow() as uow:
+            new += await store.save_balance_transactions(uow.conn, page.value.lines)
+        crash_point("payments.reconcile.after_pull")
+        if not page.value.more:
+            return new
+        last = page.value.lines[-1].id
+    _log.error("reconciliation.window_too_full", start=str(start), end=str(end))
+    return None
+
+
+async def judge_lines(deps: Deps, timing: Timing) -> int:
+    """Say what each new line means. Returns how many."""
+    count = 0
+    while True:
+        async with deps.db.read() as conn:
+            waiting = await store.stored_balance_transactions(conn, before=deps.clock.now() - timing.lag, limit=BATCH)
+        for identifier in waiting:
+            async with deps.db.uow() as uow:
+                line = await store.lock_stored(uow.conn, identifier)
+                if line is not None:
+                    await _judge(deps, uow, line, timing)
+            crash_point("payments.reconcile.after_judgement")
+        count += len(waiting)
+        if len(waiting) < BATCH:
+            return count
+
+
+async def _judge(deps: Deps, uow: UnitOfWork, line: BalanceTransaction, timing: Timing) -> None:
+    kind = _KINDS.get(line.type, ItemKind.OTHER)
+    if line.type in _OWN_ACCORD:
+        _lines.labels(line.type, "booked").inc()
+        await store.save_judgement(
+            uow.conn, line.id, matched=line.amount, counterpart=_OWN_ACCORD[line.type], item=None
+        )
+        return
+    found = judge(await _items_for(deps, uow, line, kind, timing), line)
+    nothing = Money.zero(line.amount.currency)
+    if found is None:
+        item = await _unexpected(deps, uow, line, kind)
+        await store.save_judgement(uow.conn, line.id, matched=nothing, counterpart="", item=item)
+        return
+    item = await _apply(deps, uow, found, line)
+    await store.save_judgement(
+        uow.conn, line.id, matched=found.matched, counterpart=_COUNTERPARTS.get(kind, ""), item=item
+    )
+
+
+async def _items_for(
+    deps: Deps, uow: UnitOfWork, line: BalanceTransaction, kind: ItemKind, timing: Timing
+) -> Sequence[ReconciliationItem]:
+    """Return the items of a line's charge or refund, locked; those that nobody expected yet are made now."""
+    if kind is ItemKind.OTHER:
+        return ()
+    if kind is ItemKind.CAPTURE:
+        records = await store.expectations_of_charge(uow.conn, line.source_id)
+    else:
+        refund = await store.expectation_of_refund(uow.conn, line.source_id)
+        records = [refund] if refund is not None else []
+        if kind is ItemKind.REFUND_FAILURE:
+            records = [replace(record, kind=kind, amount=-record.amount) for record in records]
+    if not records:
+        return ()
+    held = await store.items_of_source(uow.conn, line.source_id, kind)
+    missing = [r for r in records if r.source_id not in {item.source_id for item in held}]
+    fresh = [_expected(deps, record, timing) for record in missing]
+    if fresh:
+        await store.insert_reconciliation_items(uow.conn, fresh)
+        await uow.outbox.append(*(deps.events.reconciliation("reconciliation_item.expected", item) for item in fresh))
+    return [*held, *fresh]
+
+
+async def _apply(deps: Deps, uow: UnitOfWork, found: Judgement, line: BalanceTransaction) -> ReconciliationItem:
+    item, trigger = found.item, found.trigger
+    same = item.actual is not None and item.actual.currency == line.amount.currency
+    actual = item.actual + line.amount if item.actual is not None and same else line.amount
+    mode = MatchMode.AUTO if trigger == "match" else MatchMode.NONE
+    _lines.labels(item.kind.value, trigger).inc()
+    return await _walk(deps, uow, item, trigger, actual=actual, break_type=found.break_type, match_mode=mode)
+
+
+async def _unexpected(deps: Deps, uow: UnitOfWork, line: BalanceTransaction, kind: ItemKind) -> ReconciliationItem:
+    now = deps.clock.now()
+    owner_id, payment_id = await store.owner_of_charge(uow.conn, line.source_id) or (RECONCILIATION_OWNER, "")
+    arrow = RECONCILIATION_ITEM.arrow(None, "find")
+    item = ReconciliationItem(
+        id=_item_id(deps, owner_id),
+        owner_id=owner_id,
+        kind=kind,
+        state=arrow.target,
+        break_type=Break.NONE,
+        match_mode=MatchMode.NONE,
+        payment_id=payment_id,
+        source_id="",
+        stripe_source_id=line.source_id,
+        expected=None,
+        actual=line.amount,
+        due_time=now,
+        reason="",
+        resolved_by="",
+        write_off=None,
+        version=1,
+        create_time=now,
+        update_time=now,
+    )
+    await store.insert_reconciliation_items(uow.conn, [item])
+    await uow.outbox.append(deps.events.reconciliation(arrow.event, item))
+    _lines.labels(kind.value, "unexpected").inc()
+    _log.error("reconciliation.unexpected", item_id=item.id, line_id=line.id, type=line.type, source=line.source_id)
+    return item
+
+
+def _expected(deps: Deps, record: store.Expectation, timing: Timing) -> ReconciliationItem:
+    now = deps.clock.now()
+    return ReconciliationItem(
+        id=_item_id(deps, record.owner_id),
+        owner_id=record.owner_id,
+        kind=record.kind,
+        state=RECONCILIATION_ITEM.arrow(None, "expect").target,
+        break_type=Break.NONE,
+        match_mode=MatchMode.NONE,
+        payment_id=record.payment_id,
+        source_id=record.source_id,
+        stripe_source_id=record.stripe_source_id,
+        expected=record.amount,
+        actual=None,
+        due_time=record.time + timing.missing_after,
+        reason="",
+        resolved_by="",
+        write_off=None,
+        version=1,
+        create_time=now,
+        update_time=now,
+    )
+
+
+def _item_id(deps: Deps, owner_id: str) -> str:
+    bucket = 0 if owner_id == RECONCILIATION_OWNER else bucket_of(owner_id)
+    return new_id("rec", clock=deps.clock, bucket=bucket)
+
+
+async def _walk(
+    deps: Deps, uow: UnitOfWork, item: ReconciliationItem, trigger: str, **changes: object
+) -> ReconciliationItem:
+    arrow = RECONCILIATION_ITEM.arrow(item.state, trigger)
+    moved = await store.advance_reconciliation_item(uow.conn, item, trigger, now=deps.clock.now(), **changes)
+    await uow.outbox.append(deps.events.reconciliation(arrow.event, moved))
+    if moved.state in BREAKS:
+        _log.error(
+            "reconciliation.break",
+            item_id=moved.id,
+            state=moved.state.value,
+            break_type=moved.break_type.value,
+            payment_id=moved.payment_id,
+        )
+    return moved
+
+
+async def book_lines(deps: Deps) -> int:
+    """Bring the ledger's clearing account to what Stripe's balance is. Returns how many lines."""
+    count = 0
+    while True:
+        async with deps.db.read() as conn:
+            waiting = await store.judged_lines(conn, limit=BATCH)
+        for line in waiting:
+            await deps.ledger.book_balance_transaction(
+                line.transaction, matched=line.matched, counterpart=line.counterpart, explained=line.explained
+            )
+            crash_point("payments.reconcile.after_book")
+            async with deps.db.uow() as uow:
+                await store.note_booked(uow.conn, line.transaction.id)
+        count += len(waiting)
+        if len(waiting) < BATCH:
+            return count
+
+
+async def age_items(deps: Deps) -> int:
+    """Call missing, or short, what should have come by now. Returns how many."""
+    count = 0
+    while True:
+        async with deps.db.uow() as uow:
+            # Nothing is missing as long as Stripe's lines are not pulled up to its time.
+            progress = await store.reconciliation_progress(uow.conn, start=deps.clock.now() - LOOK_BACK)
+            late = await store.overdue_items(uow.conn, now=progress.pulled_until, limit=BATCH)
+            for item in late:
+                trigger = "differ" if item.state is ItemState.PARTIAL else "miss"
+                kind = Break.AMOUNT_UNDER if item.state is ItemState.PARTIAL else Break.NONE
+                await _walk(deps, uow, item, trigger, break_type=kind)
+        count += len(late)
+        if len(late) < BATCH:
+            return count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolveItem:
+    """A person ends a break."""
+
+    item_id: str
+    accept: bool
+    """Whether the difference is explained, rather than void."""
+    write_off: bool
+    reason: str
+    by: str
+
+
+async def resolve_item(deps: Deps, request: IdempotentRequest, command: ResolveItem) -> ReconciliationItem:
+    """End a break with a reason. What it left in suspense stays there for its own posting, unless it is written off. Raises
+    ResourceNotFound, ItemStateInvalid, FieldInvalid."""
+    async with deps.db.uow() as uow:
+        await uow.idempotency.claim(request)
+        async with uow.refusals(request):
+            item = await store.reconciliation_item(uow.conn, command.item_id, lock=True)
+            if item is None:
+                raise ResourceNotFound(command.item_id)
+            trigger = "accept" if command.accept else "void"
+            if not RECONCILIATION_ITEM.allows(item.state, trigger):
+                raise ItemStateInvalid(
+                    f"A reconciliation item in {item.state.name} is no open break.",
+                    metadata={"reconciliation_item_id": item.id, "state": item.state.name},
+                )
+            amount = await store.in_suspense(uow.conn, item) if command.write_off else None
+            if command.write_off and amount is None:
+                raise FieldInvalid.of("write_off", "must be false: this item left nothing in suspense")
+            mode = (MatchMode.FORCED if amount is not None else MatchMode.MANUAL) if command.accept else MatchMode.NONE
+            item = await _walk(
+                deps,
+                uow,
+                item,
+                trigger,
+                match_mode=mode,
+                reason=command.reason,
+                resolved_by=command.by,
+                write_off=amount,
+            )
+        await uow.idempotency.complete(request, item)
+    await book_write_offs(deps)
+    return item
+
+
+async def book_write_offs(deps: Deps) -> int:
+    """Book what people wrote off. Returns how many."""
+    async with deps.db.read() as conn:
+        waiting = await store.write_offs(conn, limit=BATCH)
+    for item in waiting:
+        await deps.ledger.book_write_off(item)
+        async with deps.db.uow() as uow:
+            await store.note_write_off(uow.conn, item)
+    return len(waiting)

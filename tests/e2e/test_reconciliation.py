@@ -1,0 +1,76 @@
+"""Reconciliation with the sandbox: what was paid and refunded is matched, and the clearing account is Stripe's balance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.support.stack import Shop, wait_for
+
+
+def items(shop: Shop, payment_id: str) -> list[tuple[str, str, int, int]]:
+    """Return kind, state, expected and actual amount of a payment's items."""
+    statement = f"""
+        SELECT kind, state, expected_minor, coalesce(actual_minor, 0) FROM reconciliation_items
+        WHERE payment_id = '{payment_id}' ORDER BY kind, expected_minor
+        """
+    return [tuple(row) for row in shop.platform.sql("payments", statement)]
+
+
+def stripes_fee(shop: Shop, payment_id: str) -> int:
+    """Return what the ledger booked as Stripe's own fee of a payment's captures."""
+    lines = f"""
+        SELECT b.id FROM balance_transactions b JOIN reconciliation_items i ON i.id = b.item_id
+        WHERE i.payment_id = '{payment_id}' AND i.kind = 'CAPTURE' AND b.state = 'BOOKED'
+        """
+    ids = ", ".join(f"'{row[0]}'" for row in shop.platform.sql("payments", lines))
+    statement = (
+        f"SELECT coalesce(sum(amount_minor), 0) FROM transfers WHERE code = 'bt.fee' AND fact_id IN ({ids or 'NULL'})"
+    )
+    return int(shop.platform.sql("wallets", statement)[0][0])
+
+
+def test_captures_in_parts_and_a_refund_are_matched_and_stripes_fee_is_booked(shop: Shop) -> None:
+    payment = shop.authorized(10_000)
+    shop.ok(shop.capture(payment["id"], 6_000))
+    shop.ok(shop.capture(payment["id"], 4_000))
+    shop.ok(shop.refund(payment["id"], 1_500))
+    matched = [
+        ("CAPTURE", "MATCHED", 4_000, 4_000),
+        ("CAPTURE", "MATCHED", 6_000, 6_000),
+        ("REFUND", "MATCHED", -1_500, -1_500),
+    ]
+    wait_for(lambda: items(shop, payment["id"]) == matched, "the lines")
+    # Stripe's fee of several captures is that of one: 2.9 % and 30.
+    wait_for(lambda: stripes_fee(shop, payment["id"]) == 320, "the fee")
+
+
+def test_what_stripe_withdrew_for_a_refund_leaves_the_transit_account(shop: Shop) -> None:
+    payment = shop.payment(3_000)
+    shop.ok(shop.confirm(payment["id"]))
+    refund = shop.ok(shop.refund(payment["id"], 1_000))
+    statement = f"""
+        SELECT t.code, t.amount_minor FROM transfers t WHERE t.fact_id IN ('{refund["id"]}', '{{line}}') AND t.code <> 'bt.fee'
+        ORDER BY t.code
+        """
+
+    def settled() -> bool:
+        line = f"""
+            SELECT b.id FROM balance_transactions b JOIN reconciliation_items i ON i.id = b.item_id
+            WHERE i.source_id = '{refund["id"]}' AND b.state = 'BOOKED'
+            """
+        rows: list[Any] = shop.platform.sql("payments", line)
+        if not rows:
+            return False
+        found = shop.platform.sql("wallets", statement.format(line=rows[0][0]))
+        return [tuple(row) for row in found] == [
+            ("bt.matched", 1_000),
+            (f"refund.pending.{_capture(shop, payment)}", 1_000),
+        ]
+
+    wait_for(settled, "the refund's line")
+
+
+def _capture(shop: Shop, payment: dict[str, Any]) -> str:
+    captures: list[dict[str, Any]] = shop.read(payment["id"])["captures"]
+    identifier: str = captures[0]["id"]
+    return identifier
