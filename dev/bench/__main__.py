@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
-from dev.bench import edge, flood, start, transfers, writer
+from dev.bench import edge, flood, payments, start, transfers, writer
 from dev.paths import ROOT
 
 Bench = Callable[[], dict[str, Any]]
@@ -16,6 +16,10 @@ BENCHES: Final[dict[str, tuple[str, Bench]]] = {
     "WRITER": ("transfers through the ledger's writer, in its own process, over single-row commits", writer.run),
     "P3": ("unary transfer over gRPC with mTLS on one hot account, 64 in flight, over a no-op RPC", transfers.run),
     "P9": ("REST through Envoy over the same call direct over gRPC", edge.run),
+    "P10": (
+        "what we add to a payment at 50/s, over two durable transactions and two bare calls to Stripe",
+        payments.run,
+    ),
     "P15": ("p99 of a transfer during a login flood over p99 without it", flood.run),
     "P17": ("seconds from `make up` to the first captured payment, warm", start.run),
 }

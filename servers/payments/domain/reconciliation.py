@@ -138,6 +138,8 @@ class BalanceTransaction:
     id: str
     type: str
     source_id: str
+    payment_intent_id: str
+    """The intent of the charge or refund that it is about; empty for anything else."""
     amount: Money
     fee: Money
     exchange_rate: Decimal | None

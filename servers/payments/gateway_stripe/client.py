@@ -292,7 +292,8 @@ class StripeGateway:
 
     async def balance_transactions(self, start: datetime, end: datetime, *, after: str) -> LinesPage:
         """Return a page of the balance transactions made in [start, end), newest first, after the line `after`."""
-        params: Any = {"created": {"gte": int(start.timestamp()), "lt": ceil(end.timestamp())}, "limit": 100}
+        created = {"gte": int(start.timestamp()), "lt": ceil(end.timestamp())}
+        params: Any = {"created": created, "limit": 100, "expand": ["data.source"]}
         if after:
             params["starting_after"] = after
         page = await self._client.v1.balance_transactions.list_async(params)

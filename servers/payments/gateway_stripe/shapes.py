@@ -179,12 +179,14 @@ def refund_of(refund: stripe.Refund) -> RefundResult:
 
 def balance_transaction_of(line: stripe.BalanceTransaction) -> BalanceTransaction:
     """Return a line of Stripe's balance."""
-    source = line.source
+    source = line.source  # expanded
     rate = getattr(line, "exchange_rate", None)
+    intent = getattr(source, "payment_intent", None) or ""
     return BalanceTransaction(
         id=line.id,
         type=line.type,
         source_id=(source if isinstance(source, str) else source.id if source is not None else "") or "",
+        payment_intent_id=intent if isinstance(intent, str) else intent.id,
         amount=rounded_from_stripe(line.amount, line.currency),
         fee=rounded_from_stripe(line.fee, line.currency),
         # Stripe sends a JSON number; its shortest text is what Stripe wrote.

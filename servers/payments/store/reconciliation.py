@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from sqlalchemy import Row, text
@@ -123,12 +123,13 @@ async def save_balance_transactions(conn: AsyncConnection, arrived: Sequence[Bal
     done = await conn.execute(
         text(
             """
-            INSERT INTO balance_transactions (id, type, source_id, amount_minor, fee_minor, currency, exchange_rate,
-                                              create_time, state)
-            SELECT id, type, source_id, amount, fee, currency, rate, created, 'STORED'
-            FROM unnest(CAST(:ids AS text[]), CAST(:types AS text[]), CAST(:sources AS text[]), CAST(:amounts AS bigint[]),
-                        CAST(:fees AS bigint[]), CAST(:currencies AS text[]), CAST(:rates AS numeric[]),
-                        CAST(:created AS timestamptz[])) AS n(id, type, source_id, amount, fee, currency, rate, created)
+            INSERT INTO balance_transactions (id, type, source_id, payment_intent_id, amount_minor, fee_minor, currency,
+                                              exchange_rate, create_time, state)
+            SELECT id, type, source_id, intent, amount, fee, currency, rate, created, 'STORED'
+            FROM unnest(CAST(:ids AS text[]), CAST(:types AS text[]), CAST(:sources AS text[]), CAST(:intents AS text[]),
+                        CAST(:amounts AS bigint[]), CAST(:fees AS bigint[]), CAST(:currencies AS text[]),
+                        CAST(:rates AS numeric[]), CAST(:created AS timestamptz[]))
+                 AS n(id, type, source_id, intent, amount, fee, currency, rate, created)
             ON CONFLICT DO NOTHING
             """
         ),
@@ -136,6 +137,7 @@ async def save_balance_transactions(conn: AsyncConnection, arrived: Sequence[Bal
             "ids": [one.id for one in arrived],
             "types": [one.type for one in arrived],
             "sources": [one.source_id for one in arrived],
+            "intents": [one.payment_intent_id for one in arrived],
             "amounts": [one.amount.amount_minor for one in arrived],
             "fees": [one.fee.amount_minor for one in arrived],
             "currencies": [one.amount.currency for one in arrived],
@@ -146,18 +148,22 @@ async def save_balance_transactions(conn: AsyncConnection, arrived: Sequence[Bal
     return done.rowcount
 
 
-async def stored_balance_transactions(conn: AsyncConnection, *, before: datetime, limit: int) -> list[str]:
-    """Return the ids of lines that nobody has judged yet, oldest first."""
+async def stored_balance_transactions(
+    conn: AsyncConnection, *, before: datetime, after: tuple[datetime, str] | None, limit: int
+) -> list[tuple[datetime, str]]:
+    """Return time and id of lines that nobody has judged yet, oldest first, behind the line `after`."""
+    time, identifier = after if after is not None else (datetime.min.replace(tzinfo=UTC), "")
     rows = await conn.execute(
         text(
             """
-            SELECT id FROM balance_transactions WHERE state = 'STORED' AND create_time <= :before
+            SELECT create_time, id FROM balance_transactions
+            WHERE state = 'STORED' AND create_time <= :before AND (create_time, id) > (:time, :id)
             ORDER BY create_time, id LIMIT :limit
             """
         ),
-        {"before": before, "limit": limit},
+        {"before": before, "time": time, "id": identifier, "limit": limit},
     )
-    return list(rows.scalars())
+    return [(row.create_time, row.id) for row in rows]
 
 
 async def lock_stored(conn: AsyncConnection, identifier: str) -> BalanceTransaction | None:
@@ -277,15 +283,26 @@ async def expectation_of_refund(conn: AsyncConnection, stripe_refund_id: str) ->
     return _expectation(row) if row is not None else None
 
 
-async def owner_of_charge(conn: AsyncConnection, charge_id: str) -> tuple[str, str] | None:
-    """Return the owner and the payment of a charge at Stripe, whether or not we know of a capture of it."""
+async def payment_of_line(conn: AsyncConnection, line: BalanceTransaction) -> tuple[str, str, bool] | None:
+    """Return owner and id of the payment that a line is about, and whether something of it is still under way."""
     row = (
         await conn.execute(
-            text("SELECT owner_id, payment_id FROM attempts WHERE charge_id = :charge AND charge_id <> '' LIMIT 1"),
-            {"charge": charge_id},
+            text(
+                """
+                SELECT p.owner_id, p.id,
+                       EXISTS (SELECT 1 FROM attempts a WHERE a.owner_id = p.owner_id AND a.payment_id = p.id
+                               AND a.state IN ('CREATED', 'SENT', 'PENDING', 'UNKNOWN', 'REQUIRES_ACTION', 'NEEDS_OPERATOR'))
+                    OR EXISTS (SELECT 1 FROM operations o WHERE o.owner_id = p.owner_id AND o.payment_id = p.id
+                               AND o.state IN ('CREATED', 'UNKNOWN', 'NEEDS_OPERATOR'))
+                    OR EXISTS (SELECT 1 FROM refunds r WHERE r.owner_id = p.owner_id AND r.payment_id = p.id
+                               AND r.state = 'PENDING' AND r.stripe_refund_id = '') AS open
+                FROM payments p WHERE p.stripe_payment_intent_id = :intent
+                """
+            ),
+            {"intent": line.payment_intent_id},
         )
     ).one_or_none()
-    return (row.owner_id, row.payment_id) if row is not None else None
+    return (row.owner_id, row.id, row.open) if row is not None else None
 
 
 async def items_of_source(conn: AsyncConnection, stripe_source_id: str, kind: ItemKind) -> list[ReconciliationItem]:
@@ -494,6 +511,7 @@ def _transaction(row: Row[Any]) -> BalanceTransaction:
         id=row.id,
         type=row.type,
         source_id=row.source_id,
+        payment_intent_id=row.payment_intent_id,
         amount=Money(amount_minor=row.amount_minor, currency=row.currency),
         fee=Money(amount_minor=row.fee_minor, currency=row.currency),
         exchange_rate=row.exchange_rate,

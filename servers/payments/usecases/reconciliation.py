@@ -187,12 +187,15 @@ async def _pull_window(deps: Deps, start: datetime, end: datetime) -> int | None
 
 
 async def judge_lines(deps: Deps, timing: Timing) -> int:
-    """Say what each new line means. Returns how many."""
+    """Say what each new line means. Returns how many were looked at."""
     count = 0
+    after: tuple[datetime, str] | None = None
     while True:
         async with deps.db.read() as conn:
-            waiting = await store.stored_balance_transactions(conn, before=deps.clock.now() - timing.lag, limit=BATCH)
-        for identifier in waiting:
+            waiting = await store.stored_balance_transactions(
+                conn, before=deps.clock.now() - timing.lag, after=after, limit=BATCH
+            )
+        for _, identifier in waiting:
             async with deps.db.uow() as uow:
                 line = await store.lock_stored(uow.conn, identifier)
                 if line is not None:
@@ -201,6 +204,7 @@ async def judge_lines(deps: Deps, timing: Timing) -> int:
         count += len(waiting)
         if len(waiting) < BATCH:
             return count
+        after = waiting[-1]
 
 
 async def _judge(deps: Deps, uow: UnitOfWork, line: BalanceTransaction, timing: Timing) -> None:
@@ -214,7 +218,10 @@ async def _judge(deps: Deps, uow: UnitOfWork, line: BalanceTransaction, timing: 
     found = judge(await _items_for(deps, uow, line, kind, timing), line)
     nothing = Money.zero(line.amount.currency)
     if found is None:
-        item = await _unexpected(deps, uow, line, kind)
+        about = await store.payment_of_line(uow.conn, line) if line.payment_intent_id else None
+        if about is not None and about[2] and deps.clock.now() - line.create_time < timing.missing_after:
+            return  # what became of the payment is being found out: the line waits for it
+        item = await _unexpected(deps, uow, line, kind, about)
         await store.save_judgement(uow.conn, line.id, matched=nothing, counterpart="", item=item)
         return
     item = await _apply(deps, uow, found, line)
@@ -256,9 +263,11 @@ async def _apply(deps: Deps, uow: UnitOfWork, found: Judgement, line: BalanceTra
     return await _walk(deps, uow, item, trigger, actual=actual, break_type=found.break_type, match_mode=mode)
 
 
-async def _unexpected(deps: Deps, uow: UnitOfWork, line: BalanceTransaction, kind: ItemKind) -> ReconciliationItem:
+async def _unexpected(
+    deps: Deps, uow: UnitOfWork, line: BalanceTransaction, kind: ItemKind, about: tuple[str, str, bool] | None
+) -> ReconciliationItem:
     now = deps.clock.now()
-    owner_id, payment_id = await store.owner_of_charge(uow.conn, line.source_id) or (RECONCILIATION_OWNER, "")
+    owner_id, payment_id, _ = about or (RECONCILIATION_OWNER, "", False)
     arrow = RECONCILIATION_ITEM.arrow(None, "find")
     item = ReconciliationItem(
         id=_item_id(deps, owner_id),

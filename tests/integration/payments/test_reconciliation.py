@@ -67,10 +67,11 @@ class FakeStripe:
         return LinesPage(lines=tuple(found[place : place + 2]), more=len(found) > place + 2)
 
     def move(self, kind: str, source: str, amount: int, fee: int = 0, currency: str = "USD",
-             rate: str | None = None) -> BalanceTransaction:  # fmt: skip
+             rate: str | None = None, intent: str = "") -> BalanceTransaction:  # fmt: skip
         """Move the balance."""
         line = BalanceTransaction(
-            id=f"txn_{len(self.lines)}", type=kind, source_id=source, amount=Money(amount_minor=amount, currency=currency),
+            id=f"txn_{len(self.lines)}", type=kind, source_id=source, payment_intent_id=intent,
+            amount=Money(amount_minor=amount, currency=currency),
             fee=Money(amount_minor=fee, currency=currency), exchange_rate=Decimal(rate) if rate else None,
             create_time=NOW - timedelta(minutes=10) + timedelta(seconds=len(self.lines)),
         )  # fmt: skip
@@ -249,6 +250,28 @@ async def test_a_line_without_a_record_is_unexpected_until_the_record_comes(desk
     item = await desk.only()
     assert (item.state, item.match_mode, item.source_id) == (ItemState.MATCHED, MatchMode.AUTO, capture)
     assert desk.ledger.booked == {"txn_0": (0, ""), "txn_0:explained": (900, "")}
+
+
+async def test_a_line_waits_while_it_is_not_known_what_became_of_its_payment(desk: Desk) -> None:
+    capture = await desk.captured("p", 900)
+    async with desk.db.engine.begin() as conn:
+        for statement in (
+            "UPDATE payments SET stripe_payment_intent_id = 'pi_p'",
+            f"""INSERT INTO operations (owner_id, payment_id, id, kind, amount_minor, final, captured_before_minor, reason, state,
+                create_time, update_time) SELECT owner_id, id, 'op_1', 'CAPTURE', 100, true, 900, '', 'CREATED', now(), now()
+                FROM payments WHERE owner_id = '{SHOP}'""",
+        ):
+            await conn.execute(text(statement))
+    desk.stripe.move("charge", "ch_p", 900, intent="pi_p")
+    desk.stripe.move("charge", "ch_p", 100, intent="pi_p")
+    await desk.round()
+    assert {item.source_id: item.state for item in (await desk.items()).values()} == {capture: ItemState.MATCHED}
+    async with desk.db.engine.begin() as conn:
+        await conn.execute(text("UPDATE operations SET state = 'FAILED'"))
+    await desk.round()
+    assert sorted(item.state.value for item in (await desk.items()).values()) == ["MATCHED", "UNEXPECTED"]
+    owners = {item.owner_id for item in (await desk.items()).values()}
+    assert owners == {SHOP}
 
 
 async def test_what_comes_in_pieces_is_partial_then_a_split_that_a_person_accepts(desk: Desk) -> None:

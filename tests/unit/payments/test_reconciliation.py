@@ -38,7 +38,7 @@ def item(expected: int, *, state: ItemState = ItemState.EXPECTED, actual: int | 
 def line(amount: int, currency: str = "USD", rate: str | None = None) -> BalanceTransaction:
     """Return what arrived."""
     return BalanceTransaction(
-        id="txn_1", type="charge", source_id="ch_1", amount=Money(amount_minor=amount, currency=currency),
+        id="txn_1", type="charge", source_id="ch_1", payment_intent_id="", amount=Money(amount_minor=amount, currency=currency),
         fee=Money.zero(currency), exchange_rate=Decimal(rate) if rate else None, create_time=NOW,
     )  # fmt: skip
 

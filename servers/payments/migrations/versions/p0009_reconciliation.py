@@ -41,8 +41,9 @@ def upgrade() -> None:
     op.execute(
         f"""
         CREATE TABLE balance_transactions (
-            id text PRIMARY KEY, type text NOT NULL, source_id text NOT NULL,
-            amount_minor bigint NOT NULL, fee_minor bigint NOT NULL, currency text NOT NULL {CURRENCY.format("currency")},
+            id text PRIMARY KEY, type text NOT NULL, source_id text NOT NULL, payment_intent_id text NOT NULL,
+            amount_minor bigint NOT NULL, fee_minor bigint NOT NULL,
+            currency text NOT NULL {CURRENCY.format("currency")},
             exchange_rate numeric CHECK (exchange_rate > 0), create_time timestamptz NOT NULL,
             state text NOT NULL CHECK (state IN ('STORED', 'JUDGED', 'BOOKED')), explained boolean NOT NULL DEFAULT false,
             item_owner_id text NOT NULL DEFAULT '', item_id text NOT NULL DEFAULT '',
