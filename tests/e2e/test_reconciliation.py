@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.support.stack import Shop, wait_for
+import pytest
+
+import servers.payments.main  # noqa: F401  # imported so that its crash points are declared
+from servers.runtime import crashpoints
+from tests.support.stack import Shop, insist, wait_for
+
+POINTS = [name for name in crashpoints.declared() if name.startswith("payments.reconcile.")]
 
 
 def items(shop: Shop, payment_id: str) -> list[tuple[str, str, int, int]]:
@@ -68,6 +74,16 @@ def test_what_stripe_withdrew_for_a_refund_leaves_the_transit_account(shop: Shop
         ]
 
     wait_for(settled, "the refund's line")
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_kill_during_reconciliation_books_every_line_once(shop: Shop, point: str) -> None:
+    armed = shop.platform.arm(point)
+    payment = shop.ok(insist(lambda: shop.call("POST", "/v1/payments", shop.order(2000), token=shop.seller_token)))
+    shop.ok(insist(lambda: shop.confirm(payment["id"])))
+    wait_for(lambda: not armed.exists(), f"{point} was never passed")
+    wait_for(lambda: items(shop, payment["id"]) == [("CAPTURE", "MATCHED", 2_000, 2_000)], "the line")
+    wait_for(lambda: stripes_fee(shop, payment["id"]) == 88, "the fee")
 
 
 def _capture(shop: Shop, payment: dict[str, Any]) -> str:
