@@ -136,7 +136,7 @@ def edge_trouble(edge_url: str, ca_file: Path) -> str:
 
 @app.command()
 def tour() -> None:
-    """Make one purchase on the local stack, each call shown as lines that work as they are pasted."""
+    """Make two purchases on the local stack, each call shown as lines that work as they are pasted."""
     import asyncio
 
     from dev.tour import TourFailed

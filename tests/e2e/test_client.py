@@ -92,8 +92,15 @@ def test_errors_say_what_is_wrong_and_under_which_request(shop: Shop) -> None:
             seller.payments.CreatePaymentMethod(
                 payments_pb2.CreatePaymentMethodRequest(stripe_payment_method_id="pm_card_visa")
             )
-    with outside(shop, "nonsense") as nobody, pytest.raises(AuthenticationFailed):
+
+
+@pytest.mark.parametrize("credential", ["nonsense", "pm_sk_test_nonsense", ""])
+def test_a_credential_that_does_not_hold_is_told_as_such(shop: Shop, credential: str) -> None:
+    with outside(shop, credential) as nobody, pytest.raises(AuthenticationFailed) as refused:
         nobody.identity.GetMe(identity_pb2.GetMeRequest())
+    assert refused.value.reason == "CREDENTIAL_INVALID"
+    assert refused.value.message == "A valid access token or API key is needed."
+    assert refused.value.request_id
 
 
 def guest(amount: int = 1200) -> payments_pb2.CreatePaymentRequest:

@@ -133,7 +133,9 @@ async def switch_merchant(deps: Deps, request: IdempotentRequest, principal: Pri
                 raise ResourceNotFound(merchant_id)
             session = await store.session(uow.conn, principal.subject, principal.session_id)
             if session is None or session.state is not SessionState.ACTIVE:
-                raise SessionStateInvalid("The session has ended; log in again.", principal.session_id, "REVOKED")
+                raise SessionStateInvalid(
+                    "The session has ended; log in again.", principal.session_id, SessionState.REVOKED.name
+                )
             access_token = deps.signer.access_token(
                 user_id=principal.subject, session_id=session.id, merchant_id=merchant.id, role=merchant.role
             )
