@@ -57,7 +57,9 @@ async def advance_attempt(
     conn: AsyncConnection, attempt: Attempt, trigger: str, *, now: datetime, **changes: Any
 ) -> Attempt:
     """Walk one arrow of the attempt's machine; its payment's row is locked by the caller."""
-    moved = replace(attempt, state=ATTEMPT.arrow(attempt.state, trigger).target, update_time=now, **changes)
+    moved = replace(
+        attempt, state=ATTEMPT.arrow(attempt.state, trigger, attempt.payment_id).target, update_time=now, **changes
+    )
     done = await conn.execute(
         text(
             """

@@ -149,7 +149,7 @@ async def payments(
 
 async def advance(conn: AsyncConnection, payment: Payment, trigger: str, *, now: datetime, **changes: Any) -> Payment:
     """Walk one arrow of the payment's machine. Raises PaymentStateInvalid, or ConcurrentUpdate where the version moved."""
-    return await _write(conn, payment, now, state=PAYMENT.arrow(payment.state, trigger).target, **changes)
+    return await _write(conn, payment, now, state=PAYMENT.arrow(payment.state, trigger, payment.id).target, **changes)
 
 
 async def reserve_capture(conn: AsyncConnection, payment: Payment, amount_minor: int, now: datetime) -> Payment:

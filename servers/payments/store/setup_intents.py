@@ -51,7 +51,7 @@ async def advance_setup(
     """Walk one arrow of the setup intent's machine. Raises SetupStateInvalid, or ConcurrentUpdate where the version moved."""
     moved = replace(
         setup,
-        state=SETUP.arrow(setup.state, trigger).target,
+        state=SETUP.arrow(setup.state, trigger, setup.id).target,
         version=setup.version + 1,
         update_time=now,
         **changes,
