@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from servers.kernel.errors import ProviderUnavailable, Refusal
+from servers.kernel.errors import ConcurrentUpdate, ProviderUnavailable, Refusal
 from servers.kernel.invariant import invariant
 from servers.payments import store
 from servers.payments.domain import (
@@ -65,7 +65,11 @@ async def drive_attempt(
     elif attempt.source.wallet_id:
         payment, refusal = await _drive_wallet(deps, payment, attempt, request, refuse)
     elif attempt.state is AttemptState.CREATED:
-        payment = await _send_first(deps, payment, attempt, request)
+        try:
+            payment = await _send_first(deps, payment, attempt, request)
+        except ConcurrentUpdate:
+            # Somebody else sends it: another call for the same top-up, or the janitor for a call that was slow.
+            return await drive_attempt(deps, attempt_id, request, refuse=refuse)
         refusal = None
     else:
         payment = await _record(deps, attempt_id, await _read_or_send(deps, payment, attempt), request)
