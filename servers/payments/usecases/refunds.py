@@ -114,7 +114,9 @@ async def drive_refund(deps: Deps, refund_id: str, request: IdempotentRequest | 
         assert payment is not None
     if refund.state is not RefundState.PENDING:
         return await _record_refund(deps, refund_id, None, request)
-    await deps.ledger.reserve_refund(payment, refund)
+    booked = await deps.ledger.reserve_refund(payment, refund)
+    # Nothing that we ask for is refused there; if it is, nothing is sent, and the janitor calls for a person.
+    invariant(booked.done, "the ledger refused a refund", refund_id=refund_id, verdict=booked.verdict)
     crash_point("payments.refund.after_reserve")
     outcome: Outcome[RefundResult]
     if payment.wallet_id:
