@@ -1,4 +1,4 @@
-"""What Stripe and the ledger say, late, again, or about the attempt before: applied where it is news, never to the wrong attempt."""
+"""What Stripe and the ledger say, late, again, or about the attempt before: applied where it is news, and to nothing else."""
 
 from __future__ import annotations
 
