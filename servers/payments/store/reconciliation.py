@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Row, text
@@ -14,7 +13,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from servers.kernel.money import Money
 from servers.payments.domain import (
     RECONCILIATION_ITEM,
-    BalanceTransaction,
     Break,
     ItemKind,
     ItemState,
@@ -22,24 +20,6 @@ from servers.payments.domain import (
     ReconciliationItem,
 )
 from servers.runtime.db import one_row
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """How far Stripe's balance transactions were pulled, and our own records looked through."""
-
-    pulled_until: datetime
-    expected_until: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """A balance transaction whose meaning is known, to be booked in the ledger."""
-
-    transaction: BalanceTransaction
-    matched: Money
-    counterpart: str
-    explained: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,187 +33,6 @@ class Expectation:
     stripe_source_id: str
     amount: Money
     time: datetime
-
-
-async def reconciliation_progress(conn: AsyncConnection, *, start: datetime) -> Progress:
-    """Return how far it got; from `start` where it never ran."""
-    await conn.execute(
-        text(
-            """
-            INSERT INTO reconciliation_progress (id, pulled_until, expected_until) VALUES ('stripe', :start, :start)
-            ON CONFLICT DO NOTHING
-            """
-        ),
-        {"start": start},
-    )
-    row = (await conn.execute(text("SELECT pulled_until, expected_until FROM reconciliation_progress"))).one()
-    return Progress(pulled_until=row.pulled_until, expected_until=row.expected_until)
-
-
-async def advance_reconciliation(
-    conn: AsyncConnection, *, pulled_until: datetime | None = None, expected_until: datetime | None = None
-) -> None:
-    """Note how far it got; never back."""
-    await conn.execute(
-        text(
-            """
-            UPDATE reconciliation_progress SET pulled_until = greatest(pulled_until, CAST(:pulled AS timestamptz)),
-                                               expected_until = greatest(expected_until, CAST(:expected AS timestamptz))
-            """
-        ),
-        {"pulled": pulled_until, "expected": expected_until},
-    )
-
-
-async def save_balance(conn: AsyncConnection, balance: Mapping[str, int], now: datetime) -> Mapping[str, int]:
-    """Note Stripe's balance per currency beside the sum of the lines that were pulled. What stood there before the first line is
-    the baseline. Returns by how much they differ, per currency."""
-    await conn.execute(
-        text(
-            """
-            WITH mirrored AS (
-                SELECT coalesce(jsonb_object_agg(currency, net), '{}') AS sums
-                FROM (SELECT currency, sum(amount_minor - fee_minor) AS net FROM balance_transactions GROUP BY currency) s),
-            base AS (
-                SELECT coalesce(jsonb_object_agg(b.key, CAST(b.value AS bigint) - coalesce(CAST(m.sums ->> b.key AS bigint), 0)),
-                                '{}') AS sums
-                FROM mirrored m, jsonb_each_text(CAST(:balance AS jsonb)) b)
-            UPDATE reconciliation_progress p
-            SET stripe_balance = CAST(:balance AS jsonb), mirrored_balance = mirrored.sums, balance_time = :now,
-                baseline = coalesce(p.baseline, base.sums)
-            FROM mirrored, base
-            """
-        ),
-        {"balance": json.dumps(dict(balance)), "now": now},
-    )
-    row = (
-        await conn.execute(text("SELECT stripe_balance, mirrored_balance, baseline FROM reconciliation_progress"))
-    ).one()
-    currencies = {*row.stripe_balance, *row.mirrored_balance, *row.baseline}
-    differences = {
-        c: row.stripe_balance.get(c, 0) - row.mirrored_balance.get(c, 0) - row.baseline.get(c, 0) for c in currencies
-    }
-    return {currency: by for currency, by in sorted(differences.items()) if by}
-
-
-async def save_balance_transactions(conn: AsyncConnection, arrived: Sequence[BalanceTransaction]) -> int:
-    """Store what was pulled; what is there already stays. Returns how many are new."""
-    if not arrived:
-        return 0
-    done = await conn.execute(
-        text(
-            """
-            INSERT INTO balance_transactions (id, type, source_id, payment_intent_id, amount_minor, fee_minor, currency,
-                                              exchange_rate, create_time, state)
-            SELECT id, type, source_id, intent, amount, fee, currency, rate, created, 'STORED'
-            FROM unnest(CAST(:ids AS text[]), CAST(:types AS text[]), CAST(:sources AS text[]), CAST(:intents AS text[]),
-                        CAST(:amounts AS bigint[]), CAST(:fees AS bigint[]), CAST(:currencies AS text[]),
-                        CAST(:rates AS numeric[]), CAST(:created AS timestamptz[]))
-                 AS n(id, type, source_id, intent, amount, fee, currency, rate, created)
-            ON CONFLICT DO NOTHING
-            """
-        ),
-        {
-            "ids": [one.id for one in arrived],
-            "types": [one.type for one in arrived],
-            "sources": [one.source_id for one in arrived],
-            "intents": [one.payment_intent_id for one in arrived],
-            "amounts": [one.amount.amount_minor for one in arrived],
-            "fees": [one.fee.amount_minor for one in arrived],
-            "currencies": [one.amount.currency for one in arrived],
-            "rates": [one.exchange_rate for one in arrived],
-            "created": [one.create_time for one in arrived],
-        },
-    )
-    return done.rowcount
-
-
-async def stored_balance_transactions(
-    conn: AsyncConnection, *, before: datetime, after: tuple[datetime, str] | None, limit: int
-) -> list[tuple[datetime, str]]:
-    """Return time and id of lines that nobody has judged yet, oldest first, behind the line `after`."""
-    time, identifier = after if after is not None else (datetime.min.replace(tzinfo=UTC), "")
-    rows = await conn.execute(
-        text(
-            """
-            SELECT create_time, id FROM balance_transactions
-            WHERE state = 'STORED' AND create_time <= :before AND (create_time, id) > (:time, :id)
-            ORDER BY create_time, id LIMIT :limit
-            """
-        ),
-        {"before": before, "time": time, "id": identifier, "limit": limit},
-    )
-    return [(row.create_time, row.id) for row in rows]
-
-
-async def lock_stored(conn: AsyncConnection, identifier: str) -> BalanceTransaction | None:
-    """Lock a line for judging; None where somebody else judges it or has."""
-    row = (
-        await conn.execute(
-            text(
-                "SELECT * FROM balance_transactions WHERE id = :id AND state = 'STORED' FOR NO KEY UPDATE SKIP LOCKED"
-            ),
-            {"id": identifier},
-        )
-    ).one_or_none()
-    return _transaction(row) if row is not None else None
-
-
-async def save_judgement(
-    conn: AsyncConnection,
-    identifier: str,
-    *,
-    matched: Money,
-    counterpart: str,
-    item: ReconciliationItem | None,
-    explained: bool = False,
-) -> None:
-    """Note what a line means: the intent to book it so."""
-    done = await conn.execute(
-        text(
-            """
-            UPDATE balance_transactions
-            SET state = 'JUDGED', matched_minor = :matched, matched_currency = :currency, counterpart = :counterpart,
-                item_owner_id = :owner, item_id = :item, explained = :explained
-            WHERE id = :id AND state = CASE WHEN :explained THEN 'BOOKED' ELSE 'STORED' END
-            """
-        ),
-        {
-            "id": identifier,
-            "matched": matched.amount_minor,
-            "currency": matched.currency,
-            "counterpart": counterpart,
-            "owner": item.owner_id if item is not None else "",
-            "item": item.id if item is not None else "",
-            "explained": explained,
-        },
-    )
-    one_row(done.rowcount, identifier)
-
-
-async def judged_lines(conn: AsyncConnection, *, limit: int) -> list[Judged]:
-    """Return lines that are to be booked, oldest first."""
-    rows = await conn.execute(
-        text("SELECT * FROM balance_transactions WHERE state = 'JUDGED' ORDER BY create_time, id LIMIT :limit"),
-        {"limit": limit},
-    )
-    return [
-        Judged(
-            transaction=_transaction(row),
-            matched=Money(amount_minor=row.matched_minor, currency=row.matched_currency),
-            counterpart=row.counterpart,
-            explained=row.explained,
-        )
-        for row in rows
-    ]
-
-
-async def note_booked(conn: AsyncConnection, identifier: str) -> None:
-    """Note that a line is in the ledger."""
-    await conn.execute(
-        text("UPDATE balance_transactions SET state = 'BOOKED' WHERE id = :id AND state = 'JUDGED'"),
-        {"id": identifier},
-    )
 
 
 _CAPTURES: Final = """
@@ -283,28 +82,6 @@ async def expectation_of_refund(conn: AsyncConnection, stripe_refund_id: str) ->
     return _expectation(row) if row is not None else None
 
 
-async def payment_of_line(conn: AsyncConnection, line: BalanceTransaction) -> tuple[str, str, bool] | None:
-    """Return owner and id of the payment that a line is about, and whether something of it is still under way."""
-    row = (
-        await conn.execute(
-            text(
-                """
-                SELECT p.owner_id, p.id,
-                       EXISTS (SELECT 1 FROM attempts a WHERE a.owner_id = p.owner_id AND a.payment_id = p.id
-                               AND a.state IN ('CREATED', 'SENT', 'PENDING', 'UNKNOWN', 'REQUIRES_ACTION', 'NEEDS_OPERATOR'))
-                    OR EXISTS (SELECT 1 FROM operations o WHERE o.owner_id = p.owner_id AND o.payment_id = p.id
-                               AND o.state IN ('CREATED', 'UNKNOWN', 'NEEDS_OPERATOR'))
-                    OR EXISTS (SELECT 1 FROM refunds r WHERE r.owner_id = p.owner_id AND r.payment_id = p.id
-                               AND r.state = 'PENDING' AND r.stripe_refund_id = '') AS open
-                FROM payments p WHERE p.stripe_payment_intent_id = :intent
-                """
-            ),
-            {"intent": line.payment_intent_id},
-        )
-    ).one_or_none()
-    return (row.owner_id, row.id, row.open) if row is not None else None
-
-
 async def items_of_source(conn: AsyncConnection, stripe_source_id: str, kind: ItemKind) -> list[ReconciliationItem]:
     """Lock the items of a charge or refund at Stripe, oldest first."""
     rows = await conn.execute(
@@ -317,32 +94,6 @@ async def items_of_source(conn: AsyncConnection, stripe_source_id: str, kind: It
         {"source": stripe_source_id, "kind": kind.value},
     )
     return [_item(row) for row in rows]
-
-
-async def lines_of_item(conn: AsyncConnection, item: ReconciliationItem) -> list[BalanceTransaction]:
-    """Return the balance transactions of an item, oldest first."""
-    rows = await conn.execute(
-        text("SELECT * FROM balance_transactions WHERE item_id = :item ORDER BY create_time, id"), {"item": item.id}
-    )
-    return [_transaction(row) for row in rows]
-
-
-async def in_suspense(conn: AsyncConnection, item: ReconciliationItem) -> Money | None:
-    """Return what an item's lines put into suspense, or None where there is nothing of it."""
-    row = (
-        await conn.execute(
-            text(
-                """
-                SELECT currency, sum(amount_minor - CASE WHEN matched_currency = currency THEN matched_minor ELSE 0 END) AS minor
-                FROM balance_transactions
-                WHERE item_id = :item AND state = 'BOOKED' AND (matched_currency = currency OR matched_minor = 0)
-                GROUP BY currency
-                """
-            ),
-            {"item": item.id},
-        )
-    ).one_or_none()
-    return Money(amount_minor=int(row.minor), currency=row.currency) if row is not None and row.minor else None
 
 
 async def insert_reconciliation_items(conn: AsyncConnection, items: Iterable[ReconciliationItem]) -> None:
@@ -367,7 +118,7 @@ async def advance_reconciliation_item(
     """Walk one arrow of the item's machine. Raises ItemStateInvalid, or ConcurrentUpdate where the version moved."""
     moved = replace(
         item,
-        state=RECONCILIATION_ITEM.arrow(item.state, trigger).target,
+        state=RECONCILIATION_ITEM.arrow(item.state, trigger, item.id).target,
         version=item.version + 1,
         update_time=now,
         **changes,
@@ -503,19 +254,6 @@ def _item(row: Row[Any]) -> ReconciliationItem:
         version=row.version,
         create_time=row.create_time,
         update_time=row.update_time,
-    )
-
-
-def _transaction(row: Row[Any]) -> BalanceTransaction:
-    return BalanceTransaction(
-        id=row.id,
-        type=row.type,
-        source_id=row.source_id,
-        payment_intent_id=row.payment_intent_id,
-        amount=Money(amount_minor=row.amount_minor, currency=row.currency),
-        fee=Money(amount_minor=row.fee_minor, currency=row.currency),
-        exchange_rate=row.exchange_rate,
-        create_time=row.create_time,
     )
 
 

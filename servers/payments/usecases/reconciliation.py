@@ -328,7 +328,7 @@ def _item_id(deps: Deps, owner_id: str) -> str:
 async def _walk(
     deps: Deps, uow: UnitOfWork, item: ReconciliationItem, trigger: str, **changes: object
 ) -> ReconciliationItem:
-    arrow = RECONCILIATION_ITEM.arrow(item.state, trigger)
+    arrow = RECONCILIATION_ITEM.arrow(item.state, trigger, item.id)
     moved = await store.advance_reconciliation_item(uow.conn, item, trigger, now=deps.clock.now(), **changes)
     await uow.outbox.append(deps.events.reconciliation(arrow.event, moved))
     if moved.state in BREAKS:
@@ -401,8 +401,7 @@ async def resolve_item(deps: Deps, request: IdempotentRequest, command: ResolveI
             trigger = "accept" if command.accept else "void"
             if not RECONCILIATION_ITEM.allows(item.state, trigger):
                 raise ItemStateInvalid(
-                    f"A reconciliation item in {item.state.name} is no open break.",
-                    metadata={"reconciliation_item_id": item.id, "state": item.state.name},
+                    f"A reconciliation item in {item.state.name} is no open break.", item.id, item.state.name
                 )
             amount = await store.in_suspense(uow.conn, item) if command.write_off else None
             if command.write_off and amount is None:

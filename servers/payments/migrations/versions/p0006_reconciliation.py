@@ -1,15 +1,15 @@
 """Reconciliation: a copy of Stripe's balance transactions, and how each compares with our records.
 
-Revision ID: p0009
-Revises: p0004
+Revision ID: p0006
+Revises: p0005
 """
 
 from alembic import op
 
 from servers.runtime.schema import grant, state_machine
 
-revision = "p0009"
-down_revision = "p0004"
+revision = "p0006"
+down_revision = "p0005"
 branch_labels = None
 depends_on = None
 
