@@ -64,14 +64,14 @@ def failure(weather: Weather) -> Exception:
     error: stripe.StripeError
     match weather:
         case Weather.REFUSED:
-            error = stripe.APIConnectionError("refused")
+            error = stripe.APIConnectionError("refused")  # type: ignore[no-untyped-call]  # the SDK's own
             error.__cause__ = httpx.ConnectError("refused")
         case Weather.LIMITED:
             error = stripe.RateLimitError("slower", http_status=429, headers={"retry-after": "0"})
         case Weather.BROKE | Weather.BROKE_AFTER:
             error = stripe.APIError("broke", http_status=500)
         case _:
-            error = stripe.APIConnectionError("no answer")
+            error = stripe.APIConnectionError("no answer")  # type: ignore[no-untyped-call]  # the SDK's own
             error.__cause__ = httpx.ReadTimeout("no answer")
     return error
 
