@@ -92,6 +92,8 @@ class Intent:
     source: str = ""
     attempt_id: str = ""
     """Which confirm it carries out, or carried out last."""
+    paid: int = 0
+    """How often a card was charged, or its money held."""
     ends: datetime | None = None
 
     def money(self, minor: int) -> Money:
@@ -168,7 +170,11 @@ class FakeStripe(StripeGateway):
     def _tell(self, kind: str, intent_id: str, *, object_id: str = "", **metadata: str) -> None:
         number = len(self.news)
         event = WebhookEvent(
-            id=f"evt_{number}", type=kind, object_id=object_id or intent_id, payment_intent_id=intent_id, metadata=metadata
+            id=f"evt_{number}",
+            type=kind,
+            object_id=object_id or intent_id,
+            payment_intent_id=intent_id,
+            metadata=metadata,
         )
         self.news.append(event)
 
@@ -234,12 +240,15 @@ class FakeStripe(StripeGateway):
             self._tell("payment_intent.payment_failed", intent.id)
             return
         self.charges.append(intent.attempt_id)
+        intent.paid += 1
         took = intent.amount.amount_minor + intent.source.startswith("pm_odd")
         if intent.manual:
             intent.status, intent.capturable, intent.ends = "requires_capture", took, self.clock.now() + HOLDS_LAST
         else:
             intent.status, intent.received = "succeeded", took
-        self._tell("payment_intent.amount_capturable_updated" if intent.manual else "payment_intent.succeeded", intent.id)
+        self._tell(
+            "payment_intent.amount_capturable_updated" if intent.manual else "payment_intent.succeeded", intent.id
+        )
 
     def _tick(self, intent: Intent) -> None:
         if intent.status == "requires_capture" and intent.ends is not None and self.clock.now() >= intent.ends:

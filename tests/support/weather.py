@@ -52,7 +52,8 @@ class Forecast:
     def __init__(self) -> None:
         self._next: deque[Weather] = deque()
         self._gates: deque[asyncio.Event] = deque()
-        self._strays: deque[Callable[[], object]] = deque()
+        self.strays: deque[Callable[[], object]] = deque()
+        """What arrives later."""
         self.blocked = asyncio.Event()
         """Set when a call waits for its answer."""
 
@@ -68,10 +69,10 @@ class Forecast:
     def let_in(self) -> bool:
         """Let the stray arrive that has been on its way for the longest; whatever it is told, nobody listens. Returns whether there
         was one."""
-        if not self._strays:
+        if not self.strays:
             return False
         with suppress(Exception):
-            self._strays.popleft()()
+            self.strays.popleft()()
         return True
 
     async def over(
@@ -86,7 +87,7 @@ class Forecast:
         if weather is Weather.DIED_BEFORE:
             raise Died
         if weather is Weather.STRAY:
-            self._strays.append(act)
+            self.strays.append(act)
         if weather in BEFORE:
             raise fail(weather)
         answer = act()
