@@ -451,7 +451,7 @@ class PaymentMachine(RuleBasedStateMachine):
 
     async def let_all_arrive(self) -> None:
         """Let every stray and every answer arrive."""
-        while any([forecast.let_in() for forecast in self.forecasts]):
+        while any(forecast.let_in() for forecast in self.forecasts):
             pass
         while self.late:
             await self.let_one_through()
