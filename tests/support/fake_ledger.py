@@ -44,6 +44,8 @@ class FakeLedger(LedgerPeer):
     given_back: dict[str, Money] = field(default_factory=dict)
     """Refund id -> amount."""
     burnt: set[str] = field(default_factory=set)
+    verdict_of_refunds: str = ""
+    """What it says to refunds; "" where it books them."""
 
     def captured(self, payment_id: str) -> int:
         """Return what was taken for a payment."""
@@ -110,12 +112,14 @@ class FakeLedger(LedgerPeer):
 
         return await self.forecast.over(act, failure, KINDS)
 
-    async def reserve_refund(self, payment: Payment, refund: Refund) -> None:
+    async def reserve_refund(self, payment: Payment, refund: Refund) -> Booked:
         """Book a refund; to a wallet the money goes at once."""
 
-        def act() -> None:
-            if refund.id not in self.given_back:
-                self.given_back[refund.id] = refund.amount
-                self.balance += refund.amount.amount_minor if payment.wallet_id else 0
+        def act() -> Booked:
+            if self.verdict_of_refunds or refund.id in self.given_back:
+                return Booked(verdict=self.verdict_of_refunds or "EXISTS")
+            self.given_back[refund.id] = refund.amount
+            self.balance += refund.amount.amount_minor if payment.wallet_id else 0
+            return Booked(verdict="CREATED")
 
-        await self.forecast.over(act, failure, KINDS)
+        return await self.forecast.over(act, failure, KINDS)

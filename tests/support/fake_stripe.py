@@ -89,6 +89,7 @@ class Intent:
     capturable: int = 0
     charge_id: str = ""
     error: Decline | None = None
+    error_charge_id: str = ""
     source: str = ""
     attempt_id: str = ""
     """Which confirm it carries out, or carried out last."""
@@ -178,7 +179,7 @@ class FakeStripe(StripeGateway):
         )
         self.news.append(event)
 
-    async def create_customer(self, owner_id: str) -> str:
+    async def create_customer(self, owner_id: str, *, key: str) -> str:
         """Return the user's customer."""
         return f"cus_{owner_id}"
 
@@ -191,7 +192,7 @@ class FakeStripe(StripeGateway):
         """Detach a card."""
         await self.forecast.over(lambda: self.detached.add(stripe_id), failure)
 
-    async def create_intent(self, payment: Payment, customer_id: str) -> str | CardDeclined:
+    async def create_intent(self, payment: Payment, customer_id: str, *, key: str) -> str | CardDeclined:
         """Create an intent."""
 
         def act() -> str:
@@ -201,7 +202,7 @@ class FakeStripe(StripeGateway):
             self._tell("payment_intent.created", identifier)
             return identifier
 
-        made: str = await self._keyed("create_intent", payment.id, act)
+        made: str = await self._keyed("create_intent", key, act)
         return made
 
     async def confirm(self, intent_id: str, attempt: Attempt) -> ChargeResult:
@@ -212,7 +213,7 @@ class FakeStripe(StripeGateway):
             self._tick(intent)
             confirmable = intent.status == "requires_payment_method"
             if not confirmable or card.startswith("pm_rejected") or card in self.detached:
-                found = self._result(intent, attempt.prior_charge_id)
+                found = self._result(intent, attempt)
                 return METHOD_REJECTED_RESULT if isinstance(found, NotConfirmed) else found
             intent.source, intent.attempt_id, intent.error = card, attempt.id, None
             if card.startswith("pm_action"):
@@ -223,7 +224,7 @@ class FakeStripe(StripeGateway):
                 self._tell("payment_intent.processing", intent.id)
             else:
                 self.settle(intent, succeed=not card.startswith("pm_declined"))
-            return self._result(intent, "")
+            return self._result(intent, None)
 
         answer: ChargeResult = await self._keyed("confirm", attempt.id, act)
         return answer
@@ -231,12 +232,13 @@ class FakeStripe(StripeGateway):
     def settle(self, intent: Intent, *, succeed: bool, authenticated: bool = True) -> None:
         """Have the issuer decide, or the cardholder fail to authenticate."""
         if not authenticated:
-            intent.status, intent.error = "requires_payment_method", _NOT_AUTHENTICATED
+            intent.status, intent.error, intent.error_charge_id = "requires_payment_method", _NOT_AUTHENTICATED, ""
             self._tell("payment_intent.payment_failed", intent.id)
             return
         intent.charge_id = f"ch_{intent.id}_{len(self.sent)}"
         if not succeed:
             intent.status, intent.error = "requires_payment_method", _GENERIC
+            intent.error_charge_id = intent.charge_id
             self._tell("payment_intent.payment_failed", intent.id)
             return
         self.charges.append(intent.attempt_id)
@@ -255,7 +257,7 @@ class FakeStripe(StripeGateway):
             intent.status, intent.capturable = ("succeeded" if intent.received else "canceled"), 0
             self._tell(f"payment_intent.{intent.status}", intent.id)
 
-    def _result(self, intent: Intent, prior: str) -> ChargeResult:
+    def _result(self, intent: Intent, attempt: Attempt | None) -> ChargeResult:
         used = UsedCard(stripe_id=intent.source, card=CARD)
         match intent.status:
             case "requires_capture":
@@ -272,17 +274,18 @@ class FakeStripe(StripeGateway):
                 return ActionRequired(client_secret=f"{intent.id}_secret")
             case "processing":
                 return StillProcessing()
-        if intent.error is not None and (intent.charge_id != prior or not intent.charge_id):
-            return CardDeclined(charge_id=intent.charge_id, decline=intent.error)
+        charge_id = intent.error_charge_id
+        if intent.error is not None and (attempt is None or not attempt.may_be_earlier(charge_id)):
+            return CardDeclined(charge_id=charge_id, decline=intent.error)
         return NotConfirmed()
 
-    async def read_intent(self, intent_id: str, *, prior_charge_id: str) -> ChargeResult:
+    async def read_intent(self, intent_id: str, attempt: Attempt) -> ChargeResult:
         """Say how an intent stands, as it stood when the question came."""
         intent = self.intents[intent_id]
 
         def act() -> ChargeResult:
             self._tick(intent)
-            return self._result(intent, prior_charge_id)
+            return self._result(intent, attempt)
 
         return await self.forecast.over(act, failure, READS)
 

@@ -150,7 +150,7 @@ async def _prepare(deps: Deps, payment: Payment, attempt: Attempt) -> Outcome[st
     one, say why."""
     intent_id: str | CardDeclined = payment.stripe_payment_intent_id
     if not intent_id:
-        made = await deps.outbound.execute("stripe.create_intent", lambda: _create_intent(deps, payment))
+        made = await deps.outbound.execute("stripe.create_intent", lambda: _create_intent(deps, payment, attempt))
         if not isinstance(made, Answered):
             return made
         intent_id = made.value
@@ -162,19 +162,22 @@ async def _prepare(deps: Deps, payment: Payment, attempt: Attempt) -> Outcome[st
     return Answered(intent_id)
 
 
-async def _create_intent(deps: Deps, payment: Payment) -> str | CardDeclined:
-    customer_id = await ensure_customer(deps, payment.customer_id) if payment.customer_id else ""
-    return await deps.gateway.create_intent(payment, customer_id)
+async def _create_intent(deps: Deps, payment: Payment, attempt: Attempt) -> str | CardDeclined:
+    # Under a key of the attempt's: Stripe answers an error that it made again for a day. An intent more, where an answer was lost,
+    # is never confirmed and charges nobody.
+    customer_id = await ensure_customer(deps, payment.customer_id, attempt.id) if payment.customer_id else ""
+    return await deps.gateway.create_intent(payment, customer_id, key=f"intent-{attempt.id}")
 
 
-async def ensure_customer(deps: Deps, owner_id: str) -> str:
-    """Return the Stripe customer of a user, made where there is none: the same for every try."""
+async def ensure_customer(deps: Deps, owner_id: str, needed_for: str) -> str:
+    """Return the Stripe customer of a user, made where there is none: the same for every try of what it is needed for, and the one
+    that was remembered first for everybody."""
     async with deps.db.read() as conn:
         customer_id = await store.stripe_customer(conn, owner_id)
     if customer_id is None:
-        customer_id = await deps.gateway.create_customer(owner_id)
+        made = await deps.gateway.create_customer(owner_id, key=f"customer-{needed_for}")
         async with deps.db.uow() as uow:
-            await store.save_stripe_customer(uow.conn, owner_id, customer_id, deps.clock.now())
+            customer_id = await store.save_stripe_customer(uow.conn, owner_id, made, deps.clock.now())
     return customer_id
 
 
@@ -183,10 +186,8 @@ async def _send(deps: Deps, intent_id: str, attempt: Attempt) -> Outcome[ChargeR
 
 
 async def _read(deps: Deps, payment: Payment, attempt: Attempt) -> Outcome[ChargeResult]:
-    intent_id, prior = payment.stripe_payment_intent_id, attempt.prior_charge_id
-    return await deps.outbound.execute(
-        "stripe.read_intent", lambda: deps.gateway.read_intent(intent_id, prior_charge_id=prior)
-    )
+    intent_id = payment.stripe_payment_intent_id
+    return await deps.outbound.execute("stripe.read_intent", lambda: deps.gateway.read_intent(intent_id, attempt))
 
 
 async def _read_or_send(deps: Deps, payment: Payment, attempt: Attempt) -> Outcome[ChargeResult]:

@@ -114,27 +114,36 @@ async def drive_refund(deps: Deps, refund_id: str, request: IdempotentRequest | 
         assert payment is not None
     if refund.state is not RefundState.PENDING:
         return await _record_refund(deps, refund_id, None, request)
-    await deps.ledger.reserve_refund(payment, refund)
+    booked = await deps.ledger.reserve_refund(payment, refund)
+    # Nothing that we ask for is refused there; if it is, nothing is sent, and the janitor calls for a person.
+    invariant(booked.done, "the ledger refused a refund", refund_id=refund_id, verdict=booked.verdict)
     crash_point("payments.refund.after_reserve")
     outcome: Outcome[RefundResult]
     if payment.wallet_id:
         # What the ledger took from the merchant, it has given to the wallet in the same step.
         outcome = Answered(RefundResult(stripe_refund_id="", state=RefundState.SUCCEEDED, failure_reason=""))
     else:
-        ask = partial(_send_refund, deps, payment, refund)
-        outcome = await send(deps.db, refund_id, lambda: deps.outbound.execute(REFUND_CALL, ask))
+        outcome = await _read_or_send(deps, payment, refund)
     crash_point("payments.refund.after_send")
     return await _record_refund(deps, refund_id, outcome, request)
 
 
-async def _send_refund(deps: Deps, payment: Payment, refund: Refund) -> RefundResult:
-    """Look for the refund at Stripe before it is sent: only then is a second try safe at any age of the key."""
+async def _read_or_send(deps: Deps, payment: Payment, refund: Refund) -> Outcome[RefundResult]:
+    """Look for the refund at Stripe before it is sent: only then is a second try safe at any age of the key. After an error that
+    Stripe answered it is only looked for: the same key would be told the same, and under another one it might be made twice."""
     intent_id = payment.stripe_payment_intent_id
     if refund.uncertain or deps.clock.now() - refund.create_time > RESEND_WITHIN:
-        found = await deps.gateway.find_refund(refund, intent_id)
-        if found is not None:
-            return found
-    return await deps.gateway.create_refund(refund, intent_id)
+        found = await deps.outbound.execute("stripe.find_refund", lambda: deps.gateway.find_refund(refund, intent_id))
+        if not isinstance(found, Answered):
+            return Unknown(found.reason)
+        if found.value is not None:
+            return Answered(found.value)
+        async with deps.db.uow() as uow:
+            call = await uow.outbound.open_for(refund.id)
+        if call is None or not call.resendable:
+            return Unknown("not found, and not to be sent again")
+    create = partial(deps.gateway.create_refund, refund, intent_id)
+    return await send(deps.db, refund.id, lambda: deps.outbound.execute(REFUND_CALL, create))
 
 
 async def _record_refund(
