@@ -8,6 +8,7 @@ pytest_plugins = [
     "tests.support.charging",
     "tests.support.sandbox",
     "tests.support.stack",
+    "tests.support.tally",
     "tests.support.valkey",
     "tests.support.gate",  # after the stack, which it imports
 ]
