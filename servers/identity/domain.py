@@ -158,14 +158,12 @@ CUSTOMER_SCOPES: Final = frozenset(
         "mandates:write",
         "wallets:read",
         "wallets:write",
-        "top_ups:read",
-        "top_ups:write",
     }
 )
 _PAYMENTS_READ: Final = frozenset(
     {"payments:read", "refunds:read", "setup_intents:read", "mandates:read", "payment_methods:read"}
 )
-_SELL: Final = frozenset({"payments:write", "payments:confirm", "setup_intents:write", "setup_intents:confirm"})
+_SELL: Final = frozenset({"payments:write", "payments:confirm", "setup_intents:write"})
 _SETTINGS: Final = frozenset({"payment_settings:read", "payment_settings:write"})
 API_KEY_SCOPES: Final = _PAYMENTS_READ | _SELL | _SETTINGS | {"merchants:read", "refunds:write", "balances:read"}
 """What a secret API key may carry."""

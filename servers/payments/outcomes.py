@@ -89,7 +89,7 @@ class Outcomes:
     async def walk(self, uow: UnitOfWork, payment: Payment, *triggers: str, **changes: Any) -> Payment:
         """Walk the payment's arrows in order: a version and an outbox row each. `changes` come with the last one."""
         for trigger in triggers:
-            arrow = PAYMENT.arrow(payment.state, trigger)
+            arrow = PAYMENT.arrow(payment.state, trigger, payment.id)
             with_it = changes if trigger == triggers[-1] else {}
             payment = await store.advance(uow.conn, payment, trigger, now=self._clock.now(), **with_it)
             await uow.outbox.append(self._events.payment(arrow.event, payment))
@@ -326,7 +326,7 @@ class Outcomes:
         if not REFUND.allows(refund.state, trigger):
             return refund
         now, amount = self._clock.now(), refund.amount.amount_minor
-        event = REFUND.arrow(refund.state, trigger).event
+        event = REFUND.arrow(refund.state, trigger, refund.id).event
         was_pending = refund.state is RefundState.PENDING
         refund = await store.advance_refund(
             uow.conn,

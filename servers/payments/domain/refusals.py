@@ -7,15 +7,15 @@ from servers.kernel.money import Money
 
 
 class OperationInProgress(Refusal):
-    """A confirm, capture or cancel is still open."""
+    """A confirm, capture or cancel is still open: of the payment, of the setup intent, or with the payment method."""
 
     kind = Kind.ABORTED
     reason = "OPERATION_IN_PROGRESS"
 
-    def __init__(self, payment_id: str) -> None:
+    def __init__(self, resource: str) -> None:
         super().__init__(
-            "Another confirm of this payment is still open; read the payment to see how it ends.",
-            metadata={"payment_id": payment_id},
+            f"Another operation of {resource} is still open; read it to see how that one ends.",
+            metadata={"resource": resource},
             retry_after_seconds=1.0,
         )
 

@@ -124,6 +124,14 @@ class PaymentStateInvalid(IllegalTransition):
     reason: ClassVar[str] = "PAYMENT_STATE_INVALID"
 
 
+class NotCarriedOut(PaymentStateInvalid):
+    """Stripe, or the ledger where a wallet pays, would not capture or cancel."""
+
+    def __init__(self, payment_id: str, state: str, code: str) -> None:
+        super().__init__("It was not carried out; read the payment to see how it stands.", payment_id, state)
+        self.metadata["code"] = code
+
+
 class RefundStateInvalid(IllegalTransition):
     """The refund's state does not allow the verb."""
 

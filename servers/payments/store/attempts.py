@@ -67,7 +67,7 @@ async def advance_attempt(
 ) -> Attempt:
     """Walk one arrow of the attempt's machine; its payment's row is locked by the caller. What the cardholder was asked for before
     is over with it."""
-    target = ATTEMPT.arrow(attempt.state, trigger).target
+    target = ATTEMPT.arrow(attempt.state, trigger, attempt.payment_id).target
     moved = replace(attempt, state=target, update_time=now, next_action=next_action, **changes)
     done = await conn.execute(
         text(

@@ -58,7 +58,7 @@ async def advance_setup(
     SetupStateInvalid, or ConcurrentUpdate where the version moved."""
     moved = replace(
         setup,
-        state=SETUP.arrow(setup.state, trigger).target,
+        state=SETUP.arrow(setup.state, trigger, setup.id).target,
         version=setup.version + 1,
         update_time=now,
         next_action=next_action,

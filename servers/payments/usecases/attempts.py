@@ -58,7 +58,7 @@ async def drive_attempt(
     """Bring an attempt from where it is to what is known of it: send it if it never was, else ask. Raises ProviderUnavailable
     where it provably was not sent, PeerUnavailable where the ledger did not answer, and what `refuse` says of its end."""
     attempt, payment = await _load_attempt(deps, attempt_id)
-    if attempt.state is AttemptState.NOT_SENT:
+    if attempt.state is AttemptState.NOT_SENT and request is not None:
         raise ProviderUnavailable
     if attempt.state in ATTEMPT.terminal:
         refusal = await _answer(deps, payment, attempt_id, request, refuse)

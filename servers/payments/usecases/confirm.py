@@ -198,9 +198,7 @@ async def card_under_mandate(uow: UnitOfWork, payment: Payment, method_id: str, 
 
 def _usable(method: PaymentMethod) -> Source:
     if method.state is not MethodState.ATTACHED:
-        raise MethodStateInvalid(
-            "The payment method is not attached.", metadata={"payment_method_id": method.id, "state": method.state.name}
-        )
+        raise MethodStateInvalid("The payment method is not attached.", method.id, method.state.name)
     return Source(payment_method_id=method.id, stripe_payment_method_id=method.stripe_id)
 
 
@@ -217,8 +215,7 @@ async def begin_attempt(deps: Deps, uow: UnitOfWork, payment: Payment, source: S
     triggers = ("attach", "send") if payment.state is PaymentState.REQUIRES_PAYMENT_METHOD else ("send",)
     if not PAYMENT.allows(payment.state, triggers[0]):
         raise PaymentStateInvalid(
-            f"A payment in {payment.state.name} cannot be confirmed.",
-            metadata={"payment_id": payment.id, "state": payment.state.name},
+            f"A payment in {payment.state.name} cannot be confirmed.", payment.id, payment.state.name
         )
     now = deps.clock.now()
     attempt = Attempt(

@@ -18,6 +18,7 @@ from servers.payments.domain import (
     CaptureExceedsAvailable,
     IntentStatus,
     MulticaptureUnavailable,
+    NotCarriedOut,
     Operation,
     OperationInProgress,
     OperationKind,
@@ -114,8 +115,7 @@ async def _locked(uow: UnitOfWork, payment_id: str, merchant_id: str, *triggers:
     if not any(PAYMENT.allows(payment.state, trigger) for trigger in triggers):
         verb = "canceled" if "cancel" in triggers else "captured"
         raise PaymentStateInvalid(
-            f"A payment in {payment.state.name} cannot be {verb}.",
-            metadata={"payment_id": payment.id, "state": payment.state.name},
+            f"A payment in {payment.state.name} cannot be {verb}.", payment.id, payment.state.name
         )
     return payment
 
@@ -296,10 +296,7 @@ async def _answer(deps: Deps, operation: Operation, payment: Payment, request: I
         raise ProviderUnavailable
     if operation.state is OperationState.FAILED and request is not None:
         payment = await learn_payment(deps, payment)
-        refusal = PaymentStateInvalid(
-            "Stripe did not carry it out; read the payment to see how it stands.",
-            metadata={"payment_id": payment.id, "state": payment.state.name, "code": operation.failure_code},
-        )
+        refusal = NotCarriedOut(payment.id, payment.state.name, operation.failure_code)
         async with deps.db.uow() as uow:
             await uow.idempotency.refuse(request, refusal)
         raise refusal

@@ -113,7 +113,7 @@ async def _attach(deps: Deps, method: PaymentMethod) -> Attached | PaymentMethod
 async def _save_method(
     deps: Deps, uow: UnitOfWork, method: PaymentMethod, trigger: str, attached: Attached | None
 ) -> PaymentMethod:
-    arrow = METHOD.arrow(method.state, trigger)
+    arrow = METHOD.arrow(method.state, trigger, method.id)
     moved = replace(
         method,
         state=arrow.target,
@@ -129,7 +129,7 @@ async def _save_method(
 
 
 async def _move(deps: Deps, uow: UnitOfWork, method: PaymentMethod, trigger: str, *, is_default: bool) -> PaymentMethod:
-    arrow = METHOD.arrow(method.state, trigger)
+    arrow = METHOD.arrow(method.state, trigger, method.id)
     moved = replace(
         method,
         state=arrow.target,

@@ -68,8 +68,7 @@ async def _begin_refund(deps: Deps, uow: UnitOfWork, command: CreateRefund) -> R
         raise ResourceNotFound(command.payment_id)
     if payment.state is not PaymentState.SUCCEEDED:
         raise PaymentStateInvalid(
-            f"A payment in {payment.state.name} has nothing to refund.",
-            metadata={"payment_id": payment.id, "state": payment.state.name},
+            f"A payment in {payment.state.name} has nothing to refund.", payment.id, payment.state.name
         )
     left = payment.refundable
     amount = command.amount if command.amount is not None else left

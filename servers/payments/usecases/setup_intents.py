@@ -116,8 +116,7 @@ async def _begin(
         raise OperationInProgress(setup_id)
     if not SETUP.allows(setup.state, "send"):
         raise SetupStateInvalid(
-            f"A setup intent in {setup.state.name} cannot be confirmed.",
-            metadata={"setup_intent_id": setup_id, "state": setup.state.name},
+            f"A setup intent in {setup.state.name} cannot be confirmed.", setup_id, setup.state.name
         )
     await check_return_url(deps, uow, setup.merchant_id, manner.return_url)
     setup = await _walk(
@@ -140,7 +139,7 @@ async def _begin(
 async def _walk(deps: Deps, uow: UnitOfWork, setup: SetupIntent, *triggers: str, **changes: Any) -> SetupIntent:
     """Walk arrows in order: a version and an outbox row each. `changes` come with the last one."""
     for trigger in triggers:
-        event = SETUP.arrow(setup.state, trigger).event
+        event = SETUP.arrow(setup.state, trigger, setup.id).event
         with_it = changes if trigger == triggers[-1] else {}
         setup = await store.advance_setup(uow.conn, setup, trigger, now=deps.clock.now(), **with_it)
         await uow.outbox.append(deps.events.setup(event, setup))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from servers.kernel.errors import ProviderUnavailable
+from servers.kernel.ids import new_id
 from servers.payments import store
-from servers.payments.domain import Payment, SetupIntent, SetupState, Source, Usage
-from servers.payments.usecases import create_setup, learn_payment
+from servers.payments.domain import Payment, PaymentState, SetupIntent, SetupState, Source, Usage
+from servers.payments.usecases import ChargeTopUp, charge_top_up, create_setup, learn_payment
 from servers.runtime.idempotency import IdempotentRequest
-from tests.support.payment_desk import USER, WALLET, Desk
+from tests.support.payment_desk import USER, WALLET, Desk, usd
 from tests.support.weather import Weather
 
 W = Weather
@@ -132,6 +135,24 @@ async def test_a_wallet_that_was_never_asked_may_be_asked_under_the_same_key(des
     desk.reachable()
     assert (await desk.told(request, desk.confirm(request, payment, FROM_WALLET))).reason == ""
     assert desk.ledger.captured(payment.id) == 1000
+
+
+async def test_a_top_up_that_was_never_sent_and_was_stopped_is_told_as_canceled_ever_after(desk: Desk) -> None:
+    method = await desk.save_card("pm_ok")
+    command = ChargeTopUp(
+        top_up_id=new_id("top", clock=desk.deps.clock),
+        customer_id=USER,
+        amount=usd(700),
+        payment_method_id=method.id,
+        return_url="",
+        stop=False,
+    )
+    desk.weather(*NEVER)
+    with pytest.raises(ProviderUnavailable):
+        await charge_top_up(desk.deps, command)
+    assert (await charge_top_up(desk.deps, replace(command, stop=True))).state is PaymentState.CANCELED
+    assert (await charge_top_up(desk.deps, command)).state is PaymentState.CANCELED
+    assert not [intent for intent in desk.stripe.intents.values() if intent.paid]
 
 
 async def setup_of(desk: Desk) -> SetupIntent:
