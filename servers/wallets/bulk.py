@@ -117,23 +117,26 @@ def _of_ids(statement: LiteralString, ids: Sequence[str]) -> Statement:
     return statement, (_buckets(ids), _texts(ids))
 
 
-def writes(sheet: Sheet, batch_id: str, event: dict[str, Any]) -> Iterator[Statement]:
-    """Yield what a sheet writes, in an order in which each row finds those that it points to."""
-    if sheet.written:
-        changed = [sheet.accounts[identifier] for identifier in sorted(sheet.touched_accounts)]
-        yield (
-            _SAVE,
-            (
-                sheet.now,
-                batch_id,
-                *_transfers(sheet.written),
-                sheet.now,
-                *_entries(sheet),
-                *(event["event_id"], event["topic"], event["root_id"], event["type"], event["subject"]),
-                *(event["version"], event["occur_time"], event["traceparent"], event["data"]),
-                *_accounts(changed),
-            ),
-        )
+def save(sheet: Sheet, batch_id: str, event: dict[str, Any]) -> Statement:
+    """Return the statement that writes transfers, entries, accounts and the event that tells of them."""
+    changed = [sheet.accounts[identifier] for identifier in sorted(sheet.touched_accounts)]
+    return (
+        _SAVE,
+        (
+            sheet.now,
+            batch_id,
+            *_transfers(sheet.written),
+            sheet.now,
+            *_entries(sheet),
+            *(event["event_id"], event["topic"], event["root_id"], event["type"], event["subject"], event["version"]),
+            *(event["occur_time"], event["traceparent"], event["data"]),
+            *_accounts(changed),
+        ),
+    )
+
+
+def save_rest(sheet: Sheet) -> Iterator[Statement]:
+    """Yield the statements for what only some batches have: holds, lots, burnt ids. New holds' transfers must be written before."""
     if sheet.touched_pendings:
         yield _SAVE_PENDINGS, _pendings([sheet.pendings[identifier] for identifier in sorted(sheet.touched_pendings)])
     if sheet.touched_lots:

@@ -164,10 +164,12 @@ class Writer:
             now = self._db.clock.now()
             sheet, stored = await self._load(batch)
             results = [_apply(sheet, job, stored) for job in batch]
-            batch_id = new_id("jnl", clock=self._db.clock)
-            told = [events.batch_posted(batch_id, SHARD, sheet, now)]
-            (event,) = outbox_rows(told, topic=topic_of(self._db.domain), clock=self._db.clock)
-            self._lane.close_with(*bulk.writes(sheet, batch_id, event))
+            if sheet.written:
+                batch_id = new_id("jnl", clock=self._db.clock)
+                told = [events.batch_posted(batch_id, SHARD, sheet, now)]
+                (event,) = outbox_rows(told, topic=topic_of(self._db.domain), clock=self._db.clock)
+                self._lane.close_with(bulk.save(sheet, batch_id, event))
+            self._lane.close_with(*bulk.save_rest(sheet))
         if sheet.written:
             self._db.on_outbox()
             _batch_size.observe(len(sheet.written))
