@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
 
+from paymesh.type.v1 import money_pb2
 from paymesh.wallets.v1 import ledger_pb2, wallets_pb2
 
 from servers.kernel.money import Money
@@ -60,7 +61,7 @@ def render_transfer(transfer: Transfer, *, record_time: datetime | None = None) 
         id=transfer.id,
         debit_account_id=transfer.debit_account_id,
         credit_account_id=transfer.credit_account_id,
-        amount=money(Money(amount_minor=transfer.amount_minor, currency=transfer.currency)),
+        amount=money_pb2.Money(amount_minor=transfer.amount_minor, currency=transfer.currency),
         code=transfer.code,
         kind=_KIND_NUMBERS[transfer.kind],
         pending_id=transfer.pending_id,
