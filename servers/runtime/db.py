@@ -167,8 +167,9 @@ class Lane:
             raise
 
     async def run(self, *statements: Statement) -> list[list[tuple[Any, ...]]]:
-        """Send statements together; return the rows of each."""
-        return [await cursor.fetchall() for cursor in await self._send(statements)]
+        """Send statements together; return the rows of each, none for one that returns none."""
+        sent = await self._send(statements)
+        return [[] if cursor.description is None else await cursor.fetchall() for cursor in sent]
 
     def close_with(self, *statements: Statement) -> None:
         """Send statements whose answers nobody reads together with the COMMIT: it is not carried out where one of them fails."""
