@@ -125,7 +125,8 @@ class FakeStripe(StripeGateway):
     """The attempt of each charge that took money, or held it."""
     captures: list[tuple[str, int]] = field(default_factory=list)
     """(operation, amount) of each capture."""
-    refunds: list[Made] = field(default_factory=list)
+    refunds: dict[str, Made] = field(default_factory=dict)
+    """By Stripe's own id."""
     news: list[WebhookEvent] = field(default_factory=list)
     setups: dict[str, tuple[str, SetupResult]] = field(default_factory=dict)
     detached: set[str] = field(default_factory=set)
@@ -156,7 +157,8 @@ class FakeStripe(StripeGateway):
                 kept = act()
                 self._keys[key] = (now, kept)
             if isinstance(kept, _Broke):
-                self.useless.append((verb, key))
+                if not self.forecast.is_stray:
+                    self.useless.append((verb, key))
                 raise failure(Weather.BROKE)
             return kept
 
@@ -341,14 +343,16 @@ class FakeStripe(StripeGateway):
 
         def act() -> RefundResult:
             gone = (RefundState.FAILED, RefundState.CANCELED)
-            given = sum(made.amount for made in self.refunds if made.intent_id == intent_id and made.state not in gone)
+            given = sum(
+                made.amount for made in self.refunds.values() if made.intent_id == intent_id and made.state not in gone
+            )
             if given + amount > intent.received:
                 return RefundResult(
                     stripe_refund_id="", state=RefundState.FAILED, failure_reason="charge_already_refunded"
                 )
             state = RefundState.PENDING if amount % 2 else RefundState.SUCCEEDED
             made = Made(f"re_{len(self.refunds)}_{refund.id}", refund.id, intent_id, amount, state)
-            self.refunds.append(made)
+            self.refunds[made.id] = made
             self._tell("refund.created", intent_id, object_id=made.id, paymesh_refund_id=refund.id)
             return _refund_of(made)
 
@@ -364,7 +368,7 @@ class FakeStripe(StripeGateway):
         """Find a refund by our id."""
 
         def act() -> RefundResult | None:
-            return next((_refund_of(made) for made in self.refunds if made.refund_id == refund.id), None)
+            return next((_refund_of(made) for made in self.refunds.values() if made.refund_id == refund.id), None)
 
         return await self.forecast.over(act, failure, READS)
 
@@ -376,6 +380,8 @@ class FakeStripe(StripeGateway):
             result: SetupResult = CardSaved(used=UsedCard(stripe_id=card, card=CARD))
             if card.startswith("pm_declined"):
                 result = CardDeclined(charge_id="", decline=_GENERIC)
+            if card.startswith("pm_action"):
+                result = ActionRequired(client_secret=f"seti_{setup.confirm_key}_secret")
             self.setups[setup.confirm_key] = (f"seti_{setup.confirm_key}", result)
             return self.setups[setup.confirm_key]
 

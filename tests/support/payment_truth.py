@@ -5,6 +5,7 @@ Each function asserts, and returns nothing: what is told as certain is true at a
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -51,6 +52,8 @@ class Truth:
     """From a wallet."""
     kept: int
     """Held in a wallet."""
+    given_back: frozenset[str]
+    """Our refunds that were made."""
 
     @property
     def received(self) -> int:
@@ -89,10 +92,15 @@ def truth_of(desk: Desk, payment_id: str) -> Truth:
     """Return what was done for a payment."""
     intents, ledger = desk.stripe.of(payment_id), desk.ledger
     names = {intent.id for intent in intents}
+    refunds = [made for made in desk.stripe.refunds.values() if made.intent_id in names]
+    holds = {attempt: hold for attempt, hold in ledger.holds.items() if hold.payment_id == payment_id}
+    # A card's refund is only announced to the ledger, a wallet's is made there.
+    from_wallet = frozenset(ledger.given_back) if holds else frozenset()
     return Truth(
         intents=intents,
-        refunds=[made for made in desk.stripe.refunds if made.intent_id in names],
-        holds={attempt: hold for attempt, hold in ledger.holds.items() if hold.payment_id == payment_id},
+        refunds=refunds,
+        holds=holds,
+        given_back=from_wallet | {made.refund_id for made in refunds},
         taken=ledger.captured(payment_id),
         kept=ledger.held(payment_id),
     )
@@ -142,12 +150,12 @@ def check_certain(desk: Desk, rows: Rows, truth: Truth) -> None:
                 assert taken.get(row.id) == row.amount_minor, "a capture that never was"
             if row.state in ("FAILED", "NOT_SENT"):
                 assert row.id not in taken, f"captured, and told as {row.state}"
-    made = {made.refund_id: made for made in truth.refunds}
+    ended = {made.refund_id: made.state for made in truth.refunds}
     for row in rows.refunds:
         if row.state == "SUCCEEDED":
-            assert row.id in made or row.id in desk.ledger.given_back, "a refund that never was"
+            assert row.id in truth.given_back, "a refund that never was"
         if row.state == "FAILED":
-            assert row.id not in made or made[row.id].state is RefundState.FAILED, "refunded, and told as failed"
+            assert ended.get(row.id, RefundState.FAILED) is RefundState.FAILED, "refunded, and told as failed"
     if rows.payment.state in ENDED:
         assert (truth.held, truth.received) == (0, 0), f"money in a payment that is {rows.payment.state.name}"
 
@@ -165,7 +173,8 @@ def check_once(desk: Desk, rows: Rows, truth: Truth) -> None:
     refunds = [made.refund_id for made in truth.refunds]
     assert len(refunds) == len(set(refunds)), "refunded twice"
     assert {*refunds, *desk.ledger.given_back} <= {row.id for row in rows.refunds}
-    assert not {verb for verb, _ in stripe.useless}, "sent again where a 500 was answered"
+    # A process that dies before it has written down what it was answered, leaves the next one to ask once more.
+    assert max(Counter(stripe.useless).values(), default=0) <= desk.deaths, "sent again where a 500 was answered"
     if not truth.odd:
         p = rows.payment
         assert p.captured_minor <= truth.received, "more is told as captured than was taken"
@@ -180,15 +189,20 @@ async def check_invariants(desk: Desk) -> None:
         assert not broken, f"{check.invariant} {check.title}: {broken}"
 
 
+async def next_look(desk: Desk) -> timedelta | None:
+    """Return how long it is until the janitor looks, at least a circuit breaker's pause; None where nothing is open."""
+    due = await desk.rows("SELECT min(next_poll_time) AS time FROM outbound_calls WHERE next_poll_time IS NOT NULL")
+    return None if due[0].time is None else max(due[0].time - desk.db.clock.now(), PAUSE)
+
+
 async def let_the_janitor_end(desk: Desk) -> None:
     """Let the janitor look until nothing more is to be learnt soon."""
-    janitor, clock = Janitor(desk.db, resolvers(desk.deps)), desk.db.clock
-    until = clock.now() + SOON
+    janitor, until = Janitor(desk.db, resolvers(desk.deps)), desk.db.clock.now() + SOON
     for _ in range(30):
-        due = await desk.rows("SELECT min(next_poll_time) AS time FROM outbound_calls WHERE next_poll_time IS NOT NULL")
-        if due[0].time is None or due[0].time > until:
+        wait = await next_look(desk)
+        if wait is None or desk.db.clock.now() + wait > until:
             break
-        desk.wait(max(due[0].time - clock.now(), PAUSE))
+        desk.wait(wait)
         await janitor.round()
     await end_windows(desk.deps)
 
@@ -201,8 +215,7 @@ def check_equal(desk: Desk, rows: Rows, truth: Truth) -> None:
             done = row.id in {*desk.stripe.charges, *truth.holds, *dict(desk.stripe.captures)}
             assert (not done) or truth.odd, "done, and looked for in vain"
     for row in rows.refunds:
-        done = row.id in {made.refund_id for made in truth.refunds} or row.id in desk.ledger.given_back
-        assert not (row.uncertain and done), "refunded, and looked for in vain"
+        assert not (row.uncertain and row.id in truth.given_back), "refunded, and looked for in vain"
     if truth.odd:
         assert p.state in (PaymentState.CONFLICTED, PaymentState.PROCESSING, PaymentState.REQUIRES_PAYMENT_METHOD) or (
             not truth.received and not truth.held

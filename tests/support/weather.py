@@ -54,6 +54,9 @@ class Forecast:
         self._gates: deque[asyncio.Event] = deque()
         self.strays: deque[Callable[[], object]] = deque()
         """What arrives later."""
+        self.is_stray = False
+        """Whether what arrives now was given up on by its sender."""
+        self.deaths = 0
         self.blocked = asyncio.Event()
         """Set when a call waits for its answer."""
 
@@ -71,8 +74,10 @@ class Forecast:
         was one."""
         if not self.strays:
             return False
+        self.is_stray = True
         with suppress(Exception):
             self.strays.popleft()()
+        self.is_stray = False
         return True
 
     async def over(
@@ -97,6 +102,7 @@ class Forecast:
             self.blocked.set()
             await gate.wait()
         if weather is Weather.DIED:
+            self.deaths += 1
             raise Died
         if weather in LOSING:
             raise fail(weather)
