@@ -67,7 +67,7 @@ async def pay(desk: Desk, payment: Payment, card: str) -> None:
 async def refunded(desk: Desk, payment: Payment, name: str) -> Payment:
     """Refund an odd amount, which the bank is slow to take, and have it come back."""
     await lost(desk, desk.refund(desk.ticket(f"back {name}"), payment, 201))
-    for made in list(desk.stripe.refunds):
+    for made in list(desk.stripe.refunds.values()):
         if made.intent_id.endswith(payment.id) and made.state is RefundState.PENDING:
             desk.stripe.end_refund(made, RefundState.SUCCEEDED)
             desk.stripe.end_refund(made, RefundState.FAILED)
