@@ -1,5 +1,5 @@
-"""What a payment goes through, the same on every Stripe that there is: the model's fake, the sandbox, and Stripe's own test mode where
-STRIPE_API_KEY is a test key. The use cases, the SDK and the gateway are the real ones; only what answers differs."""
+"""What a payment goes through, the same on every Stripe there is: the fake of the model, the sandbox, and the test mode of Stripe
+itself where STRIPE_API_KEY is a test key. Use cases, SDK and gateway are the real ones; only what answers differs."""
 
 from __future__ import annotations
 
