@@ -38,6 +38,8 @@ _EXPANDABLE: Final = {
     },
     "refund": {
         "charge": "charge",
+        "customer": "customer",
+        "payment_method": "payment_method",
         "payment_intent": "payment_intent",
         "balance_transaction": "balance_transaction",
         "failure_balance_transaction": "balance_transaction",

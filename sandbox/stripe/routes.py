@@ -54,6 +54,7 @@ _SETUP = (
     "automatic_payment_methods confirm customer description expand metadata payment_method payment_method_options "
     "payment_method_types return_url usage use_stripe_sdk"
 )
+_REFUND = "amount charge expand instructions_email metadata payment_intent reason"
 _EVIDENCE = "evidence expand metadata submit"
 _PAYOUT = "amount currency description destination expand metadata method statement_descriptor"
 _TOPUP = "amount currency description expand metadata statement_descriptor transfer_group"
@@ -141,18 +142,18 @@ class Routes:
         return {
             **self.disputes.due(),
             **self.payouts.due(),
+            **self.refunds.due(),
             **self.topups.due(),
             "payment_intent.expire": self.intents.expire,
-            "refund.fail": self.refunds.fail,
-            "refund.settle": self.refunds.settle,
         }
 
     def _money(self) -> list[Endpoint]:
         disputes, payouts, topups = self.disputes, self.payouts, self.topups
         return [
-            _post("/v1/refunds", "amount charge expand metadata payment_intent reason", self.refunds.create),
+            _post("/v1/refunds", _REFUND, self.refunds.create),
             _post("/v1/refunds/{id}", "expand metadata", lambda p, i: self.refunds.update(i, p)),
             _post("/v1/refunds/{id}/cancel", "expand", lambda _, i: self.refunds.cancel(i)),
+            _post("/v1/test_helpers/refunds/{id}/expire", "expand", lambda _, i: self.refunds.expire(i)),
             _post("/v1/disputes/{id}", _EVIDENCE, lambda p, i: disputes.update(i, p)),
             _post("/v1/disputes/{id}/close", "expand", lambda _, i: disputes.close(i)),
             # The older names of the same: a charge's latest dispute.
@@ -183,6 +184,12 @@ class Routes:
             ),
             _endpoint("get", "/v1/customers/{id}/payment_methods/{id}", "expand", self._card_of),
             _endpoint("get", "/v1/charges/{id}/dispute", "expand", self._dispute_of),
+            Endpoint(
+                method="get",
+                path="/v1/charges/{id}/refunds",
+                act=self._refunds_of,
+                serves=frozenset({"limit", "starting_after", "ending_before", "expand"}),
+            ),
             *ones,
         ]
 
@@ -205,6 +212,10 @@ class Routes:
         if method is None or method["customer"] != customer:
             raise missing("PaymentMethod", identifier, "payment_method")
         return method
+
+    def _refunds_of(self, params: Json, charge: str) -> Json:
+        self.desk.load("charge", charge, "charge")
+        return listed(self.desk, "refund", f"/v1/charges/{charge}/refunds", {**params, "charge": charge})
 
     def _dispute_of(self, _: Json, charge: str) -> Json:
         return self.desk.load("dispute", self.disputes.of_charge(charge), "dispute")
