@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import hmac
 import secrets
 from collections import Counter
@@ -19,10 +21,11 @@ from sandbox.stripe.clock import Clock
 from sandbox.stripe.control import control
 from sandbox.stripe.desk import Declined, Desk
 from sandbox.stripe.events import Events
-from sandbox.stripe.faults import Fault, Faults, HangUp, Kind, error_of
+from sandbox.stripe.faults import Cut, Fault, Faults, HangUp, Kind, Trickle, error_of
 from sandbox.stripe.idempotency import Keys
 from sandbox.stripe.journal import Entry, Journal, without_card_data
 from sandbox.stripe.ledger import Ledger
+from sandbox.stripe.limits import Limits
 from sandbox.stripe.lists import expanded
 from sandbox.stripe.routes import Endpoint, Routes
 from sandbox.stripe.schema import Schema
@@ -43,8 +46,16 @@ class Sandbox:
     keys: Keys
     schema: Schema = field(default_factory=Schema)
     faults: Faults = field(default_factory=Faults)
+    limits: Limits = field(default_factory=Limits)
     journal: Journal = field(default_factory=Journal)
     requests: Counter[str] = field(default_factory=Counter)
+
+    def fault(self, call: Call) -> Fault | None:
+        """Return what goes wrong with a request, if anything: what a rule says, else what the weather brings."""
+        if fault := self.faults.take(call.method, call.path):
+            return fault
+        found = self.routes.find(call.method, call.path)
+        return self.desk.events.weather.request(f"{call.method} {found[0].path}") if found else None
 
     def serve(self, call: Call, fault: Fault | None) -> tuple[Answer, str]:
         """Do a request's work in one transaction. Returns the answer and, for a replay, the first request's id."""
@@ -69,12 +80,29 @@ class Sandbox:
     def tick(self) -> None:
         """Do what has become due by the business clock."""
         acts = self.routes.due()
-        db, now = self.desk.store.db, self.desk.clock.now()
-        due = db.execute("SELECT object_id, kind FROM timers WHERE due <= ? ORDER BY due", (now,)).fetchall()
-        for identifier, kind in due:
+        while due := self._next_due():
+            _, identifier, kind = due
             with self.desk.store.transaction():
                 self.desk.forget(kind, identifier)
                 acts[kind](identifier)
+
+    def travel(self, seconds: int) -> int:
+        """Move the business clock, and do on the way what becomes due, each at its own time. Returns the present second."""
+        if seconds < 0:
+            return self.desk.clock.advance(seconds)  # which refuses
+        target = self.desk.clock.now() + seconds
+        while (due := self._next_due(before=target)) is not None:
+            self.desk.clock.advance(max(0, due[0] - self.desk.clock.now()))
+            self.tick()
+        return self.desk.clock.advance(max(0, target - self.desk.clock.now()))
+
+    def _next_due(self, *, before: int | None = None) -> tuple[int, str, str] | None:
+        """Return the next reminder that is due: its time, its object and its kind."""
+        moment = self.desk.clock.now() if before is None else before
+        row = self.desk.store.db.execute(
+            "SELECT due, object_id, kind FROM timers WHERE due <= ? ORDER BY due, rowid LIMIT 1", (moment,)
+        ).fetchone()
+        return None if row is None else (int(row[0]), str(row[1]), str(row[2]))
 
     def _act(self, call: Call, endpoint: Endpoint, ids: tuple[str, ...]) -> Json:
         params = self.schema.check(call.method, call.path, call.params)
@@ -115,17 +143,25 @@ async def api(request: Request) -> Response:
         headers["idempotency-key"] = key
     fault = None
     try:
-        _authorize(box, request)
+        scope = _scope(box, request)
+        box.limits.check(method)
         params = parse_form(request.url.query if method in ("get", "delete") else await _body(request))
         entry.params = without_card_data(params)
-        call = Call(method=method, path=entry.path, params=params, idempotency_key=key, request_id=entry.id)
-        box.keys.begin(key)
+        call = Call(
+            method=method,
+            path=entry.path,
+            params=params,
+            idempotency_key=key,
+            key_scope=scope,
+            request_id=entry.id,
+        )
+        box.keys.begin(call)
         try:
-            fault = box.faults.take(method, entry.path)
+            fault = box.fault(call)
             entry.fault = fault.kind if fault is not None else ""
             answer, origin = await _served(box, call, fault)
         finally:
-            box.keys.end(key)
+            box.keys.end(call)
         if origin:
             entry.replayed = True
             headers |= {"idempotent-replayed": "true", "original-request": origin}
@@ -138,7 +174,16 @@ async def api(request: Request) -> Response:
     if fault is not None and fault.retry_after:
         headers["retry-after"] = fault.retry_after
     entry.status = answer.status
-    return JSONResponse(answer.body, status_code=answer.status, headers=headers)
+    return _told(answer, headers, fault)
+
+
+def _told(answer: Answer, headers: dict[str, str], fault: Fault | None) -> Response:
+    """Return what goes over the wire: the answer, mostly."""
+    body = fault.lie.tell(answer.body) if fault is not None and answer.status == 200 else answer.body
+    response = JSONResponse(body, status_code=answer.status, headers=headers)
+    if fault is not None and fault.kind is Kind.TRICKLE:
+        return Trickle(response, fault.delay_seconds)
+    return Cut(response) if fault is not None and fault.kind is Kind.CUT else response
 
 
 class _Lost(Exception):
@@ -163,18 +208,33 @@ async def _served(box: Sandbox, call: Call, fault: Fault | None) -> tuple[Answer
     return box.serve(call, fault if fault.kind is Kind.ERROR else None)
 
 
-def _authorize(box: Sandbox, request: Request) -> None:
-    """Check the credentials, and that the sandbox speaks what the client asks for."""
-    given = request.headers.get("authorization", "").removeprefix("Bearer ")
+def _scope(box: Sandbox, request: Request) -> str:
+    """Check the credentials, and that the sandbox speaks what the client asks for. Returns what the API key's idempotency keys
+    begin with: each API key has its own, and the first none."""
+    given = _credentials(request.headers.get("authorization", ""))
     if not given:
         raise invalid("You did not provide an API key: send it as `Authorization: Bearer …`.", status=401)
-    if not hmac.compare_digest(given.encode(), box.settings.api_key.get_secret_value().encode()):
+    known = box.settings.api_key.get_secret_value().split(",")
+    matching = [hmac.compare_digest(given.encode(), one.strip().encode()) for one in known]
+    if not any(matching):
         raise invalid("Invalid API Key provided.", status=401)
     version = request.headers.get("stripe-version", API_VERSION)
     if version != API_VERSION:
         raise invalid(f"Invalid Stripe API version: {version[:40]}. The sandbox speaks {API_VERSION}.")
     if "stripe-account" in request.headers:
         raise StripeError(501, "api_error", "The sandbox does not serve Connect (the header Stripe-Account).")
+    return "" if matching[0] else f"{hashlib.sha256(given.encode()).hexdigest()[:16]}:"
+
+
+def _credentials(header: str) -> str:
+    """Return the API key: as a bearer's token, or as the name of `curl -u key:`."""
+    scheme, _, given = header.partition(" ")
+    if scheme.lower() != "basic":
+        return given if scheme.lower() == "bearer" else ""
+    try:
+        return base64.b64decode(given, validate=True).decode().partition(":")[0]
+    except ValueError:
+        return ""
 
 
 async def _body(request: Request) -> str:
@@ -202,6 +262,8 @@ def make_app(settings: Settings) -> Starlette:
     base_url = f"http://{settings.host}:{settings.port}"
     desk = Desk(store=store, clock=clock, ledger=Ledger(store, clock), events=events, base_url=base_url)
     box = Sandbox(settings=settings, desk=desk, routes=Routes(desk), keys=Keys(store, clock))
+    box.limits.reads.set(settings.reads_per_second)
+    box.limits.writes.set(settings.writes_per_second)
 
     async def tick() -> None:
         while True:

@@ -25,9 +25,13 @@ class Settings(BaseSettings):
     port: int = 9100
     data_dir: Path
     api_key: SecretStr
+    """One key, or several of the same account, apart by commas."""
     webhook_url: str = ""
     webhook_secret: SecretStr = SecretStr("")
     webhook_ca: Path | None = None
+    reads_per_second: float = 0
+    writes_per_second: float = 0
+    """Rate limits; 0 is none."""
 
 
 def load() -> Settings:

@@ -41,7 +41,14 @@ class Call:
     path: str
     params: Json = field(default_factory=dict)
     idempotency_key: str = ""
+    key_scope: str = ""
+    """What keeps the idempotency keys of several API keys apart."""
     request_id: str = ""
+
+    @property
+    def stored_key(self) -> str:
+        """What the answer is kept under; empty where it is not kept."""
+        return self.key_scope + self.idempotency_key if self.idempotency_key else ""
 
 
 def invalid(message: str, *, status: int = 400, **extra: Any) -> StripeError:

@@ -211,6 +211,10 @@ class SandboxProcess:
         """Return the exported ledger."""
         return httpx.get(f"{self.url}/_sandbox/ledger").raise_for_status().json()
 
+    def weather(self) -> Any:
+        """Return the weather, and what came of it."""
+        return httpx.get(f"{self.url}/_sandbox/weather").raise_for_status().json()
+
     def stats(self) -> Any:
         """Return what was counted."""
         return httpx.get(f"{self.url}/_sandbox/stats").raise_for_status().json()
