@@ -254,7 +254,7 @@ async def _crashed(_: Request, __: Exception) -> Response:
     return JSONResponse(error.body, status_code=500, headers={"x-simulated": "true"})
 
 
-def make_app(settings: Settings) -> Starlette:
+def assembled(settings: Settings) -> Sandbox:
     """Put the sandbox together."""
     store = Store(settings.data_dir)
     clock = Clock(store)
@@ -264,6 +264,13 @@ def make_app(settings: Settings) -> Starlette:
     box = Sandbox(settings=settings, desk=desk, routes=Routes(desk), keys=Keys(store, clock))
     box.limits.reads.set(settings.reads_per_second)
     box.limits.writes.set(settings.writes_per_second)
+    return box
+
+
+def make_app(settings: Settings) -> Starlette:
+    """Serve it."""
+    box = assembled(settings)
+    store, events = box.desk.store, box.desk.events
 
     async def tick() -> None:
         while True:

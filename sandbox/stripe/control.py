@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
@@ -12,6 +13,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 
 from sandbox.stripe import banks, pages
 from sandbox.stripe.desk import Declined
+from sandbox.stripe.switches import SWITCHES
 from sandbox.stripe.three_d_secure import way_back
 from sandbox.stripe.wire import Json, StripeError
 
@@ -51,6 +53,8 @@ async def control(request: Request) -> Response:
 
 def _read(box: Sandbox, words: list[str]) -> Response:
     match words:
+        case [""]:
+            return JSONResponse({"switches": [asdict(switch) for switch in SWITCHES]})
         case ["healthz"]:
             return JSONResponse({"status": "ok"})
         case ["clock"]:

@@ -93,7 +93,8 @@ class Routes:
         self.refunds = Refunds(desk, self.methods, self.disputes)
         self.payouts = Payouts(desk)
         self.topups = TopUps(desk)
-        self._table = [(re.compile(_pattern(e.path)), e) for e in (*self._acts(), *self._money(), *self._reads())]
+        self.endpoints = (*self._acts(), *self._money(), *self._reads())
+        self._table = [(re.compile(_pattern(e.path)), e) for e in self.endpoints]
 
     def find(self, method: str, path: str) -> tuple[Endpoint, tuple[str, ...]] | None:
         """Return the endpoint of a request and the ids in its path."""
