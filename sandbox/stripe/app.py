@@ -9,7 +9,7 @@ import hmac
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from starlette.applications import Starlette
@@ -22,6 +22,7 @@ from sandbox.stripe.control import control
 from sandbox.stripe.desk import Declined, Desk
 from sandbox.stripe.events import Events
 from sandbox.stripe.faults import Cut, Fault, Faults, HangUp, Kind, Trickle, error_of
+from sandbox.stripe.files import MEDIA_TYPES
 from sandbox.stripe.idempotency import Keys
 from sandbox.stripe.journal import Entry, Journal, without_card_data
 from sandbox.stripe.ledger import Ledger
@@ -31,7 +32,17 @@ from sandbox.stripe.routes import Endpoint, Routes
 from sandbox.stripe.schema import Schema
 from sandbox.stripe.settings import API_VERSION, Settings
 from sandbox.stripe.store import Store
-from sandbox.stripe.wire import MAX_BODY_BYTES, Answer, Call, Json, StripeError, invalid, parse_form
+from sandbox.stripe.wire import (
+    MAX_BODY_BYTES,
+    MAX_UPLOAD_BYTES,
+    Answer,
+    Call,
+    Json,
+    StripeError,
+    invalid,
+    parse_form,
+    parse_multipart,
+)
 
 TICK_SECONDS = 1.0
 
@@ -84,7 +95,9 @@ class Sandbox:
             _, identifier, kind = due
             with self.desk.store.transaction():
                 self.desk.forget(kind, identifier)
-                acts[kind](identifier)
+                # What ended meanwhile has nothing due any more.
+                with suppress(StripeError), self.desk.store.attempt():
+                    acts[kind](identifier)
 
     def travel(self, seconds: int) -> int:
         """Move the business clock, and do on the way what becomes due, each at its own time. Returns the present second."""
@@ -145,7 +158,7 @@ async def api(request: Request) -> Response:
     try:
         scope = _scope(box, request)
         box.limits.check(method)
-        params = parse_form(request.url.query if method in ("get", "delete") else await _body(request))
+        params = await _params(request)
         entry.params = without_card_data(params)
         call = Call(
             method=method,
@@ -237,16 +250,37 @@ def _credentials(header: str) -> str:
         return ""
 
 
-async def _body(request: Request) -> str:
+async def _params(request: Request) -> Json:
+    """Return what a request gives, in its query or in its body."""
+    if request.method in ("GET", "DELETE"):
+        return parse_form(request.url.query)
+    kind, _, boundary = request.headers.get("content-type", "").partition("boundary=")
+    if kind.startswith("multipart/form-data"):
+        return parse_multipart(await _body(request, MAX_UPLOAD_BYTES), boundary.strip('"'))
+    try:
+        return parse_form((await _body(request, MAX_BODY_BYTES)).decode())
+    except UnicodeDecodeError as error:
+        raise invalid("The request body is not UTF-8.") from error
+
+
+async def _body(request: Request, most: int) -> bytes:
     raw = bytearray()
     async for chunk in request.stream():
         raw += chunk
-        if len(raw) > MAX_BODY_BYTES:
+        if len(raw) > most:
             raise invalid("The request body is too large.", status=413)
+    return bytes(raw)
+
+
+async def contents(request: Request) -> Response:
+    """Serve what is in a file."""
+    box: Sandbox = request.app.state.box
     try:
-        return raw.decode()
-    except UnicodeDecodeError as error:
-        raise invalid("The request body is not UTF-8.") from error
+        _scope(box, request)
+        found, body = box.routes.files.contents(request.path_params["file"])
+    except StripeError as error:
+        return JSONResponse(error.body, status_code=error.status)
+    return Response(body, media_type=MEDIA_TYPES[found["type"]], headers={"x-simulated": "true"})
 
 
 async def _crashed(_: Request, __: Exception) -> Response:
@@ -290,6 +324,7 @@ def make_app(settings: Settings) -> Starlette:
     app = Starlette(
         routes=[
             Route("/_sandbox/{name:path}", control, methods=verbs),
+            Route("/v1/files/{file}/contents", contents, methods=["GET"]),
             Route("/{path:path}", api, methods=verbs),
         ],
         exception_handlers={500: _crashed},

@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 from sandbox.stripe.desk import Desk
+from sandbox.stripe.evidence import FILES
 from sandbox.stripe.store import Page
 from sandbox.stripe.wire import Json, invalid, missing
 
@@ -25,6 +26,7 @@ FILTERS: Final = {
     "radar.early_fraud_warning": ("charge", "payment_intent"),
     "payout": ("destination", "status"),
     "topup": ("status",),
+    "file": ("purpose",),
     "event": (),
 }
 """Which attributes each kind can be listed by."""
@@ -165,6 +167,10 @@ def _expand(desk: Desk, body: Json, path: list[str], name: str) -> None:
     if not path or len(path) > EXPAND_DEPTH_MAX:
         raise invalid(f"This property cannot be expanded ({name}).", param="expand")
     head, *rest = path
+    if head == "evidence" and body["object"] == "dispute" and rest and rest[0] in FILES:
+        file = desk.store.get("file", body["evidence"].get(rest[0]) or "")
+        body["evidence"] = body["evidence"] | ({rest[0]: file} if file is not None else {})
+        return
     if head == "refunds" and body["object"] == "charge":
         page = Page(kind="refund", where=["json_extract(body, '$.charge') = ?"], values=[body["id"]])
         items, has_more = desk.store.page(page)

@@ -11,6 +11,7 @@ from sandbox.stripe.customers import Customers
 from sandbox.stripe.desk import Desk
 from sandbox.stripe.disputes import Disputes
 from sandbox.stripe.early_fraud_warnings import EarlyFraudWarnings
+from sandbox.stripe.files import Files
 from sandbox.stripe.lists import current, listed, served_filters
 from sandbox.stripe.payment_intents import PaymentIntents
 from sandbox.stripe.payment_methods import PaymentMethods
@@ -34,7 +35,10 @@ KINDS: Final = {
     "/v1/radar/early_fraud_warnings": "radar.early_fraud_warning",
     "/v1/payouts": "payout",
     "/v1/topups": "topup",
+    "/v1/files": "file",
 }
+_NAMED: Final = ("dispute", "file", "payout", "topup")
+"""What an unknown one is refused under its own name."""
 _CUSTOMER = "address description email expand metadata name phone"
 _METHOD = "allow_redisplay billing_details card expand metadata type"
 _INTENT = (
@@ -91,6 +95,7 @@ class Routes:
         self.intents = PaymentIntents(desk, self.methods, self.disputes)
         self.setups = SetupIntents(desk, self.methods)
         self.refunds = Refunds(desk, self.methods, self.disputes)
+        self.files = Files(desk)
         self.payouts = Payouts(desk)
         self.topups = TopUps(desk)
         self.endpoints = (*self._acts(), *self._money(), *self._reads())
@@ -160,6 +165,7 @@ class Routes:
             # The older names of the same: a charge's latest dispute.
             _post("/v1/charges/{id}/dispute", _EVIDENCE, lambda p, i: disputes.update(disputes.of_charge(i), p)),
             _post("/v1/charges/{id}/dispute/close", "expand", lambda _, i: disputes.close(disputes.of_charge(i))),
+            _post("/v1/files", "expand file purpose", self.files.create),
             _post("/v1/payouts", _PAYOUT, payouts.create),
             _post("/v1/payouts/{id}", "expand metadata", lambda p, i: payouts.update(i, p)),
             _post("/v1/payouts/{id}/cancel", "expand", lambda _, i: payouts.cancel(i)),
@@ -200,7 +206,7 @@ class Routes:
     def _one(self, kind: str) -> Act:
         if kind == "payment_method":
             return lambda _, identifier: self.methods.get(identifier)
-        param = "intent" if kind.endswith("_intent") else kind if kind in ("dispute", "payout", "topup") else "id"
+        param = "intent" if kind.endswith("_intent") else kind if kind in _NAMED else "id"
         return lambda _, identifier: current(self.desk, self.desk.load(kind, identifier, param))
 
     def _cards_of(self, params: Json, customer: str) -> Json:

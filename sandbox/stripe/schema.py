@@ -33,7 +33,8 @@ class Schema:
             required = [p["name"] for p in operation.get("parameters", []) if p["in"] == "query" and p.get("required")]
         else:
             content = operation.get("requestBody", {}).get("content", {})
-            form = content.get("application/x-www-form-urlencoded", {}).get("schema", {})
+            body = content.get("application/x-www-form-urlencoded") or content.get("multipart/form-data") or {}
+            form = body.get("schema", {})
             properties, required = form.get("properties", {}), form.get("required", [])
         for name in required:
             if name not in params:

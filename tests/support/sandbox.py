@@ -224,7 +224,7 @@ class SandboxProcess:
         http_client = stripe.HTTPXClient(timeout=10, allow_sync_methods=False)
         _OPEN.append(http_client)
         return stripe.StripeClient(
-            KEY, base_addresses={"api": self.url}, http_client=http_client, max_network_retries=0
+            KEY, base_addresses={"api": self.url, "files": self.url}, http_client=http_client, max_network_retries=0
         )
 
 
