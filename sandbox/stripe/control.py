@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 
 from sandbox.stripe import banks, pages
 from sandbox.stripe.desk import Declined
+from sandbox.stripe.mishaps import Kind
 from sandbox.stripe.switches import SWITCHES
 from sandbox.stripe.three_d_secure import way_back
 from sandbox.stripe.wire import Json, StripeError
@@ -42,6 +43,8 @@ async def control(request: Request) -> Response:
                 asked = request.query_params
                 entries = box.journal.read(method=asked.get("method", ""), path=asked.get("path", ""))
                 return JSONResponse({"requests": entries})
+            case "POST", ["webhooks", "invent"]:
+                return JSONResponse(await _invent(box, json.loads(text or "{}")))
             case "GET", _:
                 return _read(box, words)
         return _switch(box, request.method, words, json.loads(text or "{}"))
@@ -49,6 +52,15 @@ async def control(request: Request) -> Response:
         return JSONResponse(error.body, status_code=error.status)
     except (KeyError, TypeError, ValueError, re.error) as error:
         return JSONResponse({"error": f"{type(error).__name__}: {error}"}, status_code=400)
+
+
+async def _invent(box: Sandbox, body: Json) -> Json:
+    """Send an event that never happened. Raises KeyError or ValueError for one that makes no sense."""
+    signature = body.get("signature", "true")
+    how = None if signature == "true" else Kind(signature)
+    if how not in (None, Kind.FORGE, Kind.STALE):
+        raise ValueError("the signature is true, forge or stale")
+    return await box.desk.events.invent(str(body["type"]), dict(body["object"]), how)
 
 
 def _read(box: Sandbox, words: list[str]) -> Response:
@@ -80,6 +92,7 @@ def _switch(box: Sandbox, method: str, words: list[str], body: Json) -> Response
             box.faults.clear()
             box.desk.events.mishaps.clear()
             box.desk.events.weather.clear()
+            box.routes.refunds.plans.clear()
         case "DELETE", ["log"]:
             box.journal.clear()
         case "POST", ["webhooks", "faults"]:

@@ -21,6 +21,8 @@ class Kind(StrEnum):
     """It comes several times."""
     DELAY = "delay"
     """It comes later."""
+    OVERTAKE = "overtake"
+    """It comes after the next one that is taken."""
     FORGE = "forge"
     """It comes signed with another secret; where it is refused, the true one follows as a retry."""
     STALE = "stale"

@@ -51,7 +51,12 @@ SWITCHES: Final = (
         "makes the next fitting requests go wrong",
     ),
     Switch("GET", "faults", "", "what is left of both kinds of rules"),
-    Switch("DELETE", "faults", "", "lets everything go well again: both kinds of rules, and the weather"),
+    Switch(
+        "DELETE",
+        "faults",
+        "",
+        "lets everything go well again: no rules of either kind, no weather, nothing arranged for refunds",
+    ),
     Switch(
         "POST",
         "weather",
@@ -72,6 +77,12 @@ SWITCHES: Final = (
         "webhooks/faults",
         "type (a pattern), kind, times = 1, and what the kind takes",
         "makes the first delivery of the next fitting events go wrong",
+    ),
+    Switch(
+        "POST",
+        "webhooks/invent",
+        "type, object, signature = true",
+        "posts an event that never happened, once, signed truly, with another secret (`forge`) or long ago (`stale`)",
     ),
     Switch("POST", "events/{id}/resend", "", "delivers an event once more"),
     Switch("GET", "payment_intents/{id}/authenticate", "", "the cardholder's 3-D Secure page"),

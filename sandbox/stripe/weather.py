@@ -35,7 +35,7 @@ PRESETS: Final[dict[str, dict[str, dict[str, float]]]] = {
             "refuse": 0.05, "lose_response": 0.05, "cut": 0.03, "error_before": 0.03, "error_after": 0.03, "rate_limit": 0.05,
             "lock_timeout": 0.02, "delay_before": 0.05, "delay_after": 0.05, "trickle": 0.03,
         },
-        "webhooks": {"drop": 0.1, "swallow": 0.05, "duplicate": 0.15, "delay": 0.2, "forge": 0.05, "stale": 0.05},
+        "webhooks": {"drop": 0.1, "swallow": 0.05, "duplicate": 0.15, "delay": 0.2, "overtake": 0.1, "forge": 0.05, "stale": 0.05},
     },
 }  # fmt: skip
 """What heals by retrying and reading. Lies have to be asked for: nobody can be expected to get along with them."""
@@ -68,6 +68,7 @@ WEBHOOKS: Final[dict[str, Callable[[random.Random, float], Mishap]]] = {
     "swallow": lambda _, __: _mishap(Goes.SWALLOW),
     "duplicate": lambda draw, _: _mishap(Goes.DUPLICATE, copies=draw.randint(2, 4)),
     "delay": lambda draw, most: _mishap(Goes.DELAY, delay_seconds=draw.uniform(0, most)),
+    "overtake": lambda _, __: _mishap(Goes.OVERTAKE),
     "forge": lambda _, __: _mishap(Goes.FORGE),
     "stale": lambda _, __: _mishap(Goes.STALE),
     "lie": lambda _, __: _mishap(Goes.LIE, lie=_WRONG),

@@ -86,7 +86,7 @@ def test_each_switch_is_there(sandbox: SandboxProcess, switch: Switch) -> None:
     answer = httpx.request(switch.method, url, json={} if switch.method == "POST" else None)
     assert "no switch" not in answer.text
     assert answer.status_code < 500
-    httpx.delete(f"{sandbox.url}/_sandbox/weather").raise_for_status()
+    httpx.delete(f"{sandbox.url}/_sandbox/faults").raise_for_status()
 
 
 def test_the_list_of_switches_is_whole(sandbox: SandboxProcess) -> None:

@@ -123,3 +123,11 @@ async def test_a_plan_that_makes_no_sense_is_refused(sandbox: SandboxProcess) ->
     refund = await refunded(sandbox, client)
     assert httpx.post(f"{sandbox.url}/_sandbox/refunds/{refund.id}/fail", json={"reason": "x"}).status_code == 400
     assert (await client.v1.refunds.retrieve_async(refund.id)).status == "succeeded"
+
+
+async def test_what_was_arranged_can_be_taken_back(sandbox: SandboxProcess) -> None:
+    client = sandbox.client()
+    intent = await guest_payment(client, "pm_card_visa", 1000)
+    sandbox.switch("refunds", status="pending", charge=intent.latest_charge)
+    httpx.delete(f"{sandbox.url}/_sandbox/faults").raise_for_status()
+    assert (await client.v1.refunds.create_async({"payment_intent": intent.id})).status == "succeeded"
