@@ -127,6 +127,7 @@ class Events:
         if tries == 0 and event_id not in self._put_off:
             mishap = self.mishaps.take(event["type"]) or self.weather.webhook(event["type"])
         self._put_off.discard(event_id)
+        self._overtaken.discard(event_id)
         kind = mishap.kind if mishap is not None else None
         if mishap is not None and kind is Kind.DELAY:
             self._put_off.add(event_id)
@@ -147,7 +148,6 @@ class Events:
             "UPDATE deliveries SET tries = tries + 1, done = ?, next_at = ? WHERE event_id = ?",
             (TAKEN if delivered else GIVEN_UP if gives_up else 0, time.time() + pause, event_id),
         )
-
         if delivered:
             # Whoever waited for this one to overtake is next.
             while self._overtaken:

@@ -125,6 +125,25 @@ async def test_a_careful_client_pays_once_in_a_storm(sandbox: SandboxProcess) ->
         assert any(event.data.object["id"] == intent for event in found.data)
 
 
+def outcomes(sandbox: SandboxProcess, seed: int) -> list[Any]:
+    """Begin a storm, ask the same thirty times, and return what came."""
+    sandbox.switch("weather", seed=seed, preset="storm", max_delay_seconds=0)
+    came: list[Any] = []
+    for _ in range(30):
+        try:
+            came.append(httpx.post(f"{sandbox.url}/v1/customers", auth=(KEY, "")).status_code)
+        except httpx.TransportError as lost:
+            came.append(type(lost).__name__)
+    return came
+
+
+def test_the_same_storm_comes_again(sandbox: SandboxProcess) -> None:
+    first = outcomes(sandbox, 21)
+    assert len(set(first)) >= 3
+    assert outcomes(sandbox, 21) == first
+    assert outcomes(sandbox, 22) != first
+
+
 async def test_lost_webhooks_are_found_by_a_poller(sandbox: SandboxProcess) -> None:
     client = sandbox.client()
     sandbox.switch("weather", seed=3, webhooks={"drop": 1})
