@@ -166,13 +166,14 @@ class SandboxProcess:
     def start(self, **env: str) -> None:
         """Start, and wait until it answers."""
         self.process = subprocess.Popen([sys.executable, "-m", "sandbox.stripe"], cwd=ROOT, env=self._env | env)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             try:
                 if httpx.get(f"{self.url}/_sandbox/healthz").is_success:
                     return
             except httpx.TransportError:
                 time.sleep(0.05)
+        self.kill()
         raise TimeoutError("the sandbox did not start")
 
     def kill(self) -> None:
