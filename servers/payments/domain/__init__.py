@@ -1,4 +1,4 @@
-"""Payments, attempts, captures, refunds: states, arrows and arithmetic, pure."""
+"""Payments, attempts, captures, refunds, disputes: states, arrows and arithmetic, pure."""
 
 from __future__ import annotations
 
@@ -18,6 +18,14 @@ from servers.payments.domain.answers import (
     SetupResult,
     StillProcessing,
     UsedCard,
+)
+from servers.payments.domain.disputes import (
+    Dispute,
+    DisputeNews,
+    FundsMovement,
+    WarningNews,
+    steps_to,
+    walk_of,
 )
 from servers.payments.domain.records import (
     Attempt,
@@ -41,12 +49,14 @@ from servers.payments.domain.refusals import (
     InsufficientFunds,
     MulticaptureUnavailable,
     OperationInProgress,
+    PaymentDisputed,
     PaymentMethodRejected,
     RefundExceedsAvailable,
 )
 from servers.payments.domain.states import (
     ATTEMPT,
     AUTHORIZED,
+    DISPUTE,
     MACHINES,
     MANDATE,
     METHOD,
@@ -59,6 +69,10 @@ from servers.payments.domain.states import (
     UNCERTAIN,
     AttemptState,
     CaptureMethod,
+    DisputeStage,
+    DisputeState,
+    DisputeStateInvalid,
+    FeePayer,
     MandateState,
     MandateStateInvalid,
     MethodState,
@@ -78,6 +92,7 @@ from servers.payments.domain.states import (
 __all__ = [
     "ATTEMPT",
     "AUTHORIZED",
+    "DISPUTE",
     "MACHINES",
     "MANDATE",
     "METHOD",
@@ -101,7 +116,14 @@ __all__ = [
     "ChargeResult",
     "Charged",
     "Decline",
+    "Dispute",
+    "DisputeNews",
+    "DisputeStage",
+    "DisputeState",
+    "DisputeStateInvalid",
+    "FeePayer",
     "FeePlan",
+    "FundsMovement",
     "InsufficientFunds",
     "IntentStatus",
     "Mandate",
@@ -120,6 +142,7 @@ __all__ = [
     "OperationResult",
     "OperationState",
     "Payment",
+    "PaymentDisputed",
     "PaymentMethod",
     "PaymentMethodRejected",
     "PaymentSettings",
@@ -140,4 +163,7 @@ __all__ = [
     "StillProcessing",
     "Usage",
     "UsedCard",
+    "WarningNews",
+    "steps_to",
+    "walk_of",
 ]

@@ -7,14 +7,14 @@ from servers.kernel.money import Money
 
 
 class OperationInProgress(Refusal):
-    """A confirm, capture or cancel is still open."""
+    """A confirm, capture or cancel of the payment is still open, or the accept of its dispute."""
 
     kind = Kind.ABORTED
     reason = "OPERATION_IN_PROGRESS"
 
     def __init__(self, payment_id: str) -> None:
         super().__init__(
-            "Another confirm of this payment is still open; read the payment to see how it ends.",
+            "An operation on this payment is still open; read it to see how it ends.",
             metadata={"payment_id": payment_id},
             retry_after_seconds=1.0,
         )
@@ -56,6 +56,19 @@ class RefundExceedsAvailable(Refusal):
         super().__init__(
             f"At most {left.amount_minor} minor units of {left.currency} can be refunded.",
             metadata={"refundable_minor": str(left.amount_minor), "currency": left.currency},
+        )
+
+
+class PaymentDisputed(Refusal):
+    """A chargeback of the payment is open."""
+
+    kind = Kind.PRECONDITION
+    reason = "PAYMENT_DISPUTED"
+
+    def __init__(self, payment_id: str) -> None:
+        super().__init__(
+            "A chargeback of this payment is open: accept the dispute instead, or wait for its end.",
+            metadata={"payment_id": payment_id},
         )
 
 

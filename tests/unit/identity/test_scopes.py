@@ -7,6 +7,7 @@ import pytest
 from servers.identity.domain import API_KEY_SCOPES, CUSTOMER_SCOPES, PUBLISHABLE_KEY_SCOPES, ROLE_SCOPES, ApiKeyKind
 
 OF_PAYMENTS = {
+    *("disputes:read", "disputes:write"),
     *("payments:confirm", "setup_intents:read", "setup_intents:write", "setup_intents:confirm", "mandates:read"),
     *("payment_methods:read", "payment_settings:read", "payment_settings:write"),
 }
