@@ -230,11 +230,14 @@ def _disputes_held(engines: Mapping[str, Engine]) -> Verdict:
         SELECT owner_id, currency, credits_posted - debits_posted FROM accounts
         WHERE kind IN ('MERCHANT_DISPUTED', 'CUSTOMER_DISPUTED') AND credits_posted <> debits_posted
         """
-    ended = "SELECT id, stage, state FROM disputes WHERE stage <> 'INQUIRY' AND state IN ('WON', 'LOST')"
+    ended = """
+        SELECT id, stage, CASE state WHEN 'WON' THEN 'dispute.won' ELSE 'dispute.lost' END AS code FROM disputes
+        WHERE stage <> 'INQUIRY' AND state IN ('WON', 'LOST', 'PREVENTED')
+        """
     ends = "SELECT fact_id, code FROM transfers WHERE code IN ('dispute.won', 'dispute.lost')"
     with engines["payments"].connect() as conn:
         open_sums = {(row[0], row[1]): int(row[2]) for row in conn.execute(text(held_for))}
-        outcomes = {f"{row.id}:{row.stage}:ended": f"dispute.{row.state.lower()}" for row in conn.execute(text(ended))}
+        outcomes = {f"{row.id}:{row.stage}:ended": row.code for row in conn.execute(text(ended))}
     with engines["wallets"].connect() as conn:
         held = {(row[0], row[1]): int(row[2]) for row in conn.execute(text(balances))}
         booked = {row.fact_id: row.code for row in conn.execute(text(ends))}

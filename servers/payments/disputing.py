@@ -37,7 +37,7 @@ _log = structlog.get_logger("disputes")
 _over_exposed = Counter(
     "paymesh_payments_over_exposed_total", "Payments refunded and disputed beyond what was captured"
 )
-_BEGINS_A_STAGE: Final = frozenset({"dispute", "escalate", "reopen"})
+_BEGINS_A_STAGE: Final = frozenset({"dispute", "escalate", "take_back", "reopen"})
 """Arrows after which a dispute has an amount of its own again."""
 
 

@@ -200,7 +200,7 @@ def facts_of_dispute(
         amount=parse_money(dispute.amount_at_risk),
         open_time=instant(dispute.stage_time),
     )
-    if dispute.state in (payments_pb2.Dispute.WON, payments_pb2.Dispute.LOST):
+    if dispute.state in (payments_pb2.Dispute.WON, payments_pb2.Dispute.LOST, payments_pb2.Dispute.PREVENTED):
         won = dispute.state == payments_pb2.Dispute.WON
         return [*facts, DisputeEndedFact(opened=opened, won=won, end_time=occur_time)]
     return [opened, *facts]

@@ -14,9 +14,9 @@ _D = DisputeState
 _S = DisputeStage
 _OPEN: Final = frozenset({_D.NEEDS_RESPONSE, _D.UNDER_REVIEW, _D.ACCEPTED})
 _ENDINGS: Final = frozenset({"win", "lose"})
-_ONLY_IN_INQUIRY: Final = frozenset({"close", "escalate"})
+_ONLY_IN_INQUIRY: Final = frozenset({"close", "escalate", "take_back"})
 _NEVER_IN_INQUIRY: Final = frozenset({"accept", "win", "lose", "concede", "let_go"})
-_STAGES_TAKEN: Final = {"escalate": _S.CHARGEBACK, "reopen": _S.PRE_ARBITRATION}
+_STAGES_TAKEN: Final = {"escalate": _S.CHARGEBACK, "take_back": _S.CHARGEBACK, "reopen": _S.PRE_ARBITRATION}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +97,7 @@ class Dispute:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DisputeNews:
-    """How a dispute stands at Stripe. Of the stages Stripe tells an inquiry from all that come after it."""
+    """How a dispute stands at Stripe. Of the stages Stripe tells an inquiry, which takes no money, from all that come after it."""
 
     stripe_dispute_id: str
     payment_intent_id: str
@@ -156,7 +156,7 @@ def _next(
     found = []
     for arrow in DISPUTE.arrows:
         trigger = arrow.trigger
-        if arrow.source is not state or (arrow.source is arrow.target and trigger != "escalate"):
+        if arrow.source is not state or (arrow.source is arrow.target and trigger not in _STAGES_TAKEN):
             continue
         if (stage is _S.INQUIRY and trigger in _NEVER_IN_INQUIRY) or (
             stage is not _S.INQUIRY and trigger in _ONLY_IN_INQUIRY

@@ -281,13 +281,15 @@ _D = DisputeState
 DISPUTE: Final = Machine(
     name="dispute",
     states=DisputeState,
-    # WON is left by one arrow only, a new stage; in LOST Stripe may still move money.
-    terminal=frozenset({_D.CLOSED, _D.PREVENTED}),
+    # WON is left by one arrow only, a new stage; in LOST and PREVENTED Stripe may still move money.
+    terminal=frozenset({_D.CLOSED}),
     refusal=DisputeStateInvalid,
     arrows=(
         Arrow(None, "warn", _D.EARLY_WARNING, "dispute.opened"),
         Arrow(None, "open", _D.NEEDS_RESPONSE, "dispute.opened"),
         Arrow(_D.EARLY_WARNING, "prevent", _D.PREVENTED, "dispute.closed"),
+        # A network's rule gave the cardholder the money back before anybody could respond.
+        Arrow(_D.PREVENTED, "take_back", _D.PREVENTED, "dispute.updated"),
         Arrow(_D.EARLY_WARNING, "dispute", _D.NEEDS_RESPONSE, "dispute.updated"),
         Arrow(_D.NEEDS_RESPONSE, "accept", _D.ACCEPTED, "dispute.updated"),
         Arrow(_D.NEEDS_RESPONSE, "submit", _D.UNDER_REVIEW, "dispute.updated"),
@@ -306,7 +308,7 @@ DISPUTE: Final = Machine(
         Arrow(_D.NEEDS_RESPONSE, "let_go", _D.NEEDS_RESPONSE, "dispute.updated"),
         *(
             Arrow(state, trigger, state, event)
-            for state in (_D.NEEDS_RESPONSE, _D.UNDER_REVIEW, _D.ACCEPTED, _D.WON, _D.LOST)
+            for state in (_D.NEEDS_RESPONSE, _D.UNDER_REVIEW, _D.ACCEPTED, _D.WON, _D.LOST, _D.PREVENTED)
             for trigger, event in (
                 ("note", "dispute.updated"),
                 ("withdraw", "dispute.funds_withdrawn"),

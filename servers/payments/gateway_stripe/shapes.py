@@ -197,7 +197,9 @@ def dispute_of(dispute: stripe.Dispute) -> DisputeNews:
         stripe_dispute_id=dispute.id,
         payment_intent_id=_id_of(getattr(dispute, "payment_intent", None)),
         charge_id=_id_of(dispute.charge),
-        is_inquiry=dispute.status.startswith("warning_") or dispute.status == "prevented",
+        # What was prevented may have cost the money all the same, where a network's rule gave it back.
+        is_inquiry=dispute.status.startswith("warning_")
+        or (dispute.status == "prevented" and not dispute.balance_transactions),
         state=_DISPUTE_STATES[dispute.status],
         amount=from_stripe(dispute.amount, dispute.currency),
         reason=dispute.reason,

@@ -228,6 +228,19 @@ async def test_a_warning_of_what_is_not_captured_yet_takes_nothing(desk: Desk) -
     assert counters(await desk.payment(payment.id)) == (0, 0, 0, 0, 0)
 
 
+async def test_what_was_prevented_by_giving_the_money_back_is_as_good_as_refunded(desk: Desk) -> None:
+    payment = await desk.paid()
+    du = desk.issuer.dispute("a", payment, 800, "PREVENTED", is_inquiry=True)
+    assert states([await learn(desk, du)]) == [("INQUIRY", "PREVENTED")]
+    desk.issuer.move(du, "", movement("txn_1", -800), is_inquiry=False)
+    dispute = await learn(desk, du)
+    assert states([dispute]) == [("CHARGEBACK", "PREVENTED")]
+    assert counters(await desk.payment(payment.id)) == (0, 0, 800, 0, 0)
+    with pytest.raises(RefundExceedsAvailable):
+        await desk.refund(payment, 201)
+    assert await learn(desk, du) == dispute
+
+
 # Orders and repeats
 
 STORY = (

@@ -80,7 +80,7 @@ def requests(dispute: payments_pb2.Dispute, owner: str) -> list[ledger_pb2.PostF
     ]  # fmt: skip
     calls = [ledger_pb2.PostFactRequest(dispute_opened=opened)]
     calls += [ledger_pb2.PostFactRequest(dispute_funds=one) for one in funds]
-    if dispute.state in (D.WON, D.LOST):
+    if dispute.state in (D.WON, D.LOST, D.PREVENTED):
         end = ledger_pb2.DisputeEndedFact(opened=opened, won=dispute.state == D.WON, end_time=stamp(NOW))
         calls.append(ledger_pb2.PostFactRequest(dispute_ended=end))
     return calls
@@ -114,6 +114,7 @@ def broken(till: Till) -> dict[str, list[str]]:
         (D.NEEDS_RESPONSE, [("txn_a", -700, 1500)],
          {"MERCHANT_AVAILABLE": -2200, "MERCHANT_DISPUTED": 700}, {"PROCESSOR_CLEARING": 2200, "DISPUTES_WITHDRAWN": -700}),
         (D.LOST, [("txn_a", -700, 1500)], {"MERCHANT_AVAILABLE": -2200}, {"PROCESSOR_CLEARING": 2200}),
+        (D.PREVENTED, [("txn_a", -700, 0)], {"MERCHANT_AVAILABLE": -700}, {"PROCESSOR_CLEARING": 700}),
         (D.WON, [("txn_a", -700, 1500), ("txn_b", 700, -1500)], {}, {}),
     ],
 )  # fmt: skip

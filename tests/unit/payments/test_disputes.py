@@ -91,6 +91,10 @@ WAYS: dict[tuple[Place, str, bool], str] = {
     (("UNDER_REVIEW", INQUIRY), "LOST", False): "escalate lose",
     (("CLOSED", INQUIRY), "CLOSED", True): "",
     (("PREVENTED", INQUIRY), "PREVENTED", True): "",
+    (("PREVENTED", INQUIRY), "PREVENTED", False): "take_back",
+    (("PREVENTED", CHARGEBACK), "PREVENTED", False): "",
+    (NEW, "PREVENTED", False): "warn prevent take_back",
+    (WARNING, "PREVENTED", False): "prevent take_back",
     (("WON", CHARGEBACK), "WON", False): "",
     (("WON", CHARGEBACK), "NEEDS_RESPONSE", False): "reopen",
     (("WON", CHARGEBACK), "UNDER_REVIEW", False): "reopen submit",
@@ -118,9 +122,10 @@ PLACES: list[Place] = [
     WARNING,
     *product(("NEEDS_RESPONSE", "UNDER_REVIEW", "ACCEPTED", "WON", "LOST"), (CHARGEBACK, AGAIN)),
     *product(("NEEDS_RESPONSE", "UNDER_REVIEW", "CLOSED", "PREVENTED"), (INQUIRY,)),
+    ("PREVENTED", CHARGEBACK),
 ]
 TOLD = [
-    *((state, False) for state in ("NEEDS_RESPONSE", "UNDER_REVIEW", "WON", "LOST")),
+    *((state, False) for state in ("NEEDS_RESPONSE", "UNDER_REVIEW", "WON", "LOST", "PREVENTED")),
     *((state, True) for state in ("NEEDS_RESPONSE", "UNDER_REVIEW", "CLOSED", "PREVENTED")),
 ]
 

@@ -1030,7 +1030,7 @@ class Dispute(_message.Message):
         CLOSED: Dispute._State.ValueType  # 7
         """An inquiry that ended without a chargeback."""
         PREVENTED: Dispute._State.ValueType  # 8
-        """Refunded in time: no dispute came of it."""
+        """Refunded in time: no dispute came of it. At the stage CHARGEBACK: a network's rule gave the money back at once, for good."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """The states of a dispute."""
@@ -1052,7 +1052,7 @@ class Dispute(_message.Message):
     CLOSED: Dispute.State.ValueType  # 7
     """An inquiry that ended without a chargeback."""
     PREVENTED: Dispute.State.ValueType  # 8
-    """Refunded in time: no dispute came of it."""
+    """Refunded in time: no dispute came of it. At the stage CHARGEBACK: a network's rule gave the money back at once, for good."""
 
     class _FeePayer:
         ValueType = _typing.NewType("ValueType", _builtins.int)

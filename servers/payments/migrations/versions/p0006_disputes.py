@@ -34,6 +34,7 @@ STATE_ARROWS = {
         ("ACCEPTED", "ACCEPTED"),
         ("WON", "WON"),
         ("LOST", "LOST"),
+        ("PREVENTED", "PREVENTED"),
     ),
 }
 CURRENCY = "text NOT NULL CHECK ({} ~ '^[A-Z]{{3}}$')"
@@ -66,7 +67,7 @@ def upgrade() -> None:
             FOREIGN KEY (owner_id, payment_id) REFERENCES payments (owner_id, id) ON DELETE RESTRICT,
             CONSTRAINT disputes_origin CHECK (stripe_dispute_id <> '' OR stripe_warning_id <> ''),
             CONSTRAINT disputes_warning CHECK (stripe_dispute_id <> '' OR state IN ('EARLY_WARNING', 'PREVENTED')),
-            CONSTRAINT disputes_inquiry CHECK (stage = 'INQUIRY' OR state NOT IN ('EARLY_WARNING', 'PREVENTED', 'CLOSED')),
+            CONSTRAINT disputes_inquiry CHECK (stage = 'INQUIRY' OR state NOT IN ('EARLY_WARNING', 'CLOSED')),
             CONSTRAINT disputes_chargeback CHECK (stage <> 'INQUIRY' OR state NOT IN ('ACCEPTED', 'WON', 'LOST')),
             CONSTRAINT disputes_accepting CHECK (NOT accepting OR (state = 'NEEDS_RESPONSE' AND stage <> 'INQUIRY')));
         CREATE INDEX disputes_id ON disputes (id);
