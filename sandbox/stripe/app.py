@@ -68,11 +68,7 @@ class Sandbox:
 
     def tick(self) -> None:
         """Do what has become due by the business clock."""
-        acts = {
-            "payment_intent.expire": self.routes.intents.expire,
-            "refund.fail": self.routes.refunds.fail,
-            "refund.settle": self.routes.refunds.settle,
-        }
+        acts = self.routes.due()
         db, now = self.desk.store.db, self.desk.clock.now()
         due = db.execute("SELECT object_id, kind FROM timers WHERE due <= ? ORDER BY due", (now,)).fetchall()
         for identifier, kind in due:

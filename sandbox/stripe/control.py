@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
+from sandbox.stripe import banks
 from sandbox.stripe.desk import Declined
 from sandbox.stripe.three_d_secure import way_back
 from sandbox.stripe.wire import Json, StripeError
@@ -59,6 +60,8 @@ def _read(box: Sandbox, words: list[str]) -> Response:
             return JSONResponse({"status": "ok"})
         case ["clock"]:
             return JSONResponse({"now": box.desk.clock.now()})
+        case ["ledger"]:
+            return JSONResponse(box.desk.ledger.export())
         case ["faults"]:
             return JSONResponse({"requests": box.faults.left(), "webhooks": box.desk.events.mishaps.left()})
         case ["stats"]:
@@ -96,9 +99,12 @@ def _switch(box: Sandbox, method: str, words: list[str], body: Json) -> Response
                     "now": box.desk.clock.advance(int(body.get("advance_seconds", int(body.get("now", now)) - now)))
                 }
             box.tick()
-        case "POST", ["refunds", refund, ("fail" | "settle") as verb]:
+        case "POST", [kind] if make := banks.MAKES.get(kind):
             with box.desk.store.transaction():
-                answer = (box.routes.refunds.fail if verb == "fail" else box.routes.refunds.settle)(refund)
+                answer = make(box.routes, body)
+        case "POST", [kind, identifier, verb] if act := banks.VERBS.get((kind, verb)):
+            with box.desk.store.transaction():
+                answer = act(box.routes, identifier, body)
         case _:
             return JSONResponse({"error": f"no switch {method} {'/'.join(words)}"}, status_code=404)
     return JSONResponse(answer)

@@ -18,9 +18,15 @@ FILTERS: Final = {
     "customer": ("email",),
     "payment_method": ("customer", "type"),
     "balance_transaction": ("currency", "source", "type"),
+    "dispute": ("charge", "payment_intent"),
+    "radar.early_fraud_warning": ("charge", "payment_intent"),
+    "payout": ("destination", "status"),
+    "topup": ("status",),
     "event": (),
 }
 """Which attributes each kind can be listed by."""
+_RANGES: Final = {"payout": ("arrival_date", "created"), "payment_method": (), "topup": ("amount", "created")}
+"""Which attributes each kind can be listed by a range of; `created` where nothing is said."""
 _COMPARISONS: Final = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 _EXPANDABLE: Final = {
     "payment_intent": {"customer": "customer", "latest_charge": "charge", "payment_method": "payment_method"},
@@ -38,16 +44,20 @@ _EXPANDABLE: Final = {
     },
     "payment_method": {"customer": "customer"},
     "balance_transaction": {"source": ""},
+    "dispute": {"charge": "charge", "payment_intent": "payment_intent"},
+    "radar.early_fraud_warning": {"charge": "charge", "payment_intent": "payment_intent"},
+    "payout": {"balance_transaction": "balance_transaction", "failure_balance_transaction": "balance_transaction"},
+    "topup": {"balance_transaction": "balance_transaction"},
 }
-_SOURCES: Final = {"ch": "charge", "re": "refund"}
+_SOURCES: Final = {"ch": "charge", "du": "dispute", "po": "payout", "re": "refund", "tu": "topup"}
 EXPAND_DEPTH_MAX: Final = 4
 
 
 def served_filters(kind: str) -> frozenset[str]:
     """Return the parameters that a list takes."""
     paging = {"limit", "starting_after", "ending_before", "expand"}
-    own = {"type", "types", "created"} if kind == "event" else {"created"} if kind != "payment_method" else set()
-    return frozenset(paging | own | set(FILTERS[kind]))
+    own = {"event": {"type", "types"}, "balance_transaction": {"payout"}}.get(kind, set())
+    return frozenset(paging | own | set(FILTERS[kind]) | set(_ranges(kind)))
 
 
 def listed(desk: Desk, kind: str, url: str, params: Json) -> Json:
@@ -66,7 +76,11 @@ def listed(desk: Desk, kind: str, url: str, params: Json) -> Json:
             where.append(f"json_extract(body, '$.{name}') = ?")
             values.append(params[name])
     _by_type(params, where, values)
-    _by_creation(params.get("created"), where, values)
+    for name in _ranges(kind):
+        _by_range(name, params.get(name), where, values)
+    if kind == "balance_transaction" and "payout" in params:
+        where.append("id IN (SELECT transaction_id FROM paid_out WHERE payout = ?)")
+        values.append(params["payout"])
     page = Page(
         kind=kind,
         where=where,
@@ -89,10 +103,14 @@ def _by_type(params: Json, where: list[str], values: list[object]) -> None:
     values.extend(patterns)
 
 
-def _by_creation(created: object, where: list[str], values: list[object]) -> None:
-    bounds = created if isinstance(created, dict) else {} if created is None else {"gte": created, "lte": created}
+def _ranges(kind: str) -> tuple[str, ...]:
+    return _RANGES.get(kind, ("created",))
+
+
+def _by_range(attribute: str, given: object, where: list[str], values: list[object]) -> None:
+    bounds = given if isinstance(given, dict) else {} if given is None else {"gte": given, "lte": given}
     for name, bound in bounds.items():
-        where.append(f"json_extract(body, '$.created') {_COMPARISONS[name]} ?")
+        where.append(f"json_extract(body, '$.{attribute}') {_COMPARISONS[name]} ?")
         values.append(bound)
 
 

@@ -8,6 +8,7 @@ from sandbox.stripe.amounts import check_amount, currency_of
 from sandbox.stripe.cards import TestCard
 from sandbox.stripe.charges import CAPTURES_MAX, Charges
 from sandbox.stripe.desk import Declined, Desk, card_error, differences, doc_url, fresh_metadata, merge_metadata
+from sandbox.stripe.disputes import Disputes
 from sandbox.stripe.payment_methods import PaymentMethods
 from sandbox.stripe.store import new_id
 from sandbox.stripe.three_d_secure import Step, check_return_url, details, is_asked_for, next_action, step_of_payment
@@ -43,9 +44,10 @@ _NO_METHOD = (
 class PaymentIntents:
     """POST and GET on payment intents."""
 
-    def __init__(self, desk: Desk, methods: PaymentMethods) -> None:
+    def __init__(self, desk: Desk, methods: PaymentMethods, disputes: Disputes) -> None:
         self._desk = desk
         self._methods = methods
+        self._disputes = disputes
         self._charges = Charges(desk)
 
     def create(self, params: Json) -> Json:
@@ -239,6 +241,7 @@ class PaymentIntents:
             self._desk.events.emit("charge.captured", charge, before=differences(before, charge))
         else:
             self._desk.events.emit("charge.succeeded", charge)
+        self._disputes.after_payment(charge, test)
         if final:
             self._desk.forget("payment_intent.expire", intent["id"])
         kind = "payment_intent.succeeded" if final else "payment_intent.amount_capturable_updated"

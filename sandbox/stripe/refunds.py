@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from sandbox.stripe.desk import Desk, differences, fresh_metadata, merge_metadata
+from sandbox.stripe.disputes import Disputes
 from sandbox.stripe.payment_methods import PaymentMethods
 from sandbox.stripe.store import new_id
 from sandbox.stripe.wire import Json, invalid
 
 BANK_ANSWERS_AFTER_SECONDS = 3600
 """How long the bank takes to fail or to settle a refund of the cards that do so; Stripe says "some time later"."""
+FAILURE_REASONS = (
+    "charge_for_pending_refund_disputed",
+    "declined",
+    "expired_or_canceled_card",
+    "insufficient_funds",
+    "lost_or_stolen_card",
+    "merchant_request",
+    "unknown",
+)
+"""https://docs.stripe.com/refunds#failed-refunds"""
 
 
 class Refunds:
     """POST and GET on refunds."""
 
-    def __init__(self, desk: Desk, methods: PaymentMethods) -> None:
+    def __init__(self, desk: Desk, methods: PaymentMethods, disputes: Disputes) -> None:
         self._desk = desk
         self._methods = methods
+        self._disputes = disputes
 
     def create(self, params: Json) -> Json:
         """POST /v1/refunds."""
@@ -24,6 +36,7 @@ class Refunds:
         left = charge["amount_captured"] - charge["amount_refunded"]
         if left <= 0:
             raise invalid(f"Charge {charge['id']} has already been refunded.", code="charge_already_refunded")
+        self._disputes.check_refundable(charge)
         amount = params.get("amount", left)
         if amount < 1:
             raise invalid("Invalid positive integer", code="parameter_invalid_integer", param="amount")
@@ -39,6 +52,7 @@ class Refunds:
         self._desk.store.put(charge)
         self._desk.events.emit("refund.created", refund)
         self._desk.events.emit("charge.refunded", charge)
+        self._disputes.review(charge)
         if test.refund_fails or test.refund_waits:
             kind = "refund.fail" if test.refund_fails else "refund.settle"
             self._desk.remind(kind, refund["id"], after_seconds=BANK_ANSWERS_AFTER_SECONDS)
@@ -92,18 +106,24 @@ class Refunds:
         raise invalid(f"Refund {identifier} cannot be canceled because its status is {refund['status']}.")
 
     def settle(self, identifier: str) -> Json:
-        """A pending refund arrives."""
+        """A pending refund arrives, unless the cardholder's bank has taken the money meanwhile
+        (https://docs.stripe.com/refunds#failed-refunds)."""
         before = self._desk.load("refund", identifier, "refund")
         if before["status"] != "pending":
             raise invalid("The refund is not pending.")
+        if self._disputes.is_charged_back(self._desk.load("charge", before["charge"], "charge")):
+            return self.fail(identifier, "charge_for_pending_refund_disputed")
         refund = {name: value for name, value in before.items() if name != "pending_reason"} | {"status": "succeeded"}
         self._desk.forget("refund.settle", identifier)
         self._desk.store.put(refund)
         self._tell(before, refund)
         return refund
 
-    def fail(self, identifier: str) -> Json:
-        """The bank returns a refund: its money comes back (`refund_failure`)."""
+    def fail(self, identifier: str, reason: str = "lost_or_stolen_card") -> Json:
+        """The bank returns a refund: its money comes back (`refund_failure`). Raises ValueError for a reason that Stripe does not
+        have."""
+        if reason not in FAILURE_REASONS:
+            raise ValueError(f"the reason is one of {', '.join(FAILURE_REASONS)}")
         before = self._desk.load("refund", identifier, "refund")
         if before["status"] not in ("succeeded", "pending"):
             raise invalid("The refund is not in succeeded or pending.")
@@ -119,7 +139,7 @@ class Refunds:
         )
         refund = {name: value for name, value in before.items() if name != "pending_reason"} | {
             "status": "failed",
-            "failure_reason": "lost_or_stolen_card",
+            "failure_reason": reason,
             "failure_balance_transaction": transaction["id"],
         }
         charge.update(amount_refunded=charge["amount_refunded"] - refund["amount"], refunded=False)
@@ -129,6 +149,7 @@ class Refunds:
         self._desk.store.put(charge)
         self._tell(before, refund)
         self._desk.events.emit("refund.failed", refund)
+        self._disputes.review(charge)
         return refund
 
     def _tell(self, before: Json, refund: Json) -> None:

@@ -72,6 +72,9 @@ class Schema:
                 return self._object(name, value, schema)
         if schema.get("enum") and value not in schema["enum"]:
             raise invalid(f"Invalid {name}: must be one of {', '.join(map(str, schema['enum']))}", param=name)
+        if isinstance(value, str) and len(value) > schema.get("maxLength", len(value)):
+            short = f"{value[:6]}...{value[-6:]}"
+            raise invalid(f"Invalid string: {short}; must be at most {schema['maxLength']} characters", param=name)
         return value
 
     def _object(self, name: str, value: Any, schema: Json) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from sandbox.stripe.cards import ANY_DECLINE, BRANDS, BY_COUNTRY, SPECIAL, Secure, TestCard
+from sandbox.stripe.cards import ANY_DECLINE, BRANDS, BY_COUNTRY, SPECIAL, Case, Opening, Secure, TestCard
 
 README: Final = Path(__file__).parents[1] / "README.md"
 _SECURE: Final = {
@@ -18,6 +18,11 @@ _SECURE: Final = {
     Secure.SET_UP: "3-D Secure on-session; off-session succeeds",
     Secure.FRICTIONLESS: "3-D Secure without a challenge",
     Secure.LOOKUP_FAILS: "3-D Secure fails: `card_declined`, `generic_decline`",
+}
+_CASE: Final = {
+    Case.INQUIRY: "an inquiry",
+    Case.CHARGEBACK: "a chargeback",
+    Case.COMPLIANCE: "a compliance dispute",
 }
 
 
@@ -70,9 +75,17 @@ def _traits(card: TestCard) -> list[str]:
         "refunds are pending, then succeed": card.refund_waits,
         "the money is available at once": card.settles_at_once,
         f"risk level {card.risk}": card.risk != "normal",
-        "disputed or warned of at Stripe, not here": card.disputed_at_stripe,
+        "an early fraud warning follows": card.is_warned_of,
     }
+    traits += [_disputed(card, opening) for opening in dict.fromkeys(card.disputes)]
     return [trait for trait in (*traits, *(name for name, holds in flags.items() if holds)) if trait]
+
+
+def _disputed(card: TestCard, opening: Opening) -> str:
+    if len(card.disputes) > 1:
+        return f"{len(card.disputes)} chargebacks for `{opening.reason}` follow, each for a part of the amount"
+    compelling = ", which Compelling Evidence 3.0 may answer" if opening.is_compelling else ""
+    return f"{_CASE[opening.case]} for `{opening.reason}` follows{compelling}"
 
 
 def _declines() -> str:

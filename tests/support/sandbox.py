@@ -131,6 +131,12 @@ async def paid_intent(client: stripe.StripeClient, amount: int = 2500) -> stripe
     return await client.v1.payment_intents.confirm_async(intent.id, {"payment_method": method})
 
 
+async def guest_payment(client: stripe.StripeClient, card: str, amount: int, **params: Any) -> stripe.PaymentIntent:
+    """Return a guest's confirmed payment."""
+    base = by_card(amount=amount, currency="usd", payment_method=card, confirm=True)
+    return await client.v1.payment_intents.create_async(base | params)
+
+
 async def authorized(client: stripe.StripeClient, amount: int = 1000) -> stripe.PaymentIntent:
     """Return an authorized payment that asks for multicapture."""
     customer, method = await customer_with(client, "pm_card_visa")
@@ -200,6 +206,10 @@ class SandboxProcess:
         """Return what was asked of the paths that the pattern is found in."""
         asked = {"path": path, "method": method}
         return httpx.get(f"{self.url}/_sandbox/log", params=asked).raise_for_status().json()["requests"]
+
+    def ledger(self) -> Any:
+        """Return the exported ledger."""
+        return httpx.get(f"{self.url}/_sandbox/ledger").raise_for_status().json()
 
     def stats(self) -> Any:
         """Return what was counted."""
