@@ -24,6 +24,7 @@ from servers.payments.domain import (
     Payment,
 )
 from servers.payments.usecases.deps import Deps
+from servers.payments.usecases.operations import learn_payment
 from servers.payments.usecases.resending import send_again
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import UnitOfWork
@@ -49,6 +50,7 @@ async def learn_dispute(deps: Deps, stripe_dispute_id: str) -> Dispute | None:
             raise ProviderUnavailable
         if outcome.value is None:
             return None
+        await _catch_up(deps, outcome.value)
         async with deps.db.uow() as uow:
             payment = await _disputed_payment(uow, outcome.value.payment_intent_id, outcome.value.charge_id)
             if payment is None:
@@ -57,6 +59,14 @@ async def learn_dispute(deps: Deps, stripe_dispute_id: str) -> Dispute | None:
             if applied is not None:
                 return applied
     raise ConcurrentUpdate(stripe_dispute_id)
+
+
+async def _catch_up(deps: Deps, news: DisputeNews) -> None:
+    """A charge that is disputed was captured: where its payment has not heard of that yet, it hears of it first."""
+    async with deps.db.read() as conn:
+        payment = await store.payment_by_intent(conn, news.payment_intent_id) if news.payment_intent_id else None
+    if payment is not None and not payment.captured_minor:
+        await learn_payment(deps, payment)
 
 
 async def learn_warning(deps: Deps, stripe_warning_id: str) -> bool:
