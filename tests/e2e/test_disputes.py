@@ -282,6 +282,27 @@ def test_an_unreached_stripe_is_told_as_such_and_the_same_key_goes_on(seller: Sh
     assert seller.ok(insist(lambda: accept(seller, dispute["id"], key=key)))["state"] == "LOST"
 
 
+@pytest.mark.parametrize(
+    ("database", "change", "back", "found"),
+    [
+        ("payments", "at_risk_minor = at_risk_minor + 1", "at_risk_minor = at_risk_minor - 1", ("I6", "I7")),
+        ("payments", "stage = 'INQUIRY'", "stage = 'CHARGEBACK'", ("I6", "I7")),
+    ],
+)
+def test_the_audit_names_a_dispute_that_was_changed_by_hand(
+    seller: Shop, database: str, change: str, back: str, found: tuple[str, ...]
+) -> None:
+    payment = paid(seller, card=DISPUTED)
+    dispute = the_dispute(seller, payment["id"], withdrawn)
+    seller.quiet()
+    seller.platform.sql(database, f"UPDATE disputes SET {change} WHERE id = '{dispute['id']}'")
+    proof = seller.platform.audit()
+    seller.platform.sql(database, f"UPDATE disputes SET {back} WHERE id = '{dispute['id']}'")
+    broken = {line.split()[0] for line in proof.stdout.splitlines() if "BROKEN" in line}
+    assert (proof.returncode, broken) == (1, set(found))
+    assert seller.platform.audit().returncode == 0
+
+
 ACCEPT = [name for name in crashpoints.declared() if name.startswith("payments.accept.")]
 
 

@@ -470,12 +470,12 @@ class Payment(_message.Message):
 
     @_builtins.property
     def amount_disputed(self) -> _money_pb2.Money:
-        """How much is in chargebacks that are not won: it cannot be refunded any more."""
+        """How much is in chargebacks that are not won: it cannot be refunded any more. Shown to the merchant only."""
 
     @_builtins.property
     def over_exposure(self) -> _money_pb2.Money:
         """How much more was refunded and disputed than captured. Disputes are made by banks, also of what is refunded already; above zero
-        somebody is paid twice.
+        somebody is paid twice. Shown to the merchant only.
         """
 
     def __init__(
