@@ -283,23 +283,21 @@ def test_an_unreached_stripe_is_told_as_such_and_the_same_key_goes_on(seller: Sh
 
 
 @pytest.mark.parametrize(
-    ("database", "change", "back", "found"),
+    ("change", "back"),
     [
-        ("payments", "at_risk_minor = at_risk_minor + 1", "at_risk_minor = at_risk_minor - 1", ("I6", "I7")),
-        ("payments", "stage = 'INQUIRY'", "stage = 'CHARGEBACK'", ("I6", "I7")),
+        ("at_risk_minor = at_risk_minor + 1", "at_risk_minor = at_risk_minor - 1"),
+        ("stage = 'INQUIRY'", "stage = 'CHARGEBACK'"),
     ],
 )
-def test_the_audit_names_a_dispute_that_was_changed_by_hand(
-    seller: Shop, database: str, change: str, back: str, found: tuple[str, ...]
-) -> None:
+def test_the_audit_names_a_dispute_that_was_changed_by_hand(seller: Shop, change: str, back: str) -> None:
     payment = paid(seller, card=DISPUTED)
     dispute = the_dispute(seller, payment["id"], withdrawn)
     seller.quiet()
-    seller.platform.sql(database, f"UPDATE disputes SET {change} WHERE id = '{dispute['id']}'")
+    seller.platform.sql("payments", f"UPDATE disputes SET {change} WHERE id = '{dispute['id']}'")
     proof = seller.platform.audit()
-    seller.platform.sql(database, f"UPDATE disputes SET {back} WHERE id = '{dispute['id']}'")
-    broken = {line.split()[0] for line in proof.stdout.splitlines() if "BROKEN" in line}
-    assert (proof.returncode, broken) == (1, set(found))
+    seller.platform.sql("payments", f"UPDATE disputes SET {back} WHERE id = '{dispute['id']}'")
+    broken = {line.split()[0] for line in proof.stdout.splitlines() if "BROKEN" in line and line.startswith("I")}
+    assert (proof.returncode, broken) == (1, {"I6", "I7"})
     assert seller.platform.audit().returncode == 0
 
 
