@@ -3,6 +3,7 @@ mistake."""
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,8 @@ from typing import Any, Final
 
 import jinja2
 from google.api import annotations_pb2
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, duration_pb2, message_factory
+from google.rpc import error_details_pb2, status_pb2
 
 from dev.paths import ROOT, Ports
 
@@ -56,6 +58,8 @@ LOCAL_REPLIES: Final = (
     (503, 14, "PEER_UNAVAILABLE", "The server does not answer right now; ask again with the same key."),
     (504, 4, "DEADLINE_PASSED", "The outcome may be unknown. Ask again with the same idempotency key."),
 )
+GRPC_REPLIES: Final = (401, 403, 429, 503)
+"""Those of them that native gRPC gets with the same code as REST; for the rest Envoy has codes of its own."""
 SECURITY_HEADERS: Final = (
     ("strict-transport-security", "max-age=63072000; includeSubDomains"),
     ("x-content-type-options", "nosniff"),
@@ -189,8 +193,26 @@ def render(settings: EdgeSettings) -> str:
         bind_address=settings.bind_address,
         limits=settings.limits,
         local_replies=LOCAL_REPLIES,
+        grpc_replies=[
+            (code, message, status_details(grpc, reason, message, retry_seconds=1 if code == 429 else 0))
+            for code, grpc, reason, message in LOCAL_REPLIES
+            if code in GRPC_REPLIES
+        ],
         security_headers=SECURITY_HEADERS,
     )
+
+
+def status_details(code: int, reason: str, message: str, *, retry_seconds: int) -> str:
+    """Return the `google.rpc.Status` of a reply of the edge's own as `grpc-status-details-bin` carries it."""
+    status = status_pb2.Status(code=code, message=message)
+    details: list[Any] = [error_details_pb2.ErrorInfo(reason=reason, domain="paymesh.dev")]
+    if retry_seconds:
+        details.append(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=retry_seconds)))
+    for detail in details:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return base64.b64encode(status.SerializeToString(deterministic=True)).decode()
 
 
 def sds(name: str, folder: Path) -> str:

@@ -92,12 +92,27 @@ class Guide:
     ) -> dict[str, Any]:
         try:
             answer = await self._client.request(method, path, json=body, headers=headers)
+        except httpx.ConnectError as error:
+            raise TourFailed(f"nothing answers at {self._edge_url}: {error}") from error
         except httpx.HTTPError as error:
             raise TourFailed(f"{method} {path}: {type(error).__name__} {error}") from error
         if answer.is_error:
-            raise TourFailed(f"{method} {path}: {answer.status_code} {answer.text}")
+            raise TourFailed(f"{method} {path}: {refused(answer)}")
         document: dict[str, Any] = answer.json()
         return document
+
+
+def refused(answer: httpx.Response) -> str:
+    """Return what a refusal says: its reason, its words, what is wrong with which field, and the id it is logged under."""
+    request = f" [request {answer.headers['x-request-id']}]" if "x-request-id" in answer.headers else ""
+    try:
+        status = answer.json()
+        first, *more = status["details"]
+        fields = [one for detail in more for one in detail.get("field_violations", ())]
+        wrong = "".join(f"; {one['field']}: {one['description']}" for one in fields)
+        return f"{answer.status_code} {first['reason']}: {status['message']}{wrong}{request}"
+    except (ValueError, KeyError, TypeError):
+        return f"{answer.status_code} {answer.text}{request}"
 
 
 def curl(
@@ -127,7 +142,10 @@ def buf_curl(edge_url: str, ca_file: Path, rpc: str, headers: Mapping[str, str],
 async def tour(edge_url: str, ca_file: Path) -> float:
     """Register, log in, create a merchant, save a card, pay, refund in part; fill a wallet and pay from it; read the balances.
     Returns the (monotonic) second at which the card payment was captured. Raises TourFailed."""
-    trust = ssl.create_default_context(cafile=str(ca_file))
+    try:
+        trust = ssl.create_default_context(cafile=str(ca_file))
+    except OSError as error:
+        raise TourFailed(f"the edge's certificate authority cannot be read: {ca_file}: {error.strerror}") from error
     async with httpx.AsyncClient(base_url=edge_url, verify=trust, timeout=CALL_SECONDS, trust_env=False) as client:
         guide = Guide(client, edge_url, ca_file)
         people = await _people(guide)

@@ -6,7 +6,6 @@ pytest_plugins = [
     "tests.support.postgres",
     "tests.support.ledger",  # after what it imports, so that its asserts are rewritten too
     "tests.support.charging",
-    "tests.support.disputing",
     "tests.support.sandbox",
     "tests.support.stack",
     "tests.support.valkey",

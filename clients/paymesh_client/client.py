@@ -73,7 +73,7 @@ class Paymesh:
         channel = grpc.secure_channel(address, credentials, options=_options(f"{domain}.paymesh.internal"))
         return cls(channel, (), retries or Retries())
 
-    def stub(self, make: Callable[[Any], Stub]) -> Stub:
+    def stub(self, make: Callable[[grpc.Channel], Stub]) -> Stub:
         """Return the stub of a further service, for example the ledger's inside of the mesh."""
         return make(self._wire)
 
@@ -134,7 +134,7 @@ class AsyncPaymesh:
         channel = grpc.aio.secure_channel(address, credentials, options=_options(f"{domain}.paymesh.internal"))
         return cls(channel, (), retries or Retries())
 
-    def stub(self, make: Callable[[Any], Stub]) -> Stub:
+    def stub(self, make: Callable[[grpc.aio.Channel], Stub]) -> Stub:
         """Return the stub of a further service."""
         return make(self._wire)
 

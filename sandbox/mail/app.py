@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from sandbox.mail.box import Box
-from sandbox.mail.pages import inbox, mail_page
+from sandbox.mail.pages import POLICY, absent_page, inbox, mail_page
 from sandbox.mail.settings import Settings
 
 LARGEST_BYTES = 1 << 20
@@ -46,13 +46,19 @@ class Handler:
         return "250 taken, and going nowhere"
 
 
+def _page(content: str, *, status: int = 200) -> Response:
+    return HTMLResponse(
+        content, status_code=status, headers={"content-security-policy": POLICY, "cache-control": "no-store"}
+    )
+
+
 async def _inbox(request: Request) -> Response:
-    return HTMLResponse(inbox(request.app.state.box.mails()))
+    return _page(inbox(request.app.state.box.mails()))
 
 
 async def _mail(request: Request) -> Response:
     mail = request.app.state.box.mail(request.path_params["name"])
-    return HTMLResponse(mail_page(mail)) if mail is not None else HTMLResponse("No such mail.", status_code=404)
+    return _page(mail_page(mail)) if mail is not None else _page(absent_page(), status=404)
 
 
 async def _json(request: Request) -> Response:

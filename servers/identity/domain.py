@@ -158,14 +158,12 @@ CUSTOMER_SCOPES: Final = frozenset(
         "mandates:write",
         "wallets:read",
         "wallets:write",
-        "top_ups:read",
-        "top_ups:write",
     }
 )
 _PAYMENTS_READ: Final = frozenset(
     {"payments:read", "refunds:read", "disputes:read", "setup_intents:read", "mandates:read", "payment_methods:read"}
 )
-_SELL: Final = frozenset({"payments:write", "payments:confirm", "setup_intents:write", "setup_intents:confirm"})
+_SELL: Final = frozenset({"payments:write", "payments:confirm", "setup_intents:write"})
 _GIVE_BACK: Final = frozenset({"refunds:write", "disputes:write"})
 _SETTINGS: Final = frozenset({"payment_settings:read", "payment_settings:write"})
 API_KEY_SCOPES: Final = _PAYMENTS_READ | _SELL | _SETTINGS | _GIVE_BACK | {"merchants:read", "balances:read"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar, overload
 
 from servers.kernel.errors import Kind, Refusal
 from servers.kernel.invariant import invariant
@@ -27,10 +27,15 @@ class Arrow(Generic[S]):
 
 
 class IllegalTransition(Refusal):
-    """The state does not allow the verb. Each machine's reason is its resource's."""
+    """The state does not allow the verb. Each machine's reason is its resource's, and names the key of the id: `refund_id` of
+    REFUND_STATE_INVALID."""
 
     kind = Kind.PRECONDITION
     reason: ClassVar[str] = "PAYMENT_STATE_INVALID"
+
+    def __init__(self, message: str, resource_id: str, state: str) -> None:
+        key = f"{self.reason.removesuffix('_STATE_INVALID').lower()}_id"
+        super().__init__(message, metadata={key: resource_id, "state": state})
 
 
 @dataclass(frozen=True)
@@ -51,13 +56,20 @@ class Machine(Generic[S]):
         for arrow in self.arrows:
             invariant(arrow.source not in self.terminal, "an arrow leaves a terminal state", machine=self.name)
 
-    def arrow(self, source: S | None, trigger: str) -> Arrow[S]:
-        """Return the arrow that `trigger` takes from `source`. Raises the machine's refusal where there is none."""
+    @overload
+    def arrow(self, source: None, trigger: str) -> Arrow[S]: ...
+
+    @overload
+    def arrow(self, source: S | None, trigger: str, resource_id: str) -> Arrow[S]: ...
+
+    def arrow(self, source: S | None, trigger: str, resource_id: str = "") -> Arrow[S]:
+        """Return the arrow that `trigger` takes from `source`. Raises the machine's refusal where there is none; it tells the id
+        of the resource, which only a new one has not."""
         for arrow in self.arrows:
             if arrow.source == source and arrow.trigger == trigger:
                 return arrow
         state = source.name if source is not None else "new"
-        raise self.refusal(f"A {self.name} in {state} does not allow {trigger}.", metadata={"state": state})
+        raise self.refusal(f"A {self.name} in {state} does not allow {trigger}.", resource_id, state)
 
     def allows(self, source: S | None, trigger: str) -> bool:
         """Tell whether `trigger` may happen in `source`."""

@@ -141,6 +141,7 @@ async def _refund(deps: Deps, kind: EmailKind, uow: UnitOfWork, delivered: Deliv
         "merchant_id": refund.merchant_id,
         "amount_minor": str(refund.amount.amount_minor),
         "currency": refund.amount.currency,
+        "wallet_id": event.wallet_id,
     }
     await queue_email(
         deps,

@@ -125,10 +125,15 @@ def _receipt(writer: Writer) -> Letter:
 
 
 def _refund(writer: Writer) -> Letter:
+    where = (
+        "The money is in your wallet."
+        if writer.facts.get("wallet_id")
+        else "Your bank shows it within 5 to 10 business days."
+    )
     return Letter(
         subject=f"A refund from {writer.merchant}",
         greeting=_hello(writer),
-        paragraphs=(f"{writer.merchant} refunded {_money(writer)}. Your bank shows it within 5 to 10 business days.",),
+        paragraphs=(f"{writer.merchant} refunded {_money(writer)}. {where}",),
         rows=(("Refund", writer.facts["refund_id"]), ("Payment", writer.facts["payment_id"])),
     )
 

@@ -114,7 +114,7 @@ async def _settle(deps: Deps, email_id: str, trigger: str, error: str) -> None:
         email = await store.email(uow.conn, email_id, lock=True)
         if not EMAIL.allows(email.state, trigger):
             return
-        arrow = EMAIL.arrow(email.state, trigger)
+        arrow = EMAIL.arrow(email.state, trigger, email.id)
         settled = replace(email, state=arrow.target, version=email.version + 1, update_time=deps.clock.now())
         await store.save_email(uow.conn, settled, expected=email.version, error=error)
         await uow.outbox.append(event(arrow.event, settled))

@@ -22,8 +22,10 @@ from servers.payments.domain import (
     DisputeNews,
     DisputeStage,
     DisputeState,
+    DisputeStateInvalid,
     FeePayer,
     FundsMovement,
+    NoWay,
     Payment,
     Purpose,
     WarningNews,
@@ -58,7 +60,12 @@ class Disputing:
         if dispute is not None:
             state, stage, accepting = dispute.state, dispute.stage, dispute.accepting
             known = frozenset(one.id for one in dispute.movements)
-        for trigger, then, movement in walk_of(state, stage, news, known=known, accepting=accepting):
+        try:
+            walk = walk_of(state, stage, news, known=known, accepting=accepting)
+        except NoWay as error:
+            identifier = dispute.id if dispute is not None else news.stripe_dispute_id
+            raise DisputeStateInvalid(str(error), identifier, state.name if state is not None else "new") from error
+        for trigger, then, movement in walk:
             if dispute is None:
                 payment, dispute = await self._open(uow, payment, self._new(payment, news, then), trigger)
             else:
@@ -138,7 +145,7 @@ class Disputing:
             began = news.create_time if trigger == "dispute" else self._clock.now()
             changes |= {"amount": news.amount, "at_risk": _at_risk(payment, news), "reason": news.reason}
             changes |= {"stage": stage, "stage_time": began}
-        if DISPUTE.arrow(dispute.state, trigger).target is not DisputeState.NEEDS_RESPONSE:
+        if DISPUTE.arrow(dispute.state, trigger, dispute.id).target is not DisputeState.NEEDS_RESPONSE:
             changes["accepting"] = False
         if movement is not None:
             await store.add_movement(uow.conn, dispute, movement)
@@ -152,7 +159,7 @@ class Disputing:
         self, uow: UnitOfWork, payment: Payment, dispute: Dispute, trigger: str, changes: dict[str, Any]
     ) -> tuple[Payment, Dispute]:
         """Walk one arrow: a version and an outbox row. Raises DisputeStateInvalid, or ConcurrentUpdate where the version moved."""
-        arrow = DISPUTE.arrow(dispute.state, trigger)
+        arrow = DISPUTE.arrow(dispute.state, trigger, dispute.id)
         moved = replace(
             dispute, state=arrow.target, version=dispute.version + 1, update_time=self._clock.now(), **changes
         )

@@ -24,7 +24,9 @@ class Events:
 
     def refund(self, kind: str, refund: Refund, payment: Payment) -> OutboxEvent:
         """Return the event of a refund's change; its key is the payment's."""
-        message = payments_events_pb2.PaymentEvent(refund=refund_message(refund), customer_id=payment.customer_id)
+        message = payments_events_pb2.PaymentEvent(
+            refund=refund_message(refund), customer_id=payment.customer_id, wallet_id=payment.wallet_id
+        )
         return event_of(kind, message, root_id=refund.payment_id, subject=refund.id, version=refund.version)
 
     def dispute(self, kind: str, dispute: Dispute, payment: Payment) -> OutboxEvent:

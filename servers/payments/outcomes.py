@@ -93,7 +93,7 @@ class Outcomes:
     async def walk(self, uow: UnitOfWork, payment: Payment, *triggers: str, **changes: Any) -> Payment:
         """Walk the payment's arrows in order: a version and an outbox row each. `changes` come with the last one."""
         for trigger in triggers:
-            arrow = PAYMENT.arrow(payment.state, trigger)
+            arrow = PAYMENT.arrow(payment.state, trigger, payment.id)
             with_it = changes if trigger == triggers[-1] else {}
             payment = await store.advance(uow.conn, payment, trigger, now=self._clock.now(), **with_it)
             await uow.outbox.append(self._events.payment(arrow.event, payment))
@@ -122,8 +122,8 @@ class Outcomes:
                     return await self.canceled(uow, payment, "cancel", reason="ABANDONED")
                 return payment
             case ActionRequired():
-                if attempt.state is AttemptState.REQUIRES_ACTION:
-                    return payment
+                if attempt.state in (AttemptState.REQUIRES_ACTION, AttemptState.PENDING):
+                    return payment  # who has answered already is not asked again: this was said before that
                 attempt = await store.advance_attempt(
                     uow.conn, attempt, "require_action", now=now, next_action=self.sealed(attempt.id, result)
                 )
@@ -189,9 +189,7 @@ class Outcomes:
                 method_id=source.payment_method_id,
                 usage=usage,
             )
-        attempt = await store.advance_attempt(
-            uow.conn, attempt, "succeed", now=now, charge_id=charge_id, source=source, next_action=NextAction()
-        )
+        attempt = await store.advance_attempt(uow.conn, attempt, "succeed", now=now, charge_id=charge_id, source=source)
         return replace(payment, latest_attempt=attempt)
 
     async def _conflict(self, uow: UnitOfWork, payment: Payment, theirs: Money) -> Payment:
@@ -332,7 +330,7 @@ class Outcomes:
         if not REFUND.allows(refund.state, trigger):
             return refund
         now, amount = self._clock.now(), refund.amount.amount_minor
-        event = REFUND.arrow(refund.state, trigger).event
+        event = REFUND.arrow(refund.state, trigger, refund.id).event
         was_pending = refund.state is RefundState.PENDING
         refund = await store.advance_refund(
             uow.conn,

@@ -73,7 +73,7 @@ class Saving:
 
     async def revoke(self, uow: UnitOfWork, mandate: Mandate) -> Mandate:
         """Revoke a mandate; its row is locked by the caller. Raises MandateStateInvalid."""
-        arrow, now = MANDATE.arrow(mandate.state, "revoke"), self._clock.now()
+        arrow, now = MANDATE.arrow(mandate.state, "revoke", mandate.id), self._clock.now()
         moved = replace(mandate, state=arrow.target, version=mandate.version + 1, update_time=now, revoke_time=now)
         await store.update_mandate(uow.conn, moved, expected_version=mandate.version)
         await uow.outbox.append(self._events.mandate(arrow.event, moved))

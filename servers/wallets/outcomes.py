@@ -85,7 +85,7 @@ class Outcomes:
 
     async def _walk(self, uow: UnitOfWork, top_up: TopUp, trigger: str, **changes: Any) -> TopUp:
         """Walk one arrow: a version and an outbox row."""
-        arrow = TOP_UP.arrow(top_up.state, trigger)
+        arrow = TOP_UP.arrow(top_up.state, trigger, top_up.id)
         moved = replace(
             top_up, state=arrow.target, version=top_up.version + 1, update_time=self._clock.now(), **changes
         )

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Final
 
 from paymesh.payments.v1 import payments_pb2
+from paymesh.type.v1 import money_pb2
 from paymesh.wallets.v1 import ledger_pb2, wallets_pb2
 
 from servers.kernel.money import Money
 from servers.runtime.render import instant, money, parse_money, stamp
 from servers.wallets.dispute_facts import DisputeEndedFact, DisputeFundsFact, DisputeOpenedFact
-from servers.wallets.domain import Account, AccountKind, StatementLine, Transfer, TransferKind
+from servers.wallets.domain import Account, AccountKind, StatementLine, Transfer, TransferKind, Verdict
 from servers.wallets.facts import CaptureFact, Fact, RefundCreatedFact, RefundFailedFact
 from servers.wallets.resources import Wallet
 from servers.wallets.wallet_facts import WalletHoldFact, WalletVoidFact
 
-_KINDS = {ledger_pb2.Transfer.Kind.Value(kind.value): kind for kind in TransferKind}
+_KINDS: Final = {ledger_pb2.Transfer.Kind.Value(kind.value): kind for kind in TransferKind}
+_KIND_NUMBERS: Final = {kind: number for number, kind in _KINDS.items()}
+VERDICTS: Final = {verdict: ledger_pb2.Verdict.Value(verdict.value) for verdict in Verdict}
+"""The contract's number of each verdict."""
 
 
 def render_account(account: Account) -> ledger_pb2.Account:
@@ -58,9 +63,9 @@ def render_transfer(transfer: Transfer, *, record_time: datetime | None = None) 
         id=transfer.id,
         debit_account_id=transfer.debit_account_id,
         credit_account_id=transfer.credit_account_id,
-        amount=money(Money(amount_minor=transfer.amount_minor, currency=transfer.currency)),
+        amount=money_pb2.Money(amount_minor=transfer.amount_minor, currency=transfer.currency),
         code=transfer.code,
-        kind=ledger_pb2.Transfer.Kind.Value(transfer.kind.value),
+        kind=_KIND_NUMBERS[transfer.kind],
         pending_id=transfer.pending_id,
         linked=transfer.linked,
         forced=transfer.forced,

@@ -18,6 +18,7 @@ from servers.runtime.requests import idempotent
 from servers.wallets import store, wallet_store
 from servers.wallets.domain import Account, AccountKind, Verdict, account_id
 from servers.wallets.render import (
+    VERDICTS,
     parse_fact,
     parse_transfer,
     render_account,
@@ -192,9 +193,7 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
         response = ledger_pb2.CreateAccountsResponse()
         for identifier in ids:
             verdict = Verdict.CREATED if identifier in new else Verdict.EXISTS
-            response.results.add(
-                verdict=ledger_pb2.Verdict.Value(verdict.value), account=render_account(opened[identifier])
-            )
+            response.results.add(verdict=VERDICTS[verdict], account=render_account(opened[identifier]))
         return response
 
     async def PostTransfers(
@@ -204,16 +203,14 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
         verdicts = await self._writer.post([parse_transfer(transfer) for transfer in request.transfers])
         response = ledger_pb2.PostTransfersResponse()
         for transfer, (verdict, field) in zip(request.transfers, verdicts, strict=True):
-            response.results.add(
-                transfer_id=transfer.id, verdict=ledger_pb2.Verdict.Value(verdict.value), differing_field=field
-            )
+            response.results.add(transfer_id=transfer.id, verdict=VERDICTS[verdict], differing_field=field)
         return response
 
     async def PostFact(self, request: ledger_pb2.PostFactRequest, context: Any) -> ledger_pb2.PostFactResponse:
         """Book a fact; one that takes from a wallet may be refused by its verdict. Raises LedgerOverloaded."""
         posted = await self._writer.post_fact(parse_fact(request))
         return ledger_pb2.PostFactResponse(
-            verdict=ledger_pb2.Verdict.Value(posted.verdicts[0][0].value),
+            verdict=VERDICTS[posted.verdicts[0][0]],
             transfers=[render_transfer(transfer) for transfer in posted.transfers],
         )
 

@@ -1,8 +1,10 @@
-"""The house rules that no linter knows: no network in a transaction, short functions, short modules."""
+"""The house rules that no linter knows: no network in a transaction, short functions, short modules, READMEs that list what is
+there."""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,3 +69,20 @@ def test_functions_and_modules_stay_short(path: Path) -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno is not None:
             allowed = 90 if "migrations" in path.parts else FUNCTION_LINES_MAX
             assert node.end_lineno - node.lineno < allowed, f"{name}:{node.lineno} {node.name}"
+
+
+READMES = sorted(Path(ROOT, "servers").glob("*/README.md"))
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.parent.name)
+def test_a_readme_lists_the_files_of_its_folder(readme: Path) -> None:
+    table = readme.read_text().partition("| file | job |\n")[2].partition("\n\n")[0]
+    listed = re.findall(r"^\| `([^`]+)` \| \S.* \|$", table, re.MULTILINE)
+    hidden = {"README.md", "__init__.py", "__pycache__"}
+    there = [path for path in readme.parent.iterdir() if path.name not in hidden]
+    assert listed == sorted(f"{path.name}/" if path.is_dir() else path.name for path in there)
+
+
+def test_every_domain_has_a_readme() -> None:
+    domains = {path.parent for path in Path(ROOT, "servers").glob("*/main.py")}
+    assert {readme.parent for readme in READMES} >= domains

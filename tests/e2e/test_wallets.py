@@ -163,6 +163,8 @@ def test_a_shop_is_paid_from_the_wallet_at_once_and_pays_back_to_it(shop: Shop, 
     types = [(line["type"], line["source_id"]) for line in purse.statement()[:2]]
     capture = shop.read(order["id"])["captures"][0]["id"]
     assert types == [("payment.refund", refund["id"]), ("payment", capture)]
+    told = f"SELECT facts ->> 'wallet_id' FROM emails WHERE kind = 'refund' AND resource_id = '{refund['id']}' AND state = 'SENT'"
+    wait_for(lambda: shop.platform.sql("notifications", told) == [(purse.wallet_id,)], "the mail")
     shop.quiet()
     assert (purse.sums(), shop.booked(order["id"])) == ((3500, 0, 3500, 0), 2437)
 

@@ -44,10 +44,11 @@ def test_each_state_takes_its_arrows_and_refuses_every_other_trigger(domain: str
     for state in (None, *machine.states):
         for trigger in triggers:
             if (state, trigger) in listed:
-                assert machine.arrow(state, trigger).target is listed[state, trigger]
+                assert machine.arrow(state, trigger, "id").target is listed[state, trigger]
             else:
-                with pytest.raises(IllegalTransition):
-                    machine.arrow(state, trigger)
+                with pytest.raises(IllegalTransition) as refused:
+                    machine.arrow(state, trigger, "id")
+                assert "id" in refused.value.metadata.values()
 
 
 @pytest.mark.parametrize(("domain", "machine"), MACHINES, ids=NAMES)

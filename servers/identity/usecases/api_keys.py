@@ -113,9 +113,7 @@ async def rotate_api_key(
             over = old.expire_time is not None and old.expire_time <= now
             if old.state is not ApiKeyState.ACTIVE or over:
                 state = "EXPIRED" if over else old.state.name
-                raise ApiKeyStateInvalid(
-                    "The key has ended; make a new one.", metadata={"api_key_id": old.id, "state": state}
-                )
+                raise ApiKeyStateInvalid("The key has ended; make a new one.", old.id, state)
             # Whoever may make keys may make a publishable one: its scopes open nothing without a `client_secret`.
             if old.kind is ApiKeyKind.SECRET and not principal.scopes.issuperset(old.scopes):
                 raise FieldInvalid.of("api_key_id", "carries scopes that you do not have yourself")
@@ -140,7 +138,7 @@ async def revoke_api_key(deps: Deps, request: IdempotentRequest, *, merchant_id:
             if API_KEY.allows(key.state, "revoke"):
                 now = deps.clock.now()
                 await store.revoke_api_key(uow.conn, key, now)
-                arrow = API_KEY.arrow(key.state, "revoke")
+                arrow = API_KEY.arrow(key.state, "revoke", key.id)
                 key = replace(key, state=arrow.target, version=key.version + 1, update_time=now)
                 await uow.outbox.append(event(arrow.event, key))
                 await note(deps, uow, merchant_id, arrow.event, key.id)

@@ -83,7 +83,7 @@ async def invite_member(
 
 
 async def _answer(deps: Deps, uow: UnitOfWork, invitation: Invitation, trigger: str) -> Invitation:
-    arrow = INVITATION.arrow(invitation.state, trigger)
+    arrow = INVITATION.arrow(invitation.state, trigger, invitation.id)
     answered = replace(invitation, state=arrow.target, version=invitation.version + 1, update_time=deps.clock.now())
     await store.update_invitation(uow.conn, answered, expected=invitation.version)
     await uow.outbox.append(event(arrow.event, answered))
@@ -115,10 +115,7 @@ async def _invited(deps: Deps, uow: UnitOfWork, invitation_id: str, user: User) 
         raise EmailNotVerified
     seen = invitation.seen_at(deps.clock.now())
     if seen is not invitation.state:
-        raise InvitationStateInvalid(
-            "The invitation is too old; ask for a new one.",
-            metadata={"invitation_id": invitation.id, "state": seen.name},
-        )
+        raise InvitationStateInvalid("The invitation is too old; ask for a new one.", invitation.id, seen.name)
     return invitation
 
 
@@ -146,7 +143,7 @@ async def _join(deps: Deps, uow: UnitOfWork, invitation: Invitation, user: User)
     known = await store.member(uow.conn, invitation.merchant_id, user.id)
     if known is not None and known.state is MemberState.ACTIVE:
         return  # the role that they have was given later than the invitation, or is the same
-    arrow = MEMBER.arrow(known.state if known is not None else None, "join")
+    arrow = MEMBER.arrow(known.state if known is not None else None, "join", user.id)
     member = Member(
         merchant_id=invitation.merchant_id,
         user_id=user.id,
@@ -215,7 +212,7 @@ async def _guard_owners(uow: UnitOfWork, caller: Member, member: Member, *, beco
 
 
 async def _change(deps: Deps, uow: UnitOfWork, member: Member, trigger: str, *, role: str) -> Member:
-    arrow = MEMBER.arrow(member.state, trigger)
+    arrow = MEMBER.arrow(member.state, trigger, member.user_id)
     changed = replace(member, role=role, state=arrow.target, version=member.version + 1)
     await store.save_member(uow.conn, changed)
     await uow.outbox.append(event(arrow.event, changed))

@@ -96,7 +96,7 @@ async def refresh(deps: Deps, request: IdempotentRequest, refresh_token: str) ->
 
 
 async def _revoke(deps: Deps, uow: UnitOfWork, session: Session) -> Session:
-    arrow = SESSION.arrow(session.state, "revoke")
+    arrow = SESSION.arrow(session.state, "revoke", session.id)
     await store.revoke_session(uow.conn, session, deps.clock.now())
     revoked = replace(session, state=arrow.target, version=session.version + 1)
     await uow.outbox.append(event(arrow.event, revoked))
@@ -133,7 +133,9 @@ async def switch_merchant(deps: Deps, request: IdempotentRequest, principal: Pri
                 raise ResourceNotFound(merchant_id)
             session = await store.session(uow.conn, principal.subject, principal.session_id)
             if session is None or session.state is not SessionState.ACTIVE:
-                raise SessionStateInvalid("The session has ended; log in again.")
+                raise SessionStateInvalid(
+                    "The session has ended; log in again.", principal.session_id, SessionState.REVOKED.name
+                )
             access_token = deps.signer.access_token(
                 user_id=principal.subject, session_id=session.id, merchant_id=merchant.id, role=merchant.role
             )

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from servers.kernel.money import Money
-from servers.payments.domain.states import DISPUTE, DisputeStage, DisputeState, DisputeStateInvalid, FeePayer
+from servers.payments.domain.states import DISPUTE, DisputeStage, DisputeState, FeePayer
 
 _D = DisputeState
 _S = DisputeStage
@@ -17,6 +17,10 @@ _ENDINGS: Final = frozenset({"win", "lose"})
 _ONLY_IN_INQUIRY: Final = frozenset({"close", "escalate", "take_back"})
 _NEVER_IN_INQUIRY: Final = frozenset({"accept", "win", "lose", "concede", "let_go"})
 _STAGES_TAKEN: Final = {"escalate": _S.CHARGEBACK, "take_back": _S.CHARGEBACK, "reopen": _S.PRE_ARBITRATION}
+
+
+class NoWay(Exception):
+    """Stripe says something of a dispute that no listed arrow leads to from where it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +133,7 @@ def steps_to(
     state: DisputeState | None, stage: DisputeStage, news: DisputeNews, *, accepting: bool = False
 ) -> tuple[tuple[str, DisputeStage], ...]:
     """Return the shortest way along the listed arrows to where Stripe says that a dispute is, each with the stage after it; none
-    where it is there. Raises DisputeStateInvalid where no way leads there."""
+    where it is there. Raises NoWay."""
     todo: deque[tuple[DisputeState | None, DisputeStage, tuple[tuple[str, DisputeStage], ...]]] = deque()
     todo.append((state, stage, ()))
     seen = {(state, stage)}
@@ -144,10 +148,7 @@ def steps_to(
                 seen.add((target, then))
                 todo.append((target, then, (*way, (trigger, then))))
     name = state.name if state is not None else "new"
-    raise DisputeStateInvalid(
-        f"Stripe says {news.state.name} of a dispute in {name}, and no way leads there.",
-        metadata={"state": name, "stage": stage.name, "told": news.state.name},
-    )
+    raise NoWay(f"Stripe says {news.state.name} of a dispute in {name}, and no way leads there.")
 
 
 def _next(
@@ -184,7 +185,7 @@ def walk_of(
     accepting: bool = False,
 ) -> tuple[tuple[str, DisputeStage, FundsMovement | None], ...]:
     """Return every arrow that news makes a dispute walk: its way, and Stripe's movements of money that are not `known`. What was
-    withdrawn comes before the end that says whose it is, what was reinstated after it. Raises DisputeStateInvalid."""
+    withdrawn comes before the end that says whose it is, what was reinstated after it. Raises NoWay."""
     way = steps_to(state, stage, news, accepting=accepting)
     new = sorted((one for one in news.movements if one.id not in known), key=lambda one: (one.create_time, one.id))
     before = [step for step in way if step[0] not in _ENDINGS]

@@ -7,15 +7,16 @@ from servers.kernel.money import Money
 
 
 class OperationInProgress(Refusal):
-    """A confirm, capture or cancel of the payment is still open, or the accept of its dispute."""
+    """A confirm, capture or cancel of the payment, of the setup intent or with the payment method is still open, or the accept of
+    the dispute."""
 
     kind = Kind.ABORTED
     reason = "OPERATION_IN_PROGRESS"
 
-    def __init__(self, payment_id: str) -> None:
+    def __init__(self, resource: str) -> None:
         super().__init__(
-            "An operation on this payment is still open; read it to see how it ends.",
-            metadata={"payment_id": payment_id},
+            f"Another operation of {resource} is still open; read it to see how that one ends.",
+            metadata={"resource": resource},
             retry_after_seconds=1.0,
         )
 

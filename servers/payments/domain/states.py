@@ -152,6 +152,14 @@ class PaymentStateInvalid(IllegalTransition):
     reason: ClassVar[str] = "PAYMENT_STATE_INVALID"
 
 
+class NotCarriedOut(PaymentStateInvalid):
+    """Stripe, or the ledger where a wallet pays, would not capture or cancel."""
+
+    def __init__(self, payment_id: str, state: str, code: str) -> None:
+        super().__init__("It was not carried out; read the payment to see how it stands.", payment_id, state)
+        self.metadata["code"] = code
+
+
 class RefundStateInvalid(IllegalTransition):
     """The refund's state does not allow the verb."""
 
@@ -162,6 +170,23 @@ class DisputeStateInvalid(IllegalTransition):
     """The dispute's state or stage does not allow the verb."""
 
     reason: ClassVar[str] = "DISPUTE_STATE_INVALID"
+
+
+class DisputeNotAcceptable(DisputeStateInvalid):
+    """Only a chargeback that waits for its merchant can be accepted."""
+
+    def __init__(self, dispute_id: str, state: str, stage: str) -> None:
+        hint = "; refund its payment instead" if stage == DisputeStage.INQUIRY.name else ""
+        super().__init__(f"A dispute in {state} at the stage {stage} cannot be accepted{hint}.", dispute_id, state)
+        self.metadata["stage"] = stage
+
+
+class AcceptNotCarriedOut(DisputeStateInvalid):
+    """Stripe would not take the acceptance of a dispute."""
+
+    def __init__(self, dispute_id: str, state: str, code: str) -> None:
+        super().__init__("It was not carried out; read the dispute to see how it stands.", dispute_id, state)
+        self.metadata["code"] = code
 
 
 class MethodStateInvalid(IllegalTransition):
@@ -409,6 +434,10 @@ OPEN_SETUPS: Final = frozenset({_S.PROCESSING, _S.REQUIRES_ACTION})
 
 AUTHORIZED: Final = frozenset({_P.REQUIRES_CAPTURE, _P.PARTIALLY_CAPTURED})
 """Money is held for the payment."""
+
+
+CARRIED_OUT: Final = frozenset({_A.REQUIRES_ACTION, _A.PENDING})
+"""Stripe has accepted the confirm: whatever its object shows afterwards is this attempt's."""
 
 
 UNCERTAIN: Final = frozenset({_A.SENT, _A.UNKNOWN, _A.NEEDS_OPERATOR})

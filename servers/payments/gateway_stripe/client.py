@@ -122,10 +122,10 @@ class StripeGateway:
         self._public_url = public_url.rstrip("/")
         self.livemode = api_key.startswith(("sk_live_", "rk_live_"))
 
-    async def create_customer(self, owner_id: str) -> str:
-        """Return the Stripe customer of a user: the same for every try, because the key is the user's id."""
+    async def create_customer(self, owner_id: str, *, key: str) -> str:
+        """Return the Stripe customer of a user: the same for every try under one key."""
         customer = await self._client.v1.customers.create_async(
-            {"metadata": {"paymesh_user_id": owner_id}}, {"idempotency_key": f"customer-{owner_id}"}
+            {"metadata": {"paymesh_user_id": owner_id}}, {"idempotency_key": key}
         )
         return customer.id
 
@@ -141,7 +141,7 @@ class StripeGateway:
             raise PaymentMethodRejected("not_a_card")
         return Attached(stripe_id=method.id, card=card_of(method.card))
 
-    async def create_intent(self, payment: Payment, customer_id: str) -> str | CardDeclined:
+    async def create_intent(self, payment: Payment, customer_id: str, *, key: str) -> str | CardDeclined:
         """Create the payment's one PaymentIntent, unconfirmed, and return its id; or why Stripe would not, for example because it
         charges no sum as small. `customer_id` is Stripe's, or ""."""
         manual = payment.capture_method is CaptureMethod.MANUAL
@@ -159,7 +159,7 @@ class StripeGateway:
         if manual:
             params["payment_method_options"] = {"card": {"request_multicapture": "if_available"}}
         try:
-            intent = await self._client.v1.payment_intents.create_async(params, {"idempotency_key": payment.id})
+            intent = await self._client.v1.payment_intents.create_async(params, {"idempotency_key": key})
         except stripe.InvalidRequestError as error:
             return CardDeclined(charge_id="", decline=rejected(code_of(error)))
         return intent.id
@@ -185,14 +185,14 @@ class StripeGateway:
             return declined_of(error)
         except stripe.InvalidRequestError:
             # Stripe did not carry it out: because it does not accept the card, unless the intent says something else by now.
-            found = await self.read_intent(intent_id, prior_charge_id=attempt.prior_charge_id)
+            found = await self.read_intent(intent_id, attempt)
             return METHOD_REJECTED_RESULT if isinstance(found, NotConfirmed) else found
-        return result_of(intent, prior_charge_id="")
+        return result_of(intent, None)
 
-    async def read_intent(self, intent_id: str, *, prior_charge_id: str) -> ChargeResult:
-        """Return how the intent stands now; `prior_charge_id` is the charge of the attempt before the one asked about."""
+    async def read_intent(self, intent_id: str, attempt: Attempt) -> ChargeResult:
+        """Return what the intent, as it stands now, says of an attempt: the payment's latest."""
         intent = await self._client.v1.payment_intents.retrieve_async(intent_id, {"expand": ["latest_charge"]})
-        return result_of(intent, prior_charge_id=prior_charge_id)
+        return result_of(intent, attempt)
 
     async def capture(
         self, intent_id: str, operation: Operation, currency: str, *, multicapture: bool

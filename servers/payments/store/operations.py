@@ -50,7 +50,7 @@ async def advance_operation(
     conn: AsyncConnection, operation: Operation, trigger: str, *, now: datetime, failure_code: str = ""
 ) -> Operation:
     """Walk one arrow of the operation's machine; its payment's row is locked by the caller. Raises ConcurrentUpdate."""
-    target = OPERATION.arrow(operation.state, trigger).target
+    target = OPERATION.arrow(operation.state, trigger, operation.payment_id).target
     done = await conn.execute(
         text(
             """

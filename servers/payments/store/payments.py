@@ -27,9 +27,10 @@ from servers.payments.store.operations import operation_of
 from servers.runtime.db import one_row
 
 
-async def insert_payment(conn: AsyncConnection, payment: Payment) -> None:
-    """Insert a new payment."""
-    await conn.execute(
+async def insert_payment(conn: AsyncConnection, payment: Payment) -> bool:
+    """Insert a new payment. False where it is there: a top-up's payment, whose id follows from the top-up's, was made at once by
+    somebody else, and is committed by now."""
+    done = await conn.execute(
         text(
             """
             INSERT INTO payments (owner_id, id, customer_id, purpose, top_up_id, payment_method_id, amount_minor, currency, state,
@@ -37,6 +38,7 @@ async def insert_payment(conn: AsyncConnection, payment: Payment) -> None:
                                   update_time)
             VALUES (:owner_id, :id, :customer_id, :purpose, :top_up_id, :method, :amount, :currency, :state, :capture_method,
                     :suffix, :description, CAST(:metadata AS jsonb), :version, :create_time, :update_time)
+            ON CONFLICT DO NOTHING
             """
         ),
         {
@@ -58,6 +60,7 @@ async def insert_payment(conn: AsyncConnection, payment: Payment) -> None:
             "update_time": payment.update_time,
         },
     )
+    return bool(done.rowcount)
 
 
 async def payment(
@@ -165,7 +168,7 @@ async def payments(
 
 async def advance(conn: AsyncConnection, payment: Payment, trigger: str, *, now: datetime, **changes: Any) -> Payment:
     """Walk one arrow of the payment's machine. Raises PaymentStateInvalid, or ConcurrentUpdate where the version moved."""
-    return await _write(conn, payment, now, state=PAYMENT.arrow(payment.state, trigger).target, **changes)
+    return await _write(conn, payment, now, state=PAYMENT.arrow(payment.state, trigger, payment.id).target, **changes)
 
 
 async def reserve_capture(conn: AsyncConnection, payment: Payment, amount_minor: int, now: datetime) -> Payment:
@@ -216,16 +219,17 @@ async def _write(conn: AsyncConnection, payment: Payment, now: datetime, **chang
 
 
 async def save_intent_id(conn: AsyncConnection, payment: Payment, intent_id: str) -> None:
-    """Remember the payment's one PaymentIntent, once."""
-    await conn.execute(
+    """Remember the payment's one PaymentIntent, once. Raises ConcurrentUpdate where another one is remembered: that is the one."""
+    done = await conn.execute(
         text(
             """
             UPDATE payments SET stripe_payment_intent_id = :intent
-            WHERE owner_id = :owner_id AND id = :id AND stripe_payment_intent_id IS NULL
+            WHERE owner_id = :owner_id AND id = :id AND coalesce(stripe_payment_intent_id, :intent) = :intent
             """
         ),
         {"intent": intent_id, "owner_id": payment.owner_id, "id": payment.id},
     )
+    one_row(done.rowcount, payment.id)
 
 
 async def reserve_refund(conn: AsyncConnection, payment: Payment, amount_minor: int, now: datetime) -> Payment | None:

@@ -97,7 +97,7 @@ async def advance_refund(
     """Walk one arrow of the refund's machine. Raises RefundStateInvalid, or ConcurrentUpdate where the version moved."""
     moved = replace(
         refund,
-        state=REFUND.arrow(refund.state, trigger).target,
+        state=REFUND.arrow(refund.state, trigger, refund.id).target,
         stripe_refund_id=stripe_refund_id or refund.stripe_refund_id,
         failure_reason=failure_reason,
         uncertain=False,

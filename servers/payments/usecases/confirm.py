@@ -174,7 +174,8 @@ async def check_return_url(deps: Deps, uow: UnitOfWork, merchant_id: str, url: s
 
 async def saved_card(uow: UnitOfWork, owner_id: str, method_id: str) -> Source:
     """Return a user's own card. Raises ResourceNotFound, MethodStateInvalid."""
-    method = await store.method(uow.conn, owner_id, method_id)
+    # Locked against the user who removes the card just now: they wait for the attempt, and see it.
+    method = await store.method(uow.conn, owner_id, method_id, lock=True)
     if method is None:
         raise ResourceNotFound(method_id)
     return _usable(method)
@@ -183,12 +184,13 @@ async def saved_card(uow: UnitOfWork, owner_id: str, method_id: str) -> Source:
 async def card_under_mandate(uow: UnitOfWork, payment: Payment, method_id: str, *, off_session: bool) -> Source:
     """Return a customer's card that the payment's merchant may use. Raises ResourceNotFound where it may not,
     MethodStateInvalid."""
-    # Locked against the user who takes the mandate back just now: what is charged was permitted.
+    # Locked, the card first as everywhere, against the user who removes it or takes the mandate back just now: what is charged was
+    # there and permitted.
+    method = await store.method(uow.conn, payment.customer_id, method_id, lock=True)
     held = await store.active_mandates(
         uow.conn, owner_id=payment.customer_id, merchant_id=payment.owner_id, method_id=method_id, lock=True
     )
     asked = Usage.OFF_SESSION if off_session else Usage.ON_SESSION
-    method = await store.method(uow.conn, payment.customer_id, method_id)
     if not payment.customer_id or method is None or not any(mandate.usage.covers(asked) for mandate in held):
         raise ResourceNotFound(method_id)
     return _usable(method)
@@ -196,10 +198,12 @@ async def card_under_mandate(uow: UnitOfWork, payment: Payment, method_id: str, 
 
 def _usable(method: PaymentMethod) -> Source:
     if method.state is not MethodState.ATTACHED:
-        raise MethodStateInvalid(
-            "The payment method is not attached.", metadata={"payment_method_id": method.id, "state": method.state.name}
-        )
+        raise MethodStateInvalid("The payment method is not attached.", method.id, method.state.name)
     return Source(payment_method_id=method.id, stripe_payment_method_id=method.stripe_id)
+
+
+def _failed_uncharged(attempt: Attempt) -> bool:
+    return attempt.state is AttemptState.DECLINED and not attempt.charge_id and not attempt.source.wallet_id
 
 
 async def begin_attempt(deps: Deps, uow: UnitOfWork, payment: Payment, source: Source, manner: Manner) -> Attempt:
@@ -211,8 +215,7 @@ async def begin_attempt(deps: Deps, uow: UnitOfWork, payment: Payment, source: S
     triggers = ("attach", "send") if payment.state is PaymentState.REQUIRES_PAYMENT_METHOD else ("send",)
     if not PAYMENT.allows(payment.state, triggers[0]):
         raise PaymentStateInvalid(
-            f"A payment in {payment.state.name} cannot be confirmed.",
-            metadata={"payment_id": payment.id, "state": payment.state.name},
+            f"A payment in {payment.state.name} cannot be confirmed.", payment.id, payment.state.name
         )
     now = deps.clock.now()
     attempt = Attempt(
@@ -225,6 +228,7 @@ async def begin_attempt(deps: Deps, uow: UnitOfWork, payment: Payment, source: S
         charge_id="",
         # An attempt that was never sent has no charge of its own; Stripe still shows the one before it.
         prior_charge_id=(previous.charge_id or previous.prior_charge_id) if previous is not None else "",
+        prior_uncharged=previous is not None and (previous.prior_uncharged or _failed_uncharged(previous)),
         decline=None,
         next_action=NextAction(),
         create_time=now,

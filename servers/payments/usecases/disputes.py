@@ -14,25 +14,27 @@ from servers.kernel.invariant import invariant
 from servers.payments import store
 from servers.payments.domain import (
     DISPUTE,
+    AcceptNotCarriedOut,
     Dispute,
     DisputeNews,
+    DisputeNotAcceptable,
     DisputeStage,
     DisputeState,
-    DisputeStateInvalid,
     OperationInProgress,
     OperationRefused,
     Payment,
 )
 from servers.payments.usecases.deps import Deps
 from servers.payments.usecases.operations import learn_payment
-from servers.payments.usecases.resending import send_again
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import UnitOfWork
 from servers.runtime.idempotency import IdempotentRequest
 from servers.runtime.outbound import Answered, NotSent, OutboundCall, Outcome, Unknown, digest
+from servers.runtime.sending import send, send_again
 
 ACCEPT: Final = "stripe.close_dispute"
 READS_MAX: Final = 5
+_Answer = DisputeNews | OperationRefused
 declare("payments.dispute.after_read", "payments.accept.after_intent", "payments.accept.after_send")
 
 
@@ -143,11 +145,9 @@ async def _begin(deps: Deps, uow: UnitOfWork, dispute_id: str, merchant_id: str)
     assert payment is not None
     assert dispute is not None
     if dispute.accepting:
-        raise OperationInProgress(payment.id)
+        raise OperationInProgress(dispute.id)
     if dispute.stage is DisputeStage.INQUIRY or not DISPUTE.allows(dispute.state, "concede"):
-        hint = "; refund its payment instead" if dispute.stage is DisputeStage.INQUIRY else ""
-        where = f"{dispute.state.name} at the stage {dispute.stage.name}"
-        raise _refusal(dispute, f"A dispute in {where} cannot be accepted{hint}.")
+        raise DisputeNotAcceptable(dispute.id, dispute.state.name, dispute.stage.name)
     dispute = await deps.disputing.concede(uow, payment, dispute)
     await uow.outbound.record(
         verb=ACCEPT,
@@ -158,11 +158,6 @@ async def _begin(deps: Deps, uow: UnitOfWork, dispute_id: str, merchant_id: str)
     )
 
 
-def _refusal(dispute: Dispute, message: str, **more: str) -> DisputeStateInvalid:
-    metadata = {"dispute_id": dispute.id, "state": dispute.state.name, "stage": dispute.stage.name, **more}
-    return DisputeStateInvalid(message, metadata=metadata)
-
-
 async def drive_accept(
     deps: Deps, dispute_id: str, request: IdempotentRequest | None = None, *, fresh: bool = False
 ) -> Dispute:
@@ -171,37 +166,32 @@ async def drive_accept(
     async with deps.db.uow() as uow:
         dispute = await _existing(uow, dispute_id)
         call = await uow.outbound.open_for(dispute_id)
-    outcome: Outcome[DisputeNews | OperationRefused] | None = None
-    if dispute.accepting and call is not None:
-        send = _sender(deps, dispute, call)
-        outcome = await (send() if fresh else _read_or_send(deps, dispute, send))
-        crash_point("payments.accept.after_send")
-        dispute = await _record(deps, dispute, outcome)
-    if isinstance(outcome, NotSent):
+    if not dispute.accepting or call is None:
+        return await _complete(deps, dispute, request)
+    execute = _sender(deps, dispute, call)
+    sent = await (send(deps.db, dispute.id, execute) if fresh else _read_or_send(deps, dispute, execute))
+    crash_point("payments.accept.after_send")
+    dispute, known = await _record(deps, dispute, sent)
+    if isinstance(known, NotSent):
         raise ProviderUnavailable
-    if isinstance(outcome, Answered) and isinstance(outcome.value, OperationRefused):
+    if isinstance(known, Answered) and isinstance(known.value, OperationRefused):
         dispute = await learn_dispute(deps, dispute.stripe_dispute_id) or dispute
-        return await _refuse(deps, dispute, outcome.value.code, request)
-    if request is not None:
-        async with deps.db.uow() as uow:
-            await uow.idempotency.complete(request, dispute)
-    return dispute
+        return await _refuse(deps, dispute, known.value.code, request)
+    return await _complete(deps, dispute, request)
 
 
-def _sender(
-    deps: Deps, dispute: Dispute, call: OutboundCall
-) -> Callable[[], Awaitable[Outcome[DisputeNews | OperationRefused]]]:
-    async def send() -> Outcome[DisputeNews | OperationRefused]:
+def _sender(deps: Deps, dispute: Dispute, call: OutboundCall) -> Callable[[], Awaitable[Outcome[_Answer]]]:
+    async def execute() -> Outcome[_Answer]:
         return await deps.outbound.execute(
             ACCEPT, lambda: deps.gateway.close_dispute(dispute.stripe_dispute_id, key=call.key)
         )
 
-    return send
+    return execute
 
 
 async def _read_or_send(
-    deps: Deps, dispute: Dispute, send: Callable[[], Awaitable[Outcome[DisputeNews | OperationRefused]]]
-) -> Outcome[DisputeNews | OperationRefused]:
+    deps: Deps, dispute: Dispute, execute: Callable[[], Awaitable[Outcome[_Answer]]]
+) -> Outcome[_Answer]:
     found = await deps.outbound.execute(
         "stripe.read_dispute", lambda: deps.gateway.read_dispute(dispute.stripe_dispute_id)
     )
@@ -209,39 +199,47 @@ async def _read_or_send(
         return Unknown("Stripe cannot be read")
     if found.value.state is not DisputeState.NEEDS_RESPONSE:
         return Answered(found.value)
-    return await send_again(deps, dispute.id, send)
+    return await send_again(deps.db, dispute.id, execute)
 
 
-async def _record(deps: Deps, seen: Dispute, outcome: Outcome[DisputeNews | OperationRefused]) -> Dispute:
-    """Write down what is known now; what was read or answered before the dispute moved is asked again."""
+async def _record(deps: Deps, seen: Dispute, outcome: Outcome[_Answer]) -> tuple[Dispute, Outcome[_Answer]]:
+    """Write down what is known now, and return it; what was read or answered before the dispute moved is asked again."""
     async with deps.db.uow() as uow:
         payment = await store.payment(uow.conn, seen.payment_id, owner_id=seen.owner_id, lock=True)
         dispute = await store.dispute(uow.conn, seen.id, lock=True)
         assert payment is not None
         assert dispute is not None
+        outcome = await uow.outbound.known(dispute.id, outcome)
         call = await uow.outbound.open_for(dispute.id)
         if not dispute.accepting or call is None:
-            return dispute  # somebody else has learnt how it ended
+            return dispute, outcome  # somebody else has learnt how it ended
         match outcome:
             case Answered(value=OperationRefused()) | NotSent():
                 dispute = await deps.disputing.let_go(uow, payment, dispute)
                 await uow.outbound.settle(call.id, outcome)
-                return dispute
+                return dispute, outcome
             case Answered(value=DisputeNews() as news):
                 applied = await _apply(deps, uow, payment, news, seen.version)
                 if applied is not None:
                     await uow.outbound.settle(call.id, outcome, pending=applied.accepting)
-                    return applied
+                    return applied, outcome
             case _:
                 await uow.outbound.settle(call.id, outcome)
-                return dispute
-    return await learn_dispute(deps, seen.stripe_dispute_id) or seen
+                return dispute, outcome
+    return await learn_dispute(deps, seen.stripe_dispute_id) or seen, outcome
+
+
+async def _complete(deps: Deps, dispute: Dispute, request: IdempotentRequest | None) -> Dispute:
+    if request is not None:
+        async with deps.db.uow() as uow:
+            await uow.idempotency.complete(request, dispute)
+    return dispute
 
 
 async def _refuse(deps: Deps, dispute: Dispute, code: str, request: IdempotentRequest | None) -> Dispute:
     """Answer the caller why Stripe would not: unless it says by now that the dispute is lost, which is what was wanted."""
     lost = dispute.state is DisputeState.LOST
-    refusal = _refusal(dispute, "Stripe did not accept it; read the dispute to see how it stands.", code=code)
+    refusal = AcceptNotCarriedOut(dispute.id, dispute.state.name, code)
     if request is not None:
         async with deps.db.uow() as uow:
             await (uow.idempotency.complete(request, dispute) if lost else uow.idempotency.refuse(request, refusal))

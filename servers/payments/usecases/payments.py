@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from servers.kernel.ids import bucket_of, new_id
+from servers.kernel.invariant import invariant
 from servers.kernel.money import Money
 from servers.payments import store
 from servers.payments.domain import (
@@ -61,15 +62,15 @@ async def create_payment(deps: Deps, request: IdempotentRequest, command: Create
         await deps.throttle.look(DECLINES_OF_PAYER, command.payment_method_id)
     async with deps.db.uow() as uow:
         claim = await uow.idempotency.claim(request)
-        attempt: Attempt | None = None
-        if claim.resource_id is not None:
-            attempt = await _resumed(deps, uow, claim.resource_id, command)
-        else:
-            async with uow.refusals(request):
+        attempt: Attempt | None
+        async with uow.refusals(request):
+            if claim.resource_id is not None:
+                attempt = await _resumed(deps, uow, claim.resource_id, command)
+            else:
                 payment, attempt = await _create(deps, uow, command)
-            if attempt is None:
-                await uow.idempotency.complete(request, payment)
-                return payment
+        if attempt is None:
+            await uow.idempotency.complete(request, payment)
+            return payment
         await uow.idempotency.advance(request, "confirming", attempt.id)
     crash_point("payments.create.after_intent")
     return await finish_confirm(deps, request, attempt, command.payment_method_id)
@@ -93,7 +94,7 @@ async def _create(deps: Deps, uow: UnitOfWork, command: CreatePayment) -> tuple[
         off_session = command.manner.off_session
         source = await card_under_mandate(uow, payment, command.payment_method_id, off_session=off_session)
     await check_return_url(deps, uow, command.merchant_id, command.manner.return_url)
-    await store.insert_payment(uow.conn, payment)
+    invariant(await store.insert_payment(uow.conn, payment), "a new payment's id is taken", payment_id=payment.id)
     await uow.outbox.append(deps.events.payment(event, payment))
     if not command.confirm or source is None:
         return payment, None

@@ -27,6 +27,7 @@ from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import UnitOfWork
 from servers.runtime.idempotency import IdempotentRequest
 from servers.runtime.outbound import RESEND_WITHIN, Answered, NotSent, Outcome, Unknown, digest
+from servers.runtime.sending import send
 
 REFUND_CALL: Final = "stripe.refund"
 declare(
@@ -68,8 +69,7 @@ async def _begin_refund(deps: Deps, uow: UnitOfWork, command: CreateRefund) -> R
         raise ResourceNotFound(command.payment_id)
     if payment.state is not PaymentState.SUCCEEDED:
         raise PaymentStateInvalid(
-            f"A payment in {payment.state.name} has nothing to refund.",
-            metadata={"payment_id": payment.id, "state": payment.state.name},
+            f"A payment in {payment.state.name} has nothing to refund.", payment.id, payment.state.name
         )
     if payment.open_chargebacks:
         raise PaymentDisputed(payment.id)
@@ -116,34 +116,42 @@ async def drive_refund(deps: Deps, refund_id: str, request: IdempotentRequest | 
         assert payment is not None
     if refund.state is not RefundState.PENDING:
         return await _record_refund(deps, refund_id, None, request)
-    await deps.ledger.reserve_refund(payment, refund)
+    booked = await deps.ledger.reserve_refund(payment, refund)
+    # Nothing that we ask for is refused there; if it is, nothing is sent, and the janitor calls for a person.
+    invariant(booked.done, "the ledger refused a refund", refund_id=refund_id, verdict=booked.verdict)
     crash_point("payments.refund.after_reserve")
     outcome: Outcome[RefundResult]
     if payment.wallet_id:
         # What the ledger took from the merchant, it has given to the wallet in the same step.
         outcome = Answered(RefundResult(stripe_refund_id="", state=RefundState.SUCCEEDED, failure_reason=""))
     else:
-        outcome = await deps.outbound.execute(REFUND_CALL, partial(_send_refund, deps, payment, refund))
+        outcome = await _read_or_send(deps, payment, refund)
     crash_point("payments.refund.after_send")
-    refund = await _record_refund(deps, refund_id, outcome, request)
-    if isinstance(outcome, NotSent):
-        raise ProviderUnavailable
-    return refund
+    return await _record_refund(deps, refund_id, outcome, request)
 
 
-async def _send_refund(deps: Deps, payment: Payment, refund: Refund) -> RefundResult:
-    """Look for the refund at Stripe before it is sent: only then is a second try safe at any age of the key."""
+async def _read_or_send(deps: Deps, payment: Payment, refund: Refund) -> Outcome[RefundResult]:
+    """Look for the refund at Stripe before it is sent: only then is a second try safe at any age of the key. After an error that
+    Stripe answered it is only looked for: the same key would be told the same, and under another one it might be made twice."""
     intent_id = payment.stripe_payment_intent_id
     if refund.uncertain or deps.clock.now() - refund.create_time > RESEND_WITHIN:
-        found = await deps.gateway.find_refund(refund, intent_id)
-        if found is not None:
-            return found
-    return await deps.gateway.create_refund(refund, intent_id)
+        found = await deps.outbound.execute("stripe.find_refund", lambda: deps.gateway.find_refund(refund, intent_id))
+        if not isinstance(found, Answered):
+            return Unknown(found.reason)
+        if found.value is not None:
+            return Answered(found.value)
+        async with deps.db.uow() as uow:
+            call = await uow.outbound.open_for(refund.id)
+        if call is None or not call.resendable:
+            return Unknown("not found, and not to be sent again")
+    create = partial(deps.gateway.create_refund, refund, intent_id)
+    return await send(deps.db, refund.id, lambda: deps.outbound.execute(REFUND_CALL, create))
 
 
 async def _record_refund(
     deps: Deps, refund_id: str, outcome: Outcome[RefundResult] | None, request: IdempotentRequest | None
 ) -> Refund:
+    """Write down what is known now. Raises ProviderUnavailable where it provably was not sent."""
     async with deps.db.uow() as uow:
         found = await store.refund(uow.conn, refund_id)
         invariant(found is not None, "a refund vanished", refund_id=refund_id)
@@ -153,6 +161,7 @@ async def _record_refund(
         refund = await store.refund(uow.conn, refund_id, lock=True)
         assert payment is not None
         assert refund is not None
+        outcome = await uow.outbound.known(refund_id, outcome) if outcome is not None else None
         if isinstance(outcome, Answered):
             refund = await deps.outcomes.refund(uow, payment, refund, outcome.value)
         elif isinstance(outcome, Unknown) and refund.state is RefundState.PENDING:
@@ -164,4 +173,6 @@ async def _record_refund(
             await uow.outbound.settle(call.id, kept, pending=refund.state is RefundState.PENDING)
         if request is not None and not isinstance(outcome, NotSent):
             await uow.idempotency.complete(request, refund)
+    if isinstance(outcome, NotSent):
+        raise ProviderUnavailable
     return refund

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+import pytest
 from google.protobuf.message import Message
 from paymesh.identity.v1 import identity_events_pb2, identity_pb2
 from paymesh.payments.v1 import payments_events_pb2, payments_pb2
@@ -130,3 +131,27 @@ async def test_a_top_up_has_its_own_mail_and_no_receipt(make_database: MakeDatab
     letter = write(EmailKind.TOP_UP, Writer(facts=row.facts, name="Ada", merchant="", token="", public_url=""))
     assert letter.subject == "10.50 USD added to your wallet"
     assert ("Top-up", top_up.id) in letter.rows
+
+
+@pytest.mark.parametrize(
+    ("wallet_id", "said"),
+    [("wal_1", "The money is in your wallet."), ("", "Your bank shows it within 5 to 10 business days.")],
+)
+async def test_a_refunds_mail_says_where_the_money_went(make_database: MakeDatabase, wallet_id: str, said: str) -> None:
+    db = await make_database("notifications")
+    refund = payments_pb2.Refund(
+        id=new_id("ref", clock=CLOCK),
+        payment_id=new_id("pay", clock=CLOCK),
+        merchant_id=new_id("mer", clock=CLOCK),
+        amount=money_pb2.Money(amount_minor=300, currency="USD"),
+    )
+    paid_back = payments_events_pb2.PaymentEvent(
+        customer_id=new_id("usr", clock=CLOCK), wallet_id=wallet_id, refund=refund
+    )
+    event = record_of("paymesh.payments.v1", paid_back, "refund.succeeded")
+    async with db.uow() as uow:
+        await handlers(deps_of(db))["refund.succeeded"](uow, event)
+    async with db.read() as conn:
+        facts = await conn.scalar(text("SELECT facts FROM emails"))
+    letter = write(EmailKind.REFUND, Writer(facts=facts, name="Ada", merchant="Books", token="", public_url=""))
+    assert letter.paragraphs == (f"Books refunded 3.00 USD. {said}",)

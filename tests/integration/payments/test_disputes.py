@@ -4,6 +4,7 @@ change is told once."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 
@@ -41,6 +42,15 @@ from tests.support.disputing import (
     usd,
 )
 from tests.support.postgres import MakeDatabase, TestPostgres
+
+
+@pytest.fixture
+async def desk(make_database: MakeDatabase) -> AsyncIterator[Desk]:
+    """Return a desk at which nothing has happened yet; at the end its books must be right."""
+    made = await open_desk(make_database)
+    yield made
+    assert made.broken() == {}
+
 
 Counters = tuple[int, int, int, int, int]
 

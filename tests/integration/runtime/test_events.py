@@ -61,6 +61,24 @@ async def test_events_reach_their_handler_once_and_in_order(make_database: MakeD
         assert await conn.scalar(text("SELECT count(*) FROM outbox_archive")) == 6
 
 
+async def test_events_that_nobody_handles_are_passed_for_good(make_database: MakeDatabase, log: EventLog) -> None:
+    db = await make_database("payments")
+    await append(db, *(event(subject, version) for version in range(1, 6) for subject in "abcd"))
+    await Relay(db, log).drain()
+    topics = ["paymesh.payments.v1"]
+    assert await Consumer(db, log, group="g", topics=topics, handlers={}).drain() == 20
+    seen: list[str] = []
+
+    async def handle(_: UnitOfWork, delivered: Delivered) -> None:
+        seen.append(delivered.record.data.decode())
+
+    await append(db, event("a", 6))
+    await Relay(db, log).drain()
+    consumer = Consumer(db, log, group="g", topics=topics, handlers={"test.happened": handle})
+    assert await consumer.drain() == 1
+    assert seen == ["a:6"]
+
+
 async def test_a_change_is_told_once_or_not_at_all(make_database: MakeDatabase) -> None:
     db = await make_database("payments")
     await append(db, event("a", 1))

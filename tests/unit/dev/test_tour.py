@@ -6,6 +6,7 @@ import json
 import shlex
 from pathlib import Path
 
+import httpx
 import pytest
 
 from dev import tour
@@ -38,3 +39,23 @@ def test_a_buf_line_names_the_schema_and_the_method() -> None:
     assert (ROOT / words[words.index("--schema") + 1]).is_file()
     assert words[-1] == f"https://localhost:1/{rpc}"
     assert words[words.index("-d") + 1] == "{}"
+
+
+def test_a_refusal_is_told_with_its_reason_its_fields_and_its_request() -> None:
+    details = [{"reason": "FIELD_INVALID"}, {"field_violations": [{"field": "amount", "description": "must be more"}]}]
+    answer = httpx.Response(
+        400, json={"message": "The request is invalid.", "details": details}, headers={"x-request-id": "r1"}
+    )
+    assert tour.refused(answer) == "400 FIELD_INVALID: The request is invalid.; amount: must be more [request r1]"
+
+
+def test_an_answer_that_is_none_of_ours_is_told_as_it_is() -> None:
+    assert tour.refused(httpx.Response(502, text="Bad gateway")) == "502 Bad gateway"
+
+
+async def test_a_wrong_port_and_a_missing_authority_are_told_as_such(tmp_path: Path) -> None:
+    async with httpx.AsyncClient(base_url="https://localhost:1", trust_env=False) as client:
+        with pytest.raises(tour.TourFailed, match="nothing answers at https://localhost:1"):
+            await tour.Guide(client, "https://localhost:1", tmp_path).call("Look", "GET", "/v1/users/me")
+    with pytest.raises(tour.TourFailed, match="certificate authority cannot be read"):
+        await tour.tour("https://localhost:1", tmp_path / "absent.crt")

@@ -5,16 +5,33 @@ from __future__ import annotations
 import pytest
 
 from servers.identity.domain import API_KEY_SCOPES, CUSTOMER_SCOPES, PUBLISHABLE_KEY_SCOPES, ROLE_SCOPES, ApiKeyKind
+from servers.runtime.call import PrincipalKind
+from servers.runtime.policy import policies_of
+from tests.unit.test_contract import SERVICES
 
 OF_PAYMENTS = {
     *("disputes:read", "disputes:write"),
-    *("payments:confirm", "setup_intents:read", "setup_intents:write", "setup_intents:confirm", "mandates:read"),
+    *("payments:confirm", "setup_intents:read", "setup_intents:write", "mandates:read"),
     *("payment_methods:read", "payment_settings:read", "payment_settings:write"),
 }
 OF_CUSTOMERS = {
     *("setup_intents:read", "setup_intents:write", "setup_intents:confirm", "mandates:read", "mandates:write"),
-    *("wallets:read", "wallets:write", "top_ups:read", "top_ups:write"),
+    *("wallets:read", "wallets:write"),
 }
+
+
+GRANTED = {
+    PrincipalKind.CUSTOMER: CUSTOMER_SCOPES,
+    PrincipalKind.MEMBER: frozenset[str]().union(*ROLE_SCOPES.values()),
+    PrincipalKind.API_KEY: API_KEY_SCOPES,
+    PrincipalKind.PAYMENT_CLIENT: frozenset(PUBLISHABLE_KEY_SCOPES),
+}
+
+
+@pytest.mark.parametrize("kind", PrincipalKind, ids=lambda kind: kind.name)
+def test_a_kind_of_caller_is_granted_exactly_the_scopes_of_the_methods_that_it_may_use(kind: PrincipalKind) -> None:
+    asked = {policy.scope for policy in policies_of(SERVICES).values() if kind in policy.audience and policy.scope}
+    assert GRANTED.get(kind, frozenset()) == asked
 
 
 def test_whoever_writes_payments_can_do_all_around_them() -> None:

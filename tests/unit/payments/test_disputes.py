@@ -15,9 +15,9 @@ from servers.payments.domain import (
     DisputeNews,
     DisputeStage,
     DisputeState,
-    DisputeStateInvalid,
     FeePayer,
     FundsMovement,
+    NoWay,
     steps_to,
     walk_of,
 )
@@ -136,7 +136,7 @@ def test_every_news_takes_the_listed_way_or_none(place: Place, told: str, inquir
     state = None if place == NEW else DisputeState[place[0]]
     way = WAYS.get((place, told, inquiry))
     if way is None:
-        with pytest.raises(DisputeStateInvalid, match="no way leads there"):
+        with pytest.raises(NoWay, match="no way leads there"):
             steps_to(state, place[1], news(told, inquiry=inquiry))
         return
     assert [trigger for trigger, _ in steps_to(state, place[1], news(told, inquiry=inquiry))] == way.split()

@@ -1,89 +1,59 @@
-"""Stripe's disputes and warnings in our words."""
+"""Stripe's objects as answers: whose failure an intent shows."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 import stripe
 
-from servers.kernel.money import Money
-from servers.payments.gateway_stripe.shapes import dispute_of, warning_of
+from servers.payments.domain import Attempt, AttemptState, CardDeclined, Manner, NextAction, NotConfirmed, Source
+from servers.payments.gateway_stripe.shapes import result_of
 
-CREATED = 1_767_225_600
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def stripe_dispute(**more: Any) -> stripe.Dispute:
-    """Return a dispute as the SDK makes it from Stripe's JSON."""
-    values = {
-        "id": "du_1", "object": "dispute", "amount": 1000, "currency": "usd", "charge": "ch_1", "payment_intent": "pi_1",
-        "created": CREATED, "reason": "fraudulent", "status": "needs_response", "balance_transactions": [],
-        "evidence_details": {"due_by": CREATED + 60, "has_evidence": False, "past_due": False, "submission_count": 0},
-    } | more  # fmt: skip
-    return stripe.Dispute.construct_from(values, "sk_test_1")
+S, NOW = AttemptState, datetime(2026, 11, 1, tzinfo=UTC)
 
 
-def transaction(amount: int, fee: int, currency: str = "usd") -> dict[str, Any]:
-    """Return a balance transaction."""
-    return {
-        "id": "txn_1",
-        "object": "balance_transaction",
-        "amount": amount,
-        "fee": fee,
-        "currency": currency,
-        "created": CREATED,
-    }
+def attempt_after(state: AttemptState, *, prior_charge_id: str, prior_uncharged: bool) -> Attempt:
+    """Return an attempt, after others that failed."""
+    return Attempt(
+        id="att_1",
+        payment_id="pay_1",
+        owner_id="mer_1",
+        source=Source(stripe_payment_method_id="pm_1"),
+        manner=Manner(),
+        state=state,
+        charge_id="",
+        prior_charge_id=prior_charge_id,
+        prior_uncharged=prior_uncharged,
+        decline=None,
+        next_action=NextAction(),
+        create_time=NOW,
+        update_time=NOW,
+    )
 
 
-@pytest.mark.parametrize(
-    ("status", "is_inquiry", "state"),
-    [
-        ("warning_needs_response", True, "NEEDS_RESPONSE"),
-        ("warning_under_review", True, "UNDER_REVIEW"),
-        ("warning_closed", True, "CLOSED"),
-        ("needs_response", False, "NEEDS_RESPONSE"),
-        ("under_review", False, "UNDER_REVIEW"),
-        ("won", False, "WON"),
-        ("lost", False, "LOST"),
-        ("prevented", True, "PREVENTED"),
-    ],
-)
-def test_every_status_of_stripes_is_one_of_ours(status: str, is_inquiry: bool, state: str) -> None:
-    news = dispute_of(stripe_dispute(status=status))
-    assert (news.is_inquiry, news.state.name) == (is_inquiry, state)
+def failed(charge_id: str) -> stripe.PaymentIntent:
+    """Return an intent whose last failure has this charge, or none; an earlier one had the charge "ch_1"."""
+    error = {"type": "card_error", "code": "card_declined", **({"charge": charge_id} if charge_id else {})}
+    return stripe.PaymentIntent.construct_from(
+        {"id": "pi_1", "status": "requires_payment_method", "latest_charge": "ch_1", "last_payment_error": error}, None
+    )
 
 
-def test_what_was_prevented_with_the_money_is_no_inquiry() -> None:
-    assert not dispute_of(stripe_dispute(status="prevented", balance_transactions=[transaction(-1000, 0)])).is_inquiry
+@pytest.mark.parametrize("state", [S.SENT, S.UNKNOWN, S.NEEDS_OPERATOR, S.REQUIRES_ACTION, S.PENDING])
+@pytest.mark.parametrize("shown", ["ch_1", "ch_2", ""])
+@pytest.mark.parametrize(("prior", "uncharged"), [("", False), ("ch_1", False), ("", True), ("ch_1", True)])
+def test_a_failure_is_this_attempts_unless_it_may_be_an_earlier_ones(
+    state: AttemptState, shown: str, prior: str, uncharged: bool
+) -> None:
+    attempt = attempt_after(state, prior_charge_id=prior, prior_uncharged=uncharged)
+    accepted = state in (S.REQUIRES_ACTION, S.PENDING)
+    is_known = bool(shown and shown == prior) or (not shown and uncharged)
+    found = result_of(failed(shown), attempt)
+    assert isinstance(found, NotConfirmed if is_known and not accepted else CardDeclined)
+    if isinstance(found, CardDeclined):
+        assert found.charge_id == shown
 
 
-def test_money_and_fee_have_stripes_signs_in_their_own_currency() -> None:
-    moved = [transaction(-100_000, 1500, "isk")]
-    news = dispute_of(stripe_dispute(amount=100_000, currency="isk", balance_transactions=moved))
-    assert news.amount == Money(amount_minor=1000, currency="ISK")
-    (one,) = news.movements
-    assert (one.amount.amount_minor, one.fee.amount_minor, one.trigger, one.create_time) == (-1000, 15, "withdraw", NOW)
-
-
-@pytest.mark.parametrize(("details", "due"), [({"due_by": 0}, None), ({"due_by": None}, None), ({}, None)])
-def test_no_deadline_means_that_no_response_is_possible(details: dict[str, Any], due: object) -> None:
-    rest = {"has_evidence": True, "past_due": True, "submission_count": 1}
-    news = dispute_of(stripe_dispute(evidence_details=details | rest))
-    assert (news.evidence_due_time, news.has_evidence, news.past_due, news.submission_count) == (due, True, True, 1)
-
-
-def test_stripe_may_name_what_it_could_expand() -> None:
-    whole = {"id": "ch_2", "object": "charge"}
-    assert dispute_of(stripe_dispute(charge=whole, payment_intent=None)).charge_id == "ch_2"
-    values = {
-        "id": "issfr_1",
-        "charge": "ch_1",
-        "created": CREATED,
-        "fraud_type": "misc",
-        "object": "radar.early_fraud_warning",
-    }
-    warning = warning_of(stripe.radar.EarlyFraudWarning.construct_from(values, "sk_test_1"))
-    assert (warning.stripe_warning_id, warning.payment_intent_id, warning.charge_id) == ("issfr_1", "", "ch_1")
-    assert (warning.reason, warning.create_time) == ("misc", NOW)
+def test_the_answer_to_a_confirm_is_its_own() -> None:
+    assert isinstance(result_of(failed("ch_1"), None), CardDeclined)

@@ -46,7 +46,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     CONCURRENT_UPDATE: _ErrorReason.ValueType  # 6
     """ABORTED, 409. Another change won the race; read the resource and decide again. Metadata: `resource`."""
     OPERATION_IN_PROGRESS: _ErrorReason.ValueType  # 7
-    """ABORTED, 409. A confirm, capture or cancel of the payment, or the accept of its dispute, is still open. Metadata: `payment_id`."""
+    """ABORTED, 409. A confirm, capture or cancel of the payment, of the setup intent or with the payment method is still open, or the
+    accept of the dispute. Metadata: `resource`.
+    """
     CREDENTIAL_INVALID: _ErrorReason.ValueType  # 20
     """UNAUTHENTICATED, 401. No credential, or one that is malformed, expired or revoked."""
     LOGIN_FAILED: _ErrorReason.ValueType  # 21
@@ -68,17 +70,19 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     REFERENCE_TAKEN: _ErrorReason.ValueType  # 32
     """ALREADY_EXISTS, 409. The unique reference is taken. Metadata: `field`."""
     PAYMENT_STATE_INVALID: _ErrorReason.ValueType  # 40
-    """FAILED_PRECONDITION, 400. The payment's state does not allow the verb. Metadata: `payment_id`, `state`."""
+    """FAILED_PRECONDITION, 400. The payment's state does not allow the verb, or Stripe does not.
+    Metadata: `payment_id`, `state`. Optional metadata: `code`.
+    """
     REFUND_STATE_INVALID: _ErrorReason.ValueType  # 41
     """FAILED_PRECONDITION, 400. The refund's state does not allow the verb. Metadata: `refund_id`, `state`."""
     REFUND_EXCEEDS_AVAILABLE: _ErrorReason.ValueType  # 42
     """FAILED_PRECONDITION, 400. More than what is captured and not yet refunded. Metadata: `refundable_minor`, `currency`."""
     INSUFFICIENT_FUNDS: _ErrorReason.ValueType  # 43
-    """FAILED_PRECONDITION, 400. The account's balance does not cover the debit. Metadata: `currency`."""
+    """FAILED_PRECONDITION, 400. The account's balance does not cover the debit. Metadata: `payment_id`, `currency`."""
     PAYMENT_METHOD_REJECTED: _ErrorReason.ValueType  # 44
     """FAILED_PRECONDITION, 400. Stripe does not know the payment method or refuses to attach it. Metadata: `code`."""
     SESSION_STATE_INVALID: _ErrorReason.ValueType  # 45
-    """FAILED_PRECONDITION, 400. The session has ended, or its merchant membership has."""
+    """FAILED_PRECONDITION, 400. The session has ended. Metadata: `session_id`, `state`."""
     PAYMENT_METHOD_STATE_INVALID: _ErrorReason.ValueType  # 46
     """FAILED_PRECONDITION, 400. The payment method's state does not allow the use. Metadata: `payment_method_id`, `state`."""
     EMAIL_NOT_VERIFIED: _ErrorReason.ValueType  # 47
@@ -106,17 +110,19 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     `payment_id`.
     """
     DISPUTE_STATE_INVALID: _ErrorReason.ValueType  # 58
-    """FAILED_PRECONDITION, 400. The dispute's state or stage does not allow the verb. Metadata: `dispute_id`, `state`, `stage`; with
-    `code` where Stripe refused.
+    """FAILED_PRECONDITION, 400. The dispute's state or stage does not allow the verb, or Stripe does not. Metadata: `dispute_id`,
+    `state`. Optional metadata: `stage`, `code`.
     """
     RATE_LIMITED: _ErrorReason.ValueType  # 60
-    """RESOURCE_EXHAUSTED, 429. Too many requests; `google.rpc.RetryInfo` says when to ask again."""
+    """RESOURCE_EXHAUSTED, 429. Too many requests; `google.rpc.RetryInfo` says when to ask again.
+    Optional metadata: `limit`.
+    """
     OVERLOADED: _ErrorReason.ValueType  # 61
     """RESOURCE_EXHAUSTED, 429. The server sheds load before latency grows; `google.rpc.RetryInfo` says when to ask again."""
     PROVIDER_UNAVAILABLE: _ErrorReason.ValueType  # 62
     """UNAVAILABLE, 503. The provider was provably not reached; the same key may be sent again."""
     PEER_UNAVAILABLE: _ErrorReason.ValueType  # 63
-    """UNAVAILABLE, 503. A server behind this one did not answer; the same key may be sent again."""
+    """UNAVAILABLE, 503. A server behind this one did not answer; the same key may be sent again. Optional metadata: `peer`."""
     DEADLINE_PASSED: _ErrorReason.ValueType  # 64
     """DEADLINE_EXCEEDED, 504. The caller's deadline passed; the outcome may be unknown, ask again with the same key."""
     INTERNAL_ERROR: _ErrorReason.ValueType  # 80
@@ -124,7 +130,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The `reason` of the one `google.rpc.ErrorInfo` that every error carries; its `domain` is "paymesh.dev". Each value names
-    the gRPC code and HTTP status it comes with and the keys of its metadata. Values are added, never renamed.
+    the gRPC code and HTTP status it comes with and the keys of its metadata; optional ones come where they are known. Values are
+    added, never renamed.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
@@ -151,7 +158,9 @@ ETAG_MISMATCH: ErrorReason.ValueType  # 5
 CONCURRENT_UPDATE: ErrorReason.ValueType  # 6
 """ABORTED, 409. Another change won the race; read the resource and decide again. Metadata: `resource`."""
 OPERATION_IN_PROGRESS: ErrorReason.ValueType  # 7
-"""ABORTED, 409. A confirm, capture or cancel of the payment, or the accept of its dispute, is still open. Metadata: `payment_id`."""
+"""ABORTED, 409. A confirm, capture or cancel of the payment, of the setup intent or with the payment method is still open, or the
+accept of the dispute. Metadata: `resource`.
+"""
 CREDENTIAL_INVALID: ErrorReason.ValueType  # 20
 """UNAUTHENTICATED, 401. No credential, or one that is malformed, expired or revoked."""
 LOGIN_FAILED: ErrorReason.ValueType  # 21
@@ -173,17 +182,19 @@ METHOD_NOT_FOUND: ErrorReason.ValueType  # 31
 REFERENCE_TAKEN: ErrorReason.ValueType  # 32
 """ALREADY_EXISTS, 409. The unique reference is taken. Metadata: `field`."""
 PAYMENT_STATE_INVALID: ErrorReason.ValueType  # 40
-"""FAILED_PRECONDITION, 400. The payment's state does not allow the verb. Metadata: `payment_id`, `state`."""
+"""FAILED_PRECONDITION, 400. The payment's state does not allow the verb, or Stripe does not.
+Metadata: `payment_id`, `state`. Optional metadata: `code`.
+"""
 REFUND_STATE_INVALID: ErrorReason.ValueType  # 41
 """FAILED_PRECONDITION, 400. The refund's state does not allow the verb. Metadata: `refund_id`, `state`."""
 REFUND_EXCEEDS_AVAILABLE: ErrorReason.ValueType  # 42
 """FAILED_PRECONDITION, 400. More than what is captured and not yet refunded. Metadata: `refundable_minor`, `currency`."""
 INSUFFICIENT_FUNDS: ErrorReason.ValueType  # 43
-"""FAILED_PRECONDITION, 400. The account's balance does not cover the debit. Metadata: `currency`."""
+"""FAILED_PRECONDITION, 400. The account's balance does not cover the debit. Metadata: `payment_id`, `currency`."""
 PAYMENT_METHOD_REJECTED: ErrorReason.ValueType  # 44
 """FAILED_PRECONDITION, 400. Stripe does not know the payment method or refuses to attach it. Metadata: `code`."""
 SESSION_STATE_INVALID: ErrorReason.ValueType  # 45
-"""FAILED_PRECONDITION, 400. The session has ended, or its merchant membership has."""
+"""FAILED_PRECONDITION, 400. The session has ended. Metadata: `session_id`, `state`."""
 PAYMENT_METHOD_STATE_INVALID: ErrorReason.ValueType  # 46
 """FAILED_PRECONDITION, 400. The payment method's state does not allow the use. Metadata: `payment_method_id`, `state`."""
 EMAIL_NOT_VERIFIED: ErrorReason.ValueType  # 47
@@ -211,17 +222,19 @@ PAYMENT_DISPUTED: ErrorReason.ValueType  # 57
 `payment_id`.
 """
 DISPUTE_STATE_INVALID: ErrorReason.ValueType  # 58
-"""FAILED_PRECONDITION, 400. The dispute's state or stage does not allow the verb. Metadata: `dispute_id`, `state`, `stage`; with
-`code` where Stripe refused.
+"""FAILED_PRECONDITION, 400. The dispute's state or stage does not allow the verb, or Stripe does not. Metadata: `dispute_id`,
+`state`. Optional metadata: `stage`, `code`.
 """
 RATE_LIMITED: ErrorReason.ValueType  # 60
-"""RESOURCE_EXHAUSTED, 429. Too many requests; `google.rpc.RetryInfo` says when to ask again."""
+"""RESOURCE_EXHAUSTED, 429. Too many requests; `google.rpc.RetryInfo` says when to ask again.
+Optional metadata: `limit`.
+"""
 OVERLOADED: ErrorReason.ValueType  # 61
 """RESOURCE_EXHAUSTED, 429. The server sheds load before latency grows; `google.rpc.RetryInfo` says when to ask again."""
 PROVIDER_UNAVAILABLE: ErrorReason.ValueType  # 62
 """UNAVAILABLE, 503. The provider was provably not reached; the same key may be sent again."""
 PEER_UNAVAILABLE: ErrorReason.ValueType  # 63
-"""UNAVAILABLE, 503. A server behind this one did not answer; the same key may be sent again."""
+"""UNAVAILABLE, 503. A server behind this one did not answer; the same key may be sent again. Optional metadata: `peer`."""
 DEADLINE_PASSED: ErrorReason.ValueType  # 64
 """DEADLINE_EXCEEDED, 504. The caller's deadline passed; the outcome may be unknown, ask again with the same key."""
 INTERNAL_ERROR: ErrorReason.ValueType  # 80

@@ -32,6 +32,7 @@ class PaymentEvent(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     OCCUR_TIME_FIELD_NUMBER: _builtins.int
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    WALLET_ID_FIELD_NUMBER: _builtins.int
     PAYMENT_FIELD_NUMBER: _builtins.int
     REFUND_FIELD_NUMBER: _builtins.int
     PAYMENT_METHOD_FIELD_NUMBER: _builtins.int
@@ -48,6 +49,8 @@ class PaymentEvent(_message.Message):
     """The resource's version after the change."""
     customer_id: _builtins.str
     """The customer of the payment that changed, or whose refund or dispute did; empty for a payment without one."""
+    wallet_id: _builtins.str
+    """Of `refund.*`: the wallet that the money goes back to; empty where it goes back to a card."""
     @_builtins.property
     def occur_time(self) -> _timestamp_pb2.Timestamp:
         """When it happened."""
@@ -85,6 +88,7 @@ class PaymentEvent(_message.Message):
         version: _builtins.int = ...,
         occur_time: _timestamp_pb2.Timestamp | None = ...,
         customer_id: _builtins.str = ...,
+        wallet_id: _builtins.str = ...,
         payment: _payments_pb2.Payment | None = ...,
         refund: _payments_pb2.Refund | None = ...,
         payment_method: _payments_pb2.PaymentMethod | None = ...,
@@ -94,7 +98,7 @@ class PaymentEvent(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["dispute", b"dispute", "mandate", b"mandate", "occur_time", b"occur_time", "payment", b"payment", "payment_method", b"payment_method", "refund", b"refund", "setup_intent", b"setup_intent", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "dispute", b"dispute", "event_id", b"event_id", "mandate", b"mandate", "occur_time", b"occur_time", "payment", b"payment", "payment_method", b"payment_method", "refund", b"refund", "setup_intent", b"setup_intent", "snapshot", b"snapshot", "subject", b"subject", "type", b"type", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "dispute", b"dispute", "event_id", b"event_id", "mandate", b"mandate", "occur_time", b"occur_time", "payment", b"payment", "payment_method", b"payment_method", "refund", b"refund", "setup_intent", b"setup_intent", "snapshot", b"snapshot", "subject", b"subject", "type", b"type", "version", b"version", "wallet_id", b"wallet_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_snapshot: _TypeAlias = _typing.Literal["payment", "refund", "payment_method", "setup_intent", "mandate", "dispute"]  # noqa: Y015
     _WhichOneofArgType_snapshot: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015

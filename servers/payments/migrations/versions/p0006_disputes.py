@@ -1,7 +1,7 @@
 """Disputes, and what they take from their payments.
 
 Revision ID: p0006
-Revises: p0004
+Revises: p0005
 """
 
 from alembic import op
@@ -9,7 +9,7 @@ from alembic import op
 from servers.runtime.schema import append_only, grant, state_machine
 
 revision = "p0006"
-down_revision = "p0004"
+down_revision = "p0005"
 branch_labels = None
 depends_on = None
 
