@@ -8,6 +8,7 @@ from paymesh.payments.v1 import payments_pb2, payments_pb2_grpc, top_ups_pb2, to
 
 from servers.payments import peers
 from servers.payments.client_secrets import ClientSecrets
+from servers.payments.disputing import Disputing
 from servers.payments.events import Events
 from servers.payments.gateway_stripe import StripeGateway, classify
 from servers.payments.jobs import SWEEP_SECONDS, sweep_windows
@@ -29,7 +30,7 @@ from servers.runtime.sweeps import sweep
 def deps_of(context: Context[PaymentsSettings], renderer: Renderer, gateway: StripeGateway) -> Deps:
     """Put together what the use cases work with."""
     events, settings, clock = Events(renderer), context.settings, context.clock
-    saving = Saving(events, clock)
+    saving, disputing = Saving(events, clock), Disputing(events, clock, settings.dispute_fee_payer)
     return Deps(
         db=context.db,
         clock=clock,
@@ -41,7 +42,8 @@ def deps_of(context: Context[PaymentsSettings], renderer: Renderer, gateway: Str
         events=events,
         throttle=context.throttle,
         saving=saving,
-        outcomes=Outcomes(events, settings.fee_plan, clock, saving, context.db.sealer),
+        outcomes=Outcomes(events, settings.fee_plan, clock, saving, context.db.sealer, disputing),
+        disputing=disputing,
         return_urls=ReturnUrls(platform_origins=settings.return_url_origins, loopback=settings.profile != "production"),
     )
 

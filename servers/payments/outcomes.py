@@ -16,6 +16,7 @@ from servers.kernel.ids import bucket_of, new_id
 from servers.kernel.money import Money
 from servers.payments import store
 from servers.payments.declines import PAYMENT_CANCELED
+from servers.payments.disputing import Disputing
 from servers.payments.domain import (
     ATTEMPT,
     OPERATION,
@@ -65,8 +66,11 @@ _REFUND_TRIGGERS: Final = {
 class Outcomes:
     """Applies answers of the processor."""
 
-    def __init__(self, events: Events, fee_plan: FeePlan, clock: Clock, saving: Saving, sealer: Sealer) -> None:
+    def __init__(
+        self, events: Events, fee_plan: FeePlan, clock: Clock, saving: Saving, sealer: Sealer, disputing: Disputing
+    ) -> None:
         self._events = events
+        self._disputing = disputing
         self._fee_plan = fee_plan
         self._clock = clock
         self._saving = saving
@@ -347,6 +351,7 @@ class Outcomes:
         await uow.outbox.append(
             self._events.payment("payment.updated", moved), self._events.refund(event, refund, moved)
         )
+        await self._disputing.refunded(uow, moved)
         return refund
 
 

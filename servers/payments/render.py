@@ -14,6 +14,7 @@ from servers.payments.domain import (
     AttemptState,
     Capture,
     Decline,
+    Dispute,
     Mandate,
     NextAction,
     Payment,
@@ -98,6 +99,8 @@ class Renderer:
             amount_capturable=_minor(payment.capturable_minor, currency),
             amount_capture_pending=_minor(payment.capture_pending_minor, currency),
             multicapture_available=payment.multicapture,
+            amount_disputed=_minor(payment.disputed_minor, currency),
+            over_exposure=_minor(payment.over_exposure_minor, currency),
         )
         if payment.capture_before_time is not None:
             message.capture_before_time.CopyFrom(stamp(payment.capture_before_time))
@@ -135,6 +138,42 @@ class Renderer:
             self._next_action(message.next_action, setup.id, setup.next_action, secrets=secrets)
         if setup.last_decline is not None:
             message.last_decline.CopyFrom(_decline(setup.last_decline))
+        return message
+
+    def dispute(self, dispute: Dispute) -> payments_pb2.Dispute:
+        """Return a dispute as a message."""
+        message = payments_pb2.Dispute(
+            id=dispute.id,
+            create_time=stamp(dispute.create_time),
+            update_time=stamp(dispute.update_time),
+            resource_version=dispute.version,
+            etag=etag(dispute.version),
+            payment_id=dispute.payment_id,
+            merchant_id=dispute.merchant_id,
+            top_up_id=dispute.top_up_id,
+            amount=money(dispute.amount),
+            amount_at_risk=money(dispute.at_risk),
+            stage=payments_pb2.Dispute.Stage.Value(dispute.stage.value),
+            state=payments_pb2.Dispute.State.Value(dispute.state.value),
+            certainty=payments_pb2.UNKNOWN if dispute.accepting else payments_pb2.CERTAIN,
+            reason=dispute.reason,
+            has_evidence=dispute.has_evidence,
+            past_due=dispute.past_due,
+            submission_count=dispute.submission_count,
+            fee=money(dispute.fee) if dispute.fee is not None else None,
+            fee_payer=payments_pb2.Dispute.FeePayer.Value(dispute.fee_payer.value),
+            stage_time=stamp(dispute.stage_time),
+            movements=[
+                payments_pb2.Dispute.FundsMovement(
+                    id=one.id, amount=money(one.amount), fee=money(one.fee), create_time=stamp(one.create_time)
+                )
+                for one in dispute.movements
+            ],
+            available_actions=dispute.available_actions,
+            livemode=self._livemode,
+        )
+        if dispute.evidence_due_time is not None:
+            message.evidence_due_time.CopyFrom(stamp(dispute.evidence_due_time))
         return message
 
     def _next_action(

@@ -7,6 +7,7 @@ from functools import partial
 from servers.kernel.errors import Refusal
 from servers.payments import store
 from servers.payments.usecases import (
+    ACCEPT,
     ATTACH,
     CANCEL,
     CAPTURE,
@@ -18,6 +19,7 @@ from servers.payments.usecases import (
     WALLET_OPERATION,
     Deps,
     attach_method,
+    drive_accept,
     drive_attempt,
     drive_operation,
     drive_refund,
@@ -70,6 +72,12 @@ def resolvers(deps: Deps) -> dict[str, Resolver]:
         except Refusal:
             return
 
+    async def accept(call: OutboundCall) -> None:
+        try:
+            await drive_accept(deps, call.target)
+        except Refusal:
+            return
+
     undecided = partial(give_up_operation, deps)
     return {
         ATTACH: Resolver(look=attach),
@@ -78,6 +86,7 @@ def resolvers(deps: Deps) -> dict[str, Resolver]:
         CAPTURE: Resolver(look=operation, give_up=undecided),
         CANCEL: Resolver(look=operation, give_up=undecided),
         REFUND_CALL: Resolver(look=refund),
+        ACCEPT: Resolver(look=accept),
         SET_UP: Resolver(look=set_up),
         WALLET_CONFIRM: Resolver(look=confirm, give_up=partial(give_up_attempt, deps)),
         WALLET_OPERATION: Resolver(look=operation, give_up=undecided),

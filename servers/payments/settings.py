@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import SecretStr
 
-from servers.payments.domain import FeePlan
+from servers.payments.domain import FeePayer, FeePlan
 from servers.runtime.settings import ServerSettings
 
 
@@ -18,6 +18,8 @@ class PaymentsSettings(ServerSettings):
     """Comma-separated: two while one is being replaced."""
     fee_plan: FeePlan
     """JSON: {"version": "2026-11", "basis_points": 150, "fixed_minor": {"USD": 25}}."""
+    dispute_fee_payer: FeePayer = FeePayer.MERCHANT
+    """Who bears what Stripe takes for a dispute of a sale. A user never bears it for a top-up."""
     client_secret_key: SecretStr
     """32 bytes in base64: what client secrets are derived with."""
     public_url: str

@@ -13,6 +13,8 @@ from datetime import datetime
 
 from servers.kernel.invariant import invariant
 from servers.kernel.money import Money
+from servers.wallets import dispute_facts
+from servers.wallets.dispute_facts import DisputeEndedFact, DisputeFundsFact, DisputeOpenedFact
 from servers.wallets.domain import DONE, PLATFORM, AccountKind, Lot, Sheet, Transfer, Verdict, account_id
 from servers.wallets.lines import line, post_lines
 from servers.wallets.wallet_facts import (
@@ -75,6 +77,7 @@ class SettlementFact:
 
 Fact = (
     CaptureFact | RefundCreatedFact | RefundFailedFact | SettlementFact | WalletHoldFact | WalletVoidFact | TopUpFact
+    | DisputeOpenedFact | DisputeEndedFact | DisputeFundsFact
 )  # fmt: skip
 
 
@@ -93,6 +96,8 @@ def fact_key(fact: Fact) -> str:
             return fact.attempt_id
         case WalletVoidFact():
             return f"{fact.attempt_id}:void"
+        case DisputeOpenedFact() | DisputeEndedFact() | DisputeFundsFact():
+            return fact.key
 
 
 def related_keys(fact: Fact) -> tuple[str, ...]:
@@ -108,7 +113,9 @@ def related_keys(fact: Fact) -> tuple[str, ...]:
             return (fact_key(fact), fact.capture_id)
         case WalletVoidFact():
             return (fact_key(fact), fact.attempt_id)
-        case WalletHoldFact() | TopUpFact():
+        case DisputeEndedFact():
+            return (fact.key, fact.opened.key)
+        case WalletHoldFact() | TopUpFact() | DisputeOpenedFact() | DisputeFundsFact():
             return (fact_key(fact),)
 
 
@@ -119,6 +126,8 @@ def owner_of(fact: Fact) -> str:
             return fact.captures[0].merchant_id
         case TopUpFact():
             return fact.customer_id
+        case DisputeOpenedFact() | DisputeEndedFact() | DisputeFundsFact():
+            return fact.owner_id
         case _:
             return fact.merchant_id
 
@@ -126,7 +135,16 @@ def owner_of(fact: Fact) -> str:
 def currency_of(fact: Fact) -> str:
     """Return a fact's currency, or "" where only its stored transfers know it."""
     match fact:
-        case CaptureFact() | RefundCreatedFact() | WalletHoldFact() | TopUpFact():
+        case DisputeEndedFact():
+            return fact.opened.amount.currency
+        case (
+            CaptureFact()
+            | RefundCreatedFact()
+            | WalletHoldFact()
+            | TopUpFact()
+            | DisputeOpenedFact()
+            | DisputeFundsFact()
+        ):
             return fact.amount.currency
         case SettlementFact():
             return fact.currency
@@ -154,6 +172,8 @@ def opened_by(fact: Fact, currency: str) -> list[tuple[str, AccountKind, str]]:
     platform = (AccountKind.PROCESSOR_CLEARING, AccountKind.PLATFORM_FEES, AccountKind.REFUNDS_IN_TRANSIT)
     if isinstance(fact, TopUpFact):
         return [(PLATFORM, AccountKind.PROCESSOR_CLEARING, currency)]
+    if isinstance(fact, DisputeOpenedFact | DisputeEndedFact | DisputeFundsFact):
+        return [(owner, kind, currency) for owner, kind in dispute_facts.opened_by(fact)]
     merchant = (AccountKind.MERCHANT_PENDING, AccountKind.MERCHANT_AVAILABLE)
     return [(owner_of(fact), kind, currency) for kind in merchant] + [(PLATFORM, kind, currency) for kind in platform]
 
@@ -170,6 +190,10 @@ def wallet_accounts_of(fact: Fact) -> set[str]:
             return taken | ({_refunded_account(fact)} if fact.wallet_customer_id else set())
         case TopUpFact():
             return {account_id(fact.customer_id, AccountKind.CUSTOMER_WALLET, fact.amount.currency)}
+        case DisputeEndedFact():
+            return wallet_accounts_of(fact.opened)
+        case DisputeOpenedFact():
+            return {account_id(*fact.held_from, fact.amount.currency)} if fact.of_top_up else set()
         case _:
             return set()
 
@@ -192,11 +216,20 @@ def book(sheet: Sheet, fact: Fact, stored: Iterable[Transfer]) -> tuple[Verdict,
             return post_void(sheet, fact)
         case TopUpFact():
             return post_top_up(sheet, fact)
+        case DisputeOpenedFact():
+            written = _post(sheet, dispute_facts.opening(sheet, fact))
+        case DisputeEndedFact():
+            written = _post(sheet, dispute_facts.opening(sheet, fact.opened))
+            written = [*written, *_post(sheet, dispute_facts.ending(sheet, fact))]
+        case DisputeFundsFact():
+            written = _post(sheet, dispute_facts.funds(sheet, fact))
     return (Verdict.CREATED if written else Verdict.EXISTS), written
 
 
 def _post(sheet: Sheet, lines: list[Transfer]) -> list[Transfer]:
-    """Post the lines of a fact that has happened: what the ledger says cannot undo it."""
+    """Post the lines of a fact that has happened: what the ledger says cannot undo it. None for one that is booked already."""
+    if not lines:
+        return []
     verdict, written = post_lines(sheet, lines)
     invariant(verdict in DONE, "a fact was refused", verdict=verdict.value, fact_id=lines[0].fact_id)
     return written

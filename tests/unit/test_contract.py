@@ -65,6 +65,7 @@ def test_what_moves_money_demands_a_key() -> None:
         "CapturePayment",
         "CancelPayment",
         "CreateRefund",
+        "AcceptDispute",
         "CreateTopUp",
     }
 

@@ -1,4 +1,4 @@
-"""Payments, attempts, captures, refunds: states, arrows and arithmetic, pure."""
+"""Payments, attempts, captures, refunds, disputes: states, arrows and arithmetic, pure."""
 
 from __future__ import annotations
 
@@ -18,6 +18,15 @@ from servers.payments.domain.answers import (
     SetupResult,
     StillProcessing,
     UsedCard,
+)
+from servers.payments.domain.disputes import (
+    Dispute,
+    DisputeNews,
+    FundsMovement,
+    NoWay,
+    WarningNews,
+    steps_to,
+    walk_of,
 )
 from servers.payments.domain.records import (
     Attempt,
@@ -41,12 +50,14 @@ from servers.payments.domain.refusals import (
     InsufficientFunds,
     MulticaptureUnavailable,
     OperationInProgress,
+    PaymentDisputed,
     PaymentMethodRejected,
     RefundExceedsAvailable,
 )
 from servers.payments.domain.states import (
     ATTEMPT,
     AUTHORIZED,
+    DISPUTE,
     MACHINES,
     MANDATE,
     METHOD,
@@ -57,8 +68,14 @@ from servers.payments.domain.states import (
     REFUND,
     SETUP,
     UNCERTAIN,
+    AcceptNotCarriedOut,
     AttemptState,
     CaptureMethod,
+    DisputeNotAcceptable,
+    DisputeStage,
+    DisputeState,
+    DisputeStateInvalid,
+    FeePayer,
     MandateState,
     MandateStateInvalid,
     MethodState,
@@ -79,6 +96,7 @@ from servers.payments.domain.states import (
 __all__ = [
     "ATTEMPT",
     "AUTHORIZED",
+    "DISPUTE",
     "MACHINES",
     "MANDATE",
     "METHOD",
@@ -89,6 +107,7 @@ __all__ = [
     "REFUND",
     "SETUP",
     "UNCERTAIN",
+    "AcceptNotCarriedOut",
     "ActionRequired",
     "Attempt",
     "AttemptState",
@@ -102,7 +121,15 @@ __all__ = [
     "ChargeResult",
     "Charged",
     "Decline",
+    "Dispute",
+    "DisputeNews",
+    "DisputeNotAcceptable",
+    "DisputeStage",
+    "DisputeState",
+    "DisputeStateInvalid",
+    "FeePayer",
     "FeePlan",
+    "FundsMovement",
     "InsufficientFunds",
     "IntentStatus",
     "Mandate",
@@ -113,6 +140,7 @@ __all__ = [
     "MethodStateInvalid",
     "MulticaptureUnavailable",
     "NextAction",
+    "NoWay",
     "NotCarriedOut",
     "NotConfirmed",
     "Operation",
@@ -122,6 +150,7 @@ __all__ = [
     "OperationResult",
     "OperationState",
     "Payment",
+    "PaymentDisputed",
     "PaymentMethod",
     "PaymentMethodRejected",
     "PaymentSettings",
@@ -142,4 +171,7 @@ __all__ = [
     "StillProcessing",
     "Usage",
     "UsedCard",
+    "WarningNews",
+    "steps_to",
+    "walk_of",
 ]

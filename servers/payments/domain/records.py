@@ -198,6 +198,9 @@ class Payment:
     version: int
     create_time: datetime
     update_time: datetime
+    disputed_minor: int = 0
+    """What chargebacks that are not won may cost."""
+    open_chargebacks: int = 0
     latest_attempt: Attempt | None = None
     captures: tuple[Capture, ...] = ()
     open_operation: Operation | None = None
@@ -224,9 +227,14 @@ class Payment:
 
     @property
     def refundable(self) -> Money:
-        """What can still be refunded."""
-        left = self.captured_minor - self.refunded_minor - self.refund_pending_minor
-        return Money(amount_minor=left, currency=self.amount.currency)
+        """What can still be refunded: nothing while a chargeback is open."""
+        left = self.captured_minor - self.refunded_minor - self.refund_pending_minor - self.disputed_minor
+        return Money(amount_minor=0 if self.open_chargebacks else max(0, left), currency=self.amount.currency)
+
+    @property
+    def over_exposure_minor(self) -> int:
+        """How much more is refunded and disputed than captured; the database generates the same."""
+        return max(0, self.refunded_minor + self.refund_pending_minor + self.disputed_minor - self.captured_minor)
 
     @property
     def certain(self) -> bool:

@@ -60,6 +60,34 @@ class RefundState(Enum):
     CANCELED = "CANCELED"
 
 
+class DisputeState(Enum):
+    """The states of a dispute."""
+
+    EARLY_WARNING = "EARLY_WARNING"
+    NEEDS_RESPONSE = "NEEDS_RESPONSE"
+    UNDER_REVIEW = "UNDER_REVIEW"
+    ACCEPTED = "ACCEPTED"
+    WON = "WON"
+    LOST = "LOST"
+    CLOSED = "CLOSED"
+    PREVENTED = "PREVENTED"
+
+
+class DisputeStage(Enum):
+    """How far a dispute has come; money moves from CHARGEBACK on."""
+
+    INQUIRY = "INQUIRY"
+    CHARGEBACK = "CHARGEBACK"
+    PRE_ARBITRATION = "PRE_ARBITRATION"
+
+
+class FeePayer(Enum):
+    """Who bears what Stripe takes for a dispute."""
+
+    MERCHANT = "MERCHANT"
+    PLATFORM = "PLATFORM"
+
+
 class OperationKind(Enum):
     """What is asked of Stripe besides a confirm."""
 
@@ -136,6 +164,29 @@ class RefundStateInvalid(IllegalTransition):
     """The refund's state does not allow the verb."""
 
     reason: ClassVar[str] = "REFUND_STATE_INVALID"
+
+
+class DisputeStateInvalid(IllegalTransition):
+    """The dispute's state or stage does not allow the verb."""
+
+    reason: ClassVar[str] = "DISPUTE_STATE_INVALID"
+
+
+class DisputeNotAcceptable(DisputeStateInvalid):
+    """Only a chargeback that waits for its merchant can be accepted."""
+
+    def __init__(self, dispute_id: str, state: str, stage: str) -> None:
+        hint = "; refund its payment instead" if stage == DisputeStage.INQUIRY.name else ""
+        super().__init__(f"A dispute in {state} at the stage {stage} cannot be accepted{hint}.", dispute_id, state)
+        self.metadata["stage"] = stage
+
+
+class AcceptNotCarriedOut(DisputeStateInvalid):
+    """Stripe would not take the acceptance of a dispute."""
+
+    def __init__(self, dispute_id: str, state: str, code: str) -> None:
+        super().__init__("It was not carried out; read the dispute to see how it stands.", dispute_id, state)
+        self.metadata["code"] = code
 
 
 class MethodStateInvalid(IllegalTransition):
@@ -249,6 +300,50 @@ REFUND: Final = Machine(
 )
 
 
+_D = DisputeState
+
+
+DISPUTE: Final = Machine(
+    name="dispute",
+    states=DisputeState,
+    # WON is left by one arrow only, a new stage; in LOST and PREVENTED Stripe may still move money.
+    terminal=frozenset({_D.CLOSED}),
+    refusal=DisputeStateInvalid,
+    arrows=(
+        Arrow(None, "warn", _D.EARLY_WARNING, "dispute.opened"),
+        Arrow(None, "open", _D.NEEDS_RESPONSE, "dispute.opened"),
+        Arrow(_D.EARLY_WARNING, "prevent", _D.PREVENTED, "dispute.closed"),
+        # A network's rule gave the cardholder the money back before anybody could respond.
+        Arrow(_D.PREVENTED, "take_back", _D.PREVENTED, "dispute.updated"),
+        Arrow(_D.EARLY_WARNING, "dispute", _D.NEEDS_RESPONSE, "dispute.updated"),
+        Arrow(_D.NEEDS_RESPONSE, "accept", _D.ACCEPTED, "dispute.updated"),
+        Arrow(_D.NEEDS_RESPONSE, "submit", _D.UNDER_REVIEW, "dispute.updated"),
+        Arrow(_D.NEEDS_RESPONSE, "lose", _D.LOST, "dispute.lost"),
+        # An inquiry: it ends without a chargeback, or with one.
+        Arrow(_D.NEEDS_RESPONSE, "close", _D.CLOSED, "dispute.closed"),
+        Arrow(_D.UNDER_REVIEW, "close", _D.CLOSED, "dispute.closed"),
+        Arrow(_D.NEEDS_RESPONSE, "escalate", _D.NEEDS_RESPONSE, "dispute.updated"),
+        Arrow(_D.UNDER_REVIEW, "escalate", _D.NEEDS_RESPONSE, "dispute.updated"),
+        Arrow(_D.UNDER_REVIEW, "win", _D.WON, "dispute.won"),
+        Arrow(_D.UNDER_REVIEW, "lose", _D.LOST, "dispute.lost"),
+        Arrow(_D.ACCEPTED, "lose", _D.LOST, "dispute.lost"),
+        Arrow(_D.WON, "reopen", _D.NEEDS_RESPONSE, "dispute.updated"),
+        # The merchant's wish to accept, on its way to Stripe; and what became of it where it was not carried out.
+        Arrow(_D.NEEDS_RESPONSE, "concede", _D.NEEDS_RESPONSE, "dispute.updated", "accept"),
+        Arrow(_D.NEEDS_RESPONSE, "let_go", _D.NEEDS_RESPONSE, "dispute.updated"),
+        *(
+            Arrow(state, trigger, state, event)
+            for state in (_D.NEEDS_RESPONSE, _D.UNDER_REVIEW, _D.ACCEPTED, _D.WON, _D.LOST, _D.PREVENTED)
+            for trigger, event in (
+                ("note", "dispute.updated"),
+                ("withdraw", "dispute.funds_withdrawn"),
+                ("reinstate", "dispute.funds_reinstated"),
+            )
+        ),
+    ),
+)
+
+
 _O = OperationState
 
 
@@ -328,7 +423,7 @@ MANDATE: Final = Machine(
 )
 
 
-MACHINES: Final = (PAYMENT, ATTEMPT, OPERATION, REFUND, METHOD, SETUP, MANDATE)
+MACHINES: Final = (PAYMENT, ATTEMPT, OPERATION, REFUND, DISPUTE, METHOD, SETUP, MANDATE)
 
 
 OPEN_ATTEMPTS: Final = frozenset({_A.CREATED, _A.SENT, _A.PENDING, _A.UNKNOWN, _A.NEEDS_OPERATOR})

@@ -18,6 +18,7 @@ from servers.payments.domain import (
     Card,
     CardDeclined,
     ChargeResult,
+    DisputeNews,
     IntentStatus,
     NotConfirmed,
     Operation,
@@ -31,17 +32,20 @@ from servers.payments.domain import (
     SetupIntent,
     SetupResult,
     Usage,
+    WarningNews,
 )
 from servers.payments.gateway_stripe.shapes import (
     body_of,
     card_of,
     code_of,
     declined_of,
+    dispute_of,
     refund_of,
     result_of,
     setup_result_of,
     status_of,
     to_stripe,
+    warning_of,
 )
 from servers.runtime.outbound import Failure
 
@@ -284,6 +288,29 @@ class StripeGateway:
             if found.metadata is not None and found.metadata.to_dict().get("paymesh_refund_id") == refund.id:
                 return refund_of(found)
         return None
+
+    async def read_dispute(self, stripe_dispute_id: str) -> DisputeNews | None:
+        """Return how a dispute stands now, None where Stripe has none."""
+        try:
+            return dispute_of(await self._client.v1.disputes.retrieve_async(stripe_dispute_id))
+        except stripe.InvalidRequestError:
+            return None
+
+    async def read_warning(self, stripe_warning_id: str) -> WarningNews | None:
+        """Return an early fraud warning, None where Stripe has none."""
+        try:
+            return warning_of(await self._client.v1.radar.early_fraud_warnings.retrieve_async(stripe_warning_id))
+        except stripe.InvalidRequestError:
+            return None
+
+    async def close_dispute(self, stripe_dispute_id: str, *, key: str) -> DisputeNews | OperationRefused:
+        """Tell Stripe that a dispute is conceded."""
+        try:
+            return dispute_of(
+                await self._client.v1.disputes.close_async(stripe_dispute_id, {}, {"idempotency_key": key})
+            )
+        except stripe.InvalidRequestError as error:
+            return OperationRefused(code=code_of(error) or "refused")
 
     def verify_webhook(self, body: bytes, signature: str) -> WebhookEvent:
         """Check the signature on the raw bytes, with each live secret. Raises SignatureInvalid."""

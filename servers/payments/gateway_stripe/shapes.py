@@ -20,6 +20,9 @@ from servers.payments.domain import (
     Charged,
     ChargeResult,
     Decline,
+    DisputeNews,
+    DisputeState,
+    FundsMovement,
     IntentStatus,
     NotConfirmed,
     RefundResult,
@@ -28,6 +31,7 @@ from servers.payments.domain import (
     SetupResult,
     StillProcessing,
     UsedCard,
+    WarningNews,
 )
 
 # Without decimals in ISO 4217, but counted in hundredths by Stripe's API (Stripe, "Special cases for currencies").
@@ -38,6 +42,16 @@ _REFUND_STATES: Final = {
     "canceled": RefundState.CANCELED,
     "pending": RefundState.PENDING,
     "requires_action": RefundState.PENDING,
+}
+_DISPUTE_STATES: Final = {
+    "warning_needs_response": DisputeState.NEEDS_RESPONSE,
+    "warning_under_review": DisputeState.UNDER_REVIEW,
+    "warning_closed": DisputeState.CLOSED,
+    "needs_response": DisputeState.NEEDS_RESPONSE,
+    "under_review": DisputeState.UNDER_REVIEW,
+    "won": DisputeState.WON,
+    "lost": DisputeState.LOST,
+    "prevented": DisputeState.PREVENTED,
 }
 
 
@@ -173,6 +187,54 @@ def refund_of(refund: stripe.Refund) -> RefundResult:
         state=_REFUND_STATES[refund.status or "pending"],
         failure_reason=getattr(refund, "failure_reason", None) or "",
     )
+
+
+def dispute_of(dispute: stripe.Dispute) -> DisputeNews:
+    """Return how a dispute stands."""
+    details = dispute.evidence_details
+    due = getattr(details, "due_by", None)
+    return DisputeNews(
+        stripe_dispute_id=dispute.id,
+        payment_intent_id=_id_of(getattr(dispute, "payment_intent", None)),
+        charge_id=_id_of(dispute.charge),
+        # What was prevented may have cost the money all the same, where a network's rule gave it back.
+        is_inquiry=dispute.status.startswith("warning_")
+        or (dispute.status == "prevented" and not dispute.balance_transactions),
+        state=_DISPUTE_STATES[dispute.status],
+        amount=from_stripe(dispute.amount, dispute.currency),
+        reason=dispute.reason,
+        # Stripe says 0 or nothing where no response is possible.
+        evidence_due_time=datetime.fromtimestamp(due, UTC) if due else None,
+        has_evidence=details.has_evidence,
+        past_due=details.past_due,
+        submission_count=details.submission_count,
+        create_time=datetime.fromtimestamp(dispute.created, UTC),
+        movements=tuple(
+            FundsMovement(
+                id=one.id,
+                amount=from_stripe(one.amount, one.currency),
+                fee=from_stripe(one.fee, one.currency),
+                create_time=datetime.fromtimestamp(one.created, UTC),
+            )
+            for one in dispute.balance_transactions
+        ),
+    )
+
+
+def warning_of(warning: stripe.radar.EarlyFraudWarning) -> WarningNews:
+    """Return an issuer's report of fraud."""
+    return WarningNews(
+        stripe_warning_id=warning.id,
+        payment_intent_id=_id_of(getattr(warning, "payment_intent", None)),
+        charge_id=_id_of(warning.charge),
+        reason=warning.fraud_type,
+        create_time=datetime.fromtimestamp(warning.created, UTC),
+    )
+
+
+def _id_of(found: Any) -> str:
+    """Return the id of what Stripe names, expanded or not, or ""."""
+    return found if isinstance(found, str) else found.id if found is not None else ""
 
 
 def step_of(currency: str) -> int:

@@ -97,6 +97,22 @@ async def payment_by_intent(conn: AsyncConnection, intent_id: str, *, lock: bool
     return (await _wholes(conn, [row]))[0] if row is not None else None
 
 
+async def payment_by_charge(conn: AsyncConnection, charge_id: str) -> Payment | None:
+    """Return the payment that a charge of Stripe's belongs to."""
+    row = (
+        await conn.execute(
+            text(
+                """
+                SELECT p.* FROM attempts a JOIN payments p ON p.owner_id = a.owner_id AND p.id = a.payment_id
+                WHERE a.charge_id = :charge
+                """
+            ),
+            {"charge": charge_id},
+        )
+    ).one_or_none()
+    return (await _wholes(conn, [row]))[0] if row is not None else None
+
+
 async def ended_windows(conn: AsyncConnection, now: datetime, limit: int) -> list[Payment]:
     """Return payments whose authorization should have ended, those that ended first first."""
     rows = (
@@ -217,14 +233,16 @@ async def save_intent_id(conn: AsyncConnection, payment: Payment, intent_id: str
 
 
 async def reserve_refund(conn: AsyncConnection, payment: Payment, amount_minor: int, now: datetime) -> Payment | None:
-    """Take a refund's amount out of what can be refunded: one conditional statement. None where there is not enough."""
+    """Take a refund's amount out of what can be refunded: one conditional statement. None where there is not enough, or while a
+    chargeback is open."""
     done = await conn.execute(
         text(
             """
             UPDATE payments SET refund_pending_minor = refund_pending_minor + :amount, version = version + 1,
                                 update_time = :now
             WHERE owner_id = :owner_id AND id = :id AND version = :expected
-              AND refunded_minor + refund_pending_minor + :amount <= captured_minor
+              AND refunded_minor + refund_pending_minor + disputed_minor + :amount <= captured_minor
+              AND open_chargebacks = 0
             """
         ),
         {
@@ -267,6 +285,38 @@ async def move_refund_counters(
         {
             "pending": moved.refund_pending_minor,
             "refunded": moved.refunded_minor,
+            "version": moved.version,
+            "now": now,
+            "owner_id": payment.owner_id,
+            "id": payment.id,
+            "expected": payment.version,
+        },
+    )
+    one_row(done.rowcount, payment.id)
+    return moved
+
+
+async def move_dispute_counters(
+    conn: AsyncConnection, payment: Payment, *, disputed_minor: int, open_chargebacks: int, now: datetime
+) -> Payment:
+    """Add to the payment's dispute counters: whatever they become, it has happened outside. Raises ConcurrentUpdate."""
+    moved = replace(
+        payment,
+        disputed_minor=payment.disputed_minor + disputed_minor,
+        open_chargebacks=payment.open_chargebacks + open_chargebacks,
+        version=payment.version + 1,
+        update_time=now,
+    )
+    done = await conn.execute(
+        text(
+            """
+            UPDATE payments SET disputed_minor = :disputed, open_chargebacks = :open, version = :version, update_time = :now
+            WHERE owner_id = :owner_id AND id = :id AND version = :expected
+            """
+        ),
+        {
+            "disputed": moved.disputed_minor,
+            "open": moved.open_chargebacks,
             "version": moved.version,
             "now": now,
             "owner_id": payment.owner_id,
@@ -333,6 +383,8 @@ def _payment(
         captured_minor=row.captured_minor,
         refunded_minor=row.refunded_minor,
         refund_pending_minor=row.refund_pending_minor,
+        disputed_minor=row.disputed_minor,
+        open_chargebacks=row.open_chargebacks,
         stripe_payment_intent_id=row.stripe_payment_intent_id or "",
         description=row.description,
         metadata=row.metadata,

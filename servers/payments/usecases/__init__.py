@@ -20,6 +20,14 @@ from servers.payments.usecases.confirm import (
 from servers.payments.usecases.deps import (
     Deps,
 )
+from servers.payments.usecases.disputes import (
+    ACCEPT,
+    accept_dispute,
+    drive_accept,
+    learn_dispute,
+    learn_warning,
+    refresh_dispute,
+)
 from servers.payments.usecases.mandates import (
     replace_settings,
     revoke_mandate,
@@ -74,6 +82,7 @@ from servers.payments.usecases.wallet_rail import (
 )
 
 __all__ = [
+    "ACCEPT",
     "ATTACH",
     "CANCEL",
     "CAPTURE",
@@ -90,6 +99,7 @@ __all__ = [
     "CreateRefund",
     "Deps",
     "Payer",
+    "accept_dispute",
     "attach_method",
     "cancel_payment",
     "capture_payment",
@@ -101,6 +111,7 @@ __all__ = [
     "create_refund",
     "create_setup",
     "detach_payment_method",
+    "drive_accept",
     "drive_attempt",
     "drive_operation",
     "drive_refund",
@@ -110,8 +121,11 @@ __all__ = [
     "give_up_attempt",
     "give_up_operation",
     "learn_attempt",
+    "learn_dispute",
     "learn_payment",
     "learn_setup",
+    "learn_warning",
+    "refresh_dispute",
     "refresh_payment",
     "refresh_setup",
     "replace_settings",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from servers.kernel.clock import Clock
+from servers.payments.disputing import Disputing
 from servers.payments.events import Events
 from servers.payments.gateway_stripe import StripeGateway
 from servers.payments.outcomes import Outcomes
@@ -28,6 +29,7 @@ class Deps:
     ledger_outbound: Outbound
     events: Events
     outcomes: Outcomes
+    disputing: Disputing
     saving: Saving
     return_urls: ReturnUrls
     throttle: Throttle

@@ -14,6 +14,7 @@ from servers.kernel.money import Money
 from servers.payments import store
 from servers.payments.domain import (
     Payment,
+    PaymentDisputed,
     PaymentState,
     PaymentStateInvalid,
     Refund,
@@ -49,7 +50,7 @@ class CreateRefund:
 
 async def create_refund(deps: Deps, request: IdempotentRequest, command: CreateRefund) -> Refund:
     """Refund: reserve here, reserve in the ledger, ask Stripe, note the outcome. Raises ResourceNotFound, PaymentStateInvalid,
-    RefundExceedsAvailable, FieldInvalid, PeerUnavailable, ProviderUnavailable."""
+    PaymentDisputed, RefundExceedsAvailable, FieldInvalid, PeerUnavailable, ProviderUnavailable."""
     async with deps.db.uow() as uow:
         claim = await uow.idempotency.claim(request)
         if claim.resource_id is None:
@@ -70,6 +71,8 @@ async def _begin_refund(deps: Deps, uow: UnitOfWork, command: CreateRefund) -> R
         raise PaymentStateInvalid(
             f"A payment in {payment.state.name} has nothing to refund.", payment.id, payment.state.name
         )
+    if payment.open_chargebacks:
+        raise PaymentDisputed(payment.id)
     left = payment.refundable
     amount = command.amount if command.amount is not None else left
     if amount.currency != left.currency:

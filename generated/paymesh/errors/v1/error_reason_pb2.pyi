@@ -46,8 +46,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     CONCURRENT_UPDATE: _ErrorReason.ValueType  # 6
     """ABORTED, 409. Another change won the race; read the resource and decide again. Metadata: `resource`."""
     OPERATION_IN_PROGRESS: _ErrorReason.ValueType  # 7
-    """ABORTED, 409. A confirm, capture or cancel of the payment, of the setup intent or with the payment method is still open.
-    Metadata: `resource`.
+    """ABORTED, 409. A confirm, capture or cancel of the payment, of the setup intent or with the payment method is still open, or the
+    accept of the dispute. Metadata: `resource`.
     """
     CREDENTIAL_INVALID: _ErrorReason.ValueType  # 20
     """UNAUTHENTICATED, 401. No credential, or one that is malformed, expired or revoked."""
@@ -105,6 +105,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION, 400. The wallet's state does not allow the verb. Metadata: `wallet_id`, `state`."""
     TOP_UP_STATE_INVALID: _ErrorReason.ValueType  # 56
     """FAILED_PRECONDITION, 400. The top-up's state does not allow the verb. Metadata: `top_up_id`, `state`."""
+    PAYMENT_DISPUTED: _ErrorReason.ValueType  # 57
+    """FAILED_PRECONDITION, 400. A chargeback of the payment is open: a refund now would pay its cardholder twice. Metadata:
+    `payment_id`.
+    """
+    DISPUTE_STATE_INVALID: _ErrorReason.ValueType  # 58
+    """FAILED_PRECONDITION, 400. The dispute's state or stage does not allow the verb, or Stripe does not. Metadata: `dispute_id`,
+    `state`. Optional metadata: `stage`, `code`.
+    """
     RATE_LIMITED: _ErrorReason.ValueType  # 60
     """RESOURCE_EXHAUSTED, 429. Too many requests; `google.rpc.RetryInfo` says when to ask again.
     Optional metadata: `limit`.
@@ -150,8 +158,8 @@ ETAG_MISMATCH: ErrorReason.ValueType  # 5
 CONCURRENT_UPDATE: ErrorReason.ValueType  # 6
 """ABORTED, 409. Another change won the race; read the resource and decide again. Metadata: `resource`."""
 OPERATION_IN_PROGRESS: ErrorReason.ValueType  # 7
-"""ABORTED, 409. A confirm, capture or cancel of the payment, of the setup intent or with the payment method is still open.
-Metadata: `resource`.
+"""ABORTED, 409. A confirm, capture or cancel of the payment, of the setup intent or with the payment method is still open, or the
+accept of the dispute. Metadata: `resource`.
 """
 CREDENTIAL_INVALID: ErrorReason.ValueType  # 20
 """UNAUTHENTICATED, 401. No credential, or one that is malformed, expired or revoked."""
@@ -209,6 +217,14 @@ WALLET_STATE_INVALID: ErrorReason.ValueType  # 55
 """FAILED_PRECONDITION, 400. The wallet's state does not allow the verb. Metadata: `wallet_id`, `state`."""
 TOP_UP_STATE_INVALID: ErrorReason.ValueType  # 56
 """FAILED_PRECONDITION, 400. The top-up's state does not allow the verb. Metadata: `top_up_id`, `state`."""
+PAYMENT_DISPUTED: ErrorReason.ValueType  # 57
+"""FAILED_PRECONDITION, 400. A chargeback of the payment is open: a refund now would pay its cardholder twice. Metadata:
+`payment_id`.
+"""
+DISPUTE_STATE_INVALID: ErrorReason.ValueType  # 58
+"""FAILED_PRECONDITION, 400. The dispute's state or stage does not allow the verb, or Stripe does not. Metadata: `dispute_id`,
+`state`. Optional metadata: `stage`, `code`.
+"""
 RATE_LIMITED: ErrorReason.ValueType  # 60
 """RESOURCE_EXHAUSTED, 429. Too many requests; `google.rpc.RetryInfo` says when to ask again.
 Optional metadata: `limit`.

@@ -376,6 +376,8 @@ class Payment(_message.Message):
     TOP_UP_ID_FIELD_NUMBER: _builtins.int
     PAYMENT_METHOD_ID_FIELD_NUMBER: _builtins.int
     STATEMENT_DESCRIPTOR_SUFFIX_FIELD_NUMBER: _builtins.int
+    AMOUNT_DISPUTED_FIELD_NUMBER: _builtins.int
+    OVER_EXPOSURE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id, `pay_…`."""
     resource_version: _builtins.int
@@ -466,6 +468,16 @@ class Payment(_message.Message):
     def capture_before_time(self) -> _timestamp_pb2.Timestamp:
         """When the authorization ends by itself; unset where there is none."""
 
+    @_builtins.property
+    def amount_disputed(self) -> _money_pb2.Money:
+        """How much is in chargebacks that are not won: it cannot be refunded any more. Shown to the merchant only."""
+
+    @_builtins.property
+    def over_exposure(self) -> _money_pb2.Money:
+        """How much more was refunded and disputed than captured. Disputes are made by banks, also of what is refunded already; above zero
+        somebody is paid twice. Shown to the merchant only.
+        """
+
     def __init__(
         self,
         *,
@@ -500,10 +512,12 @@ class Payment(_message.Message):
         top_up_id: _builtins.str = ...,
         payment_method_id: _builtins.str = ...,
         statement_descriptor_suffix: _builtins.str = ...,
+        amount_disputed: _money_pb2.Money | None = ...,
+        over_exposure: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "amount_capturable", b"amount_capturable", "amount_capture_pending", b"amount_capture_pending", "amount_captured", b"amount_captured", "amount_refund_pending", b"amount_refund_pending", "amount_refunded", b"amount_refunded", "capture_before_time", b"capture_before_time", "create_time", b"create_time", "latest_attempt", b"latest_attempt", "next_action", b"next_action", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "amount_capturable", b"amount_capturable", "amount_capture_pending", b"amount_capture_pending", "amount_captured", b"amount_captured", "amount_disputed", b"amount_disputed", "amount_refund_pending", b"amount_refund_pending", "amount_refunded", b"amount_refunded", "capture_before_time", b"capture_before_time", "create_time", b"create_time", "latest_attempt", b"latest_attempt", "next_action", b"next_action", "over_exposure", b"over_exposure", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "amount_capturable", b"amount_capturable", "amount_capture_pending", b"amount_capture_pending", "amount_captured", b"amount_captured", "amount_refund_pending", b"amount_refund_pending", "amount_refunded", b"amount_refunded", "available_actions", b"available_actions", "cancellation_reason", b"cancellation_reason", "capture_before_time", b"capture_before_time", "capture_method", b"capture_method", "captures", b"captures", "certainty", b"certainty", "client_secret", b"client_secret", "create_time", b"create_time", "customer_id", b"customer_id", "description", b"description", "etag", b"etag", "id", b"id", "latest_attempt", b"latest_attempt", "livemode", b"livemode", "merchant_id", b"merchant_id", "metadata", b"metadata", "multicapture_available", b"multicapture_available", "next_action", b"next_action", "payment_method_id", b"payment_method_id", "purpose", b"purpose", "resource_version", b"resource_version", "state", b"state", "statement_descriptor_suffix", b"statement_descriptor_suffix", "top_up_id", b"top_up_id", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "amount_capturable", b"amount_capturable", "amount_capture_pending", b"amount_capture_pending", "amount_captured", b"amount_captured", "amount_disputed", b"amount_disputed", "amount_refund_pending", b"amount_refund_pending", "amount_refunded", b"amount_refunded", "available_actions", b"available_actions", "cancellation_reason", b"cancellation_reason", "capture_before_time", b"capture_before_time", "capture_method", b"capture_method", "captures", b"captures", "certainty", b"certainty", "client_secret", b"client_secret", "create_time", b"create_time", "customer_id", b"customer_id", "description", b"description", "etag", b"etag", "id", b"id", "latest_attempt", b"latest_attempt", "livemode", b"livemode", "merchant_id", b"merchant_id", "metadata", b"metadata", "multicapture_available", b"multicapture_available", "next_action", b"next_action", "over_exposure", b"over_exposure", "payment_method_id", b"payment_method_id", "purpose", b"purpose", "resource_version", b"resource_version", "state", b"state", "statement_descriptor_suffix", b"statement_descriptor_suffix", "top_up_id", b"top_up_id", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -959,6 +973,273 @@ class Refund(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Refund: _TypeAlias = Refund  # noqa: Y015
+
+@_typing.final
+class Dispute(_message.Message):
+    """A cardholder's objection to a charge, which the card's issuer brings to Stripe."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Stage:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Dispute._Stage.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STAGE_UNSPECIFIED: Dispute._Stage.ValueType  # 0
+        """Never returned."""
+        INQUIRY: Dispute._Stage.ValueType  # 1
+        """The issuer asks or warns; no money moves."""
+        CHARGEBACK: Dispute._Stage.ValueType  # 2
+        """The issuer has taken the money back; it is held from the merchant."""
+        PRE_ARBITRATION: Dispute._Stage.ValueType  # 3
+        """The issuer does not accept that the chargeback was won, and has taken the money back once more."""
+
+    class Stage(_Stage, metaclass=_StageEnumTypeWrapper):
+        """How far a dispute has come."""
+
+    STAGE_UNSPECIFIED: Dispute.Stage.ValueType  # 0
+    """Never returned."""
+    INQUIRY: Dispute.Stage.ValueType  # 1
+    """The issuer asks or warns; no money moves."""
+    CHARGEBACK: Dispute.Stage.ValueType  # 2
+    """The issuer has taken the money back; it is held from the merchant."""
+    PRE_ARBITRATION: Dispute.Stage.ValueType  # 3
+    """The issuer does not accept that the chargeback was won, and has taken the money back once more."""
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Dispute._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Dispute._State.ValueType  # 0
+        """Never returned."""
+        EARLY_WARNING: Dispute._State.ValueType  # 1
+        """The issuer reports fraud; a refund in time prevents a dispute."""
+        NEEDS_RESPONSE: Dispute._State.ValueType  # 2
+        """It waits for evidence or for being accepted."""
+        UNDER_REVIEW: Dispute._State.ValueType  # 3
+        """Evidence is submitted; the issuer decides."""
+        ACCEPTED: Dispute._State.ValueType  # 4
+        """It is conceded."""
+        WON: Dispute._State.ValueType  # 5
+        """The money is the merchant's again."""
+        LOST: Dispute._State.ValueType  # 6
+        """The money is the cardholder's."""
+        CLOSED: Dispute._State.ValueType  # 7
+        """An inquiry that ended without a chargeback."""
+        PREVENTED: Dispute._State.ValueType  # 8
+        """Refunded in time: no dispute came of it. At the stage CHARGEBACK: a network's rule gave the money back at once, for good."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """The states of a dispute."""
+
+    STATE_UNSPECIFIED: Dispute.State.ValueType  # 0
+    """Never returned."""
+    EARLY_WARNING: Dispute.State.ValueType  # 1
+    """The issuer reports fraud; a refund in time prevents a dispute."""
+    NEEDS_RESPONSE: Dispute.State.ValueType  # 2
+    """It waits for evidence or for being accepted."""
+    UNDER_REVIEW: Dispute.State.ValueType  # 3
+    """Evidence is submitted; the issuer decides."""
+    ACCEPTED: Dispute.State.ValueType  # 4
+    """It is conceded."""
+    WON: Dispute.State.ValueType  # 5
+    """The money is the merchant's again."""
+    LOST: Dispute.State.ValueType  # 6
+    """The money is the cardholder's."""
+    CLOSED: Dispute.State.ValueType  # 7
+    """An inquiry that ended without a chargeback."""
+    PREVENTED: Dispute.State.ValueType  # 8
+    """Refunded in time: no dispute came of it. At the stage CHARGEBACK: a network's rule gave the money back at once, for good."""
+
+    class _FeePayer:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _FeePayerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Dispute._FeePayer.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        FEE_PAYER_UNSPECIFIED: Dispute._FeePayer.ValueType  # 0
+        """Never returned."""
+        MERCHANT: Dispute._FeePayer.ValueType  # 1
+        """The merchant whose payment is disputed."""
+        PLATFORM: Dispute._FeePayer.ValueType  # 2
+        """The platform."""
+
+    class FeePayer(_FeePayer, metaclass=_FeePayerEnumTypeWrapper):
+        """Who bears Stripe's fee."""
+
+    FEE_PAYER_UNSPECIFIED: Dispute.FeePayer.ValueType  # 0
+    """Never returned."""
+    MERCHANT: Dispute.FeePayer.ValueType  # 1
+    """The merchant whose payment is disputed."""
+    PLATFORM: Dispute.FeePayer.ValueType  # 2
+    """The platform."""
+
+    @_typing.final
+    class FundsMovement(_message.Message):
+        """One of Stripe's balance transactions for a dispute."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        ID_FIELD_NUMBER: _builtins.int
+        AMOUNT_FIELD_NUMBER: _builtins.int
+        FEE_FIELD_NUMBER: _builtins.int
+        CREATE_TIME_FIELD_NUMBER: _builtins.int
+        id: _builtins.str
+        """Stripe's id of it, `txn_…`."""
+        @_builtins.property
+        def amount(self) -> _money_pb2.Money:
+            """What it gave to the platform's balance; negative where it took the disputed money."""
+
+        @_builtins.property
+        def fee(self) -> _money_pb2.Money:
+            """What it took as a fee besides; negative where a fee was given back."""
+
+        @_builtins.property
+        def create_time(self) -> _timestamp_pb2.Timestamp:
+            """When it took place."""
+
+        def __init__(
+            self,
+            *,
+            id: _builtins.str = ...,
+            amount: _money_pb2.Money | None = ...,
+            fee: _money_pb2.Money | None = ...,
+            create_time: _timestamp_pb2.Timestamp | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "fee", b"fee"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "fee", b"fee", "id", b"id"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ID_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    RESOURCE_VERSION_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    MERCHANT_ID_FIELD_NUMBER: _builtins.int
+    TOP_UP_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    AMOUNT_AT_RISK_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CERTAINTY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    EVIDENCE_DUE_TIME_FIELD_NUMBER: _builtins.int
+    HAS_EVIDENCE_FIELD_NUMBER: _builtins.int
+    PAST_DUE_FIELD_NUMBER: _builtins.int
+    SUBMISSION_COUNT_FIELD_NUMBER: _builtins.int
+    FEE_FIELD_NUMBER: _builtins.int
+    FEE_PAYER_FIELD_NUMBER: _builtins.int
+    MOVEMENTS_FIELD_NUMBER: _builtins.int
+    AVAILABLE_ACTIONS_FIELD_NUMBER: _builtins.int
+    LIVEMODE_FIELD_NUMBER: _builtins.int
+    STAGE_TIME_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The id, `dsp_…`."""
+    resource_version: _builtins.int
+    """Raised by one with each change."""
+    etag: _builtins.str
+    """Identifies this version; give it back to change only what you have seen."""
+    payment_id: _builtins.str
+    """The payment that is disputed."""
+    merchant_id: _builtins.str
+    """The merchant whose payment it is; empty for a top-up."""
+    top_up_id: _builtins.str
+    """The top-up that is disputed; empty for a sale."""
+    stage: Global___Dispute.Stage.ValueType
+    """How far it has come with the card's network. Values may be added."""
+    state: Global___Dispute.State.ValueType
+    """Where it stands. Values may be added."""
+    certainty: Global___Certainty.ValueType
+    """UNKNOWN while the call to Stripe that accepts it has no certain outcome yet."""
+    reason: _builtins.str
+    """The cardholder's reason, in Stripe's word for it: "fraudulent", "product_not_received"…"""
+    has_evidence: _builtins.bool
+    """Whether evidence was saved, submitted or not."""
+    past_due: _builtins.bool
+    """Whether the last evidence came after `evidence_due_time`."""
+    submission_count: _builtins.int
+    """How often evidence was submitted."""
+    fee_payer: Global___Dispute.FeePayer.ValueType
+    """Who bears `fee`."""
+    livemode: _builtins.bool
+    """False where Stripe runs in test mode."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When we learnt of it."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last changed."""
+
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """How much is disputed, in the issuer's words."""
+
+    @_builtins.property
+    def amount_at_risk(self) -> _money_pb2.Money:
+        """What it may cost, in the payment's currency: so much is held from a CHARGEBACK on, until it ends."""
+
+    @_builtins.property
+    def evidence_due_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when evidence may be submitted; unset where no response is possible."""
+
+    @_builtins.property
+    def fee(self) -> _money_pb2.Money:
+        """What Stripe took for it so far; unset where it took nothing."""
+
+    @_builtins.property
+    def movements(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dispute.FundsMovement]:
+        """What Stripe took out of the platform's balance for it and gave back, in order."""
+
+    @_builtins.property
+    def available_actions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The verbs that the present state allows."""
+
+    @_builtins.property
+    def stage_time(self) -> _timestamp_pb2.Timestamp:
+        """When the present stage began."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        resource_version: _builtins.int = ...,
+        etag: _builtins.str = ...,
+        payment_id: _builtins.str = ...,
+        merchant_id: _builtins.str = ...,
+        top_up_id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        amount_at_risk: _money_pb2.Money | None = ...,
+        stage: Global___Dispute.Stage.ValueType = ...,
+        state: Global___Dispute.State.ValueType = ...,
+        certainty: Global___Certainty.ValueType = ...,
+        reason: _builtins.str = ...,
+        evidence_due_time: _timestamp_pb2.Timestamp | None = ...,
+        has_evidence: _builtins.bool = ...,
+        past_due: _builtins.bool = ...,
+        submission_count: _builtins.int = ...,
+        fee: _money_pb2.Money | None = ...,
+        fee_payer: Global___Dispute.FeePayer.ValueType = ...,
+        movements: _abc.Iterable[Global___Dispute.FundsMovement] | None = ...,
+        available_actions: _abc.Iterable[_builtins.str] | None = ...,
+        livemode: _builtins.bool = ...,
+        stage_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "amount_at_risk", b"amount_at_risk", "create_time", b"create_time", "evidence_due_time", b"evidence_due_time", "fee", b"fee", "stage_time", b"stage_time", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "amount_at_risk", b"amount_at_risk", "available_actions", b"available_actions", "certainty", b"certainty", "create_time", b"create_time", "etag", b"etag", "evidence_due_time", b"evidence_due_time", "fee", b"fee", "fee_payer", b"fee_payer", "has_evidence", b"has_evidence", "id", b"id", "livemode", b"livemode", "merchant_id", b"merchant_id", "movements", b"movements", "past_due", b"past_due", "payment_id", b"payment_id", "reason", b"reason", "resource_version", b"resource_version", "stage", b"stage", "stage_time", b"stage_time", "state", b"state", "submission_count", b"submission_count", "top_up_id", b"top_up_id", "update_time", b"update_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Dispute: _TypeAlias = Dispute  # noqa: Y015
 
 @_typing.final
 class CreatePaymentMethodRequest(_message.Message):
@@ -1757,6 +2038,132 @@ class ListRefundsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListRefundsResponse: _TypeAlias = ListRefundsResponse  # noqa: Y015
+
+@_typing.final
+class GetDisputeRequest(_message.Message):
+    """The request of GetDispute."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISPUTE_ID_FIELD_NUMBER: _builtins.int
+    dispute_id: _builtins.str
+    """The dispute to return."""
+    def __init__(
+        self,
+        *,
+        dispute_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dispute_id", b"dispute_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDisputeRequest: _TypeAlias = GetDisputeRequest  # noqa: Y015
+
+@_typing.final
+class ListDisputesRequest(_message.Message):
+    """The request of ListDisputes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FROM_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_TO_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """How many at the most: 0 means 50, more than 1000 means 1000."""
+    page_token: _builtins.str
+    """The `next_page_token` of the page before."""
+    state: Global___Dispute.State.ValueType
+    """Only disputes in this state."""
+    stage: Global___Dispute.Stage.ValueType
+    """Only disputes at this stage."""
+    payment_id: _builtins.str
+    """Only disputes of this payment."""
+    @_builtins.property
+    def create_time_from(self) -> _timestamp_pb2.Timestamp:
+        """Only disputes that came at this time or later."""
+
+    @_builtins.property
+    def create_time_to(self) -> _timestamp_pb2.Timestamp:
+        """Only disputes that came before this time."""
+
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        state: Global___Dispute.State.ValueType = ...,
+        stage: Global___Dispute.Stage.ValueType = ...,
+        payment_id: _builtins.str = ...,
+        create_time_from: _timestamp_pb2.Timestamp | None = ...,
+        create_time_to: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time_from", b"create_time_from", "create_time_to", b"create_time_to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time_from", b"create_time_from", "create_time_to", b"create_time_to", "page_size", b"page_size", "page_token", b"page_token", "payment_id", b"payment_id", "stage", b"stage", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDisputesRequest: _TypeAlias = ListDisputesRequest  # noqa: Y015
+
+@_typing.final
+class ListDisputesResponse(_message.Message):
+    """The answer of ListDisputes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISPUTES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Give it as `page_token` to get the next page; empty at the end, and only there."""
+    @_builtins.property
+    def disputes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dispute]:
+        """The disputes of this page."""
+
+    def __init__(
+        self,
+        *,
+        disputes: _abc.Iterable[Global___Dispute] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disputes", b"disputes", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDisputesResponse: _TypeAlias = ListDisputesResponse  # noqa: Y015
+
+@_typing.final
+class AcceptDisputeRequest(_message.Message):
+    """The request of AcceptDispute."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISPUTE_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    dispute_id: _builtins.str
+    """The dispute to concede."""
+    request_id: _builtins.str
+    """Makes a repeat safe: a UUID, the same for every try of one request."""
+    def __init__(
+        self,
+        *,
+        dispute_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dispute_id", b"dispute_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcceptDisputeRequest: _TypeAlias = AcceptDisputeRequest  # noqa: Y015
 
 @_typing.final
 class SetDefaultPaymentMethodRequest(_message.Message):

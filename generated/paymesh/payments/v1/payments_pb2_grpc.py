@@ -121,6 +121,21 @@ class PaymentServiceStub(object):
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentRefundsRequest.SerializeToString,
                 response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentRefundsResponse.FromString,
                 _registered_method=True)
+        self.GetDispute = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/GetDispute',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.GetDisputeRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Dispute.FromString,
+                _registered_method=True)
+        self.ListDisputes = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/ListDisputes',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListDisputesRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListDisputesResponse.FromString,
+                _registered_method=True)
+        self.AcceptDispute = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/AcceptDispute',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.AcceptDisputeRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Dispute.FromString,
+                _registered_method=True)
         self.ReturnPayment = channel.unary_unary(
                 '/paymesh.payments.v1.PaymentService/ReturnPayment',
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ReturnPaymentRequest.SerializeToString,
@@ -284,7 +299,7 @@ class PaymentServiceServicer(object):
 
     def CreateRefund(self, request, context):
         """Refunds a captured payment in full or in part. The money is reserved before Stripe is called. More than is left answers
-        REFUND_EXCEEDS_AVAILABLE.
+        REFUND_EXCEEDS_AVAILABLE; a payment whose chargeback is open answers PAYMENT_DISPUTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -306,6 +321,28 @@ class PaymentServiceServicer(object):
 
     def ListPaymentRefunds(self, request, context):
         """Lists the payment's refunds, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDispute(self, request, context):
+        """Returns a dispute of the caller's merchant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDisputes(self, request, context):
+        """Lists the merchant's disputes, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcceptDispute(self, request, context):
+        """Concedes a chargeback: Stripe is told that no evidence will come, and the dispute is lost. It cannot be taken back. An inquiry
+        answers DISPUTE_STATE_INVALID: refund its payment instead.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -473,6 +510,21 @@ def add_PaymentServiceServicer_to_server(servicer, server):
                     servicer.ListPaymentRefunds,
                     request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentRefundsRequest.FromString,
                     response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentRefundsResponse.SerializeToString,
+            ),
+            'GetDispute': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDispute,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.GetDisputeRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Dispute.SerializeToString,
+            ),
+            'ListDisputes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDisputes,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListDisputesRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListDisputesResponse.SerializeToString,
+            ),
+            'AcceptDispute': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcceptDispute,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.AcceptDisputeRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Dispute.SerializeToString,
             ),
             'ReturnPayment': grpc.unary_unary_rpc_method_handler(
                     servicer.ReturnPayment,
@@ -985,6 +1037,87 @@ class PaymentService(object):
             '/paymesh.payments.v1.PaymentService/ListPaymentRefunds',
             paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentRefundsRequest.SerializeToString,
             paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentRefundsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDispute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/GetDispute',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.GetDisputeRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.Dispute.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDisputes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/ListDisputes',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.ListDisputesRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.ListDisputesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcceptDispute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/AcceptDispute',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.AcceptDisputeRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.Dispute.FromString,
             options,
             channel_credentials,
             insecure,

@@ -83,7 +83,7 @@ class PaymentServiceStub:
     """Lists the payment's attempts, newest first."""
     CreateRefund: _grpc.UnaryUnaryMultiCallable[_payments_pb2.CreateRefundRequest, _payments_pb2.Refund]
     """Refunds a captured payment in full or in part. The money is reserved before Stripe is called. More than is left answers
-    REFUND_EXCEEDS_AVAILABLE.
+    REFUND_EXCEEDS_AVAILABLE; a payment whose chargeback is open answers PAYMENT_DISPUTED.
     """
     GetRefund: _grpc.UnaryUnaryMultiCallable[_payments_pb2.GetRefundRequest, _payments_pb2.Refund]
     """Returns a refund of the caller's merchant, or of a payment of the calling user."""
@@ -91,6 +91,14 @@ class PaymentServiceStub:
     """Lists the merchant's refunds, newest first, of all payments."""
     ListPaymentRefunds: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ListPaymentRefundsRequest, _payments_pb2.ListPaymentRefundsResponse]
     """Lists the payment's refunds, newest first."""
+    GetDispute: _grpc.UnaryUnaryMultiCallable[_payments_pb2.GetDisputeRequest, _payments_pb2.Dispute]
+    """Returns a dispute of the caller's merchant."""
+    ListDisputes: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ListDisputesRequest, _payments_pb2.ListDisputesResponse]
+    """Lists the merchant's disputes, newest first."""
+    AcceptDispute: _grpc.UnaryUnaryMultiCallable[_payments_pb2.AcceptDisputeRequest, _payments_pb2.Dispute]
+    """Concedes a chargeback: Stripe is told that no evidence will come, and the dispute is lost. It cannot be taken back. An inquiry
+    answers DISPUTE_STATE_INVALID: refund its payment instead.
+    """
     ReturnPayment: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ReturnPaymentRequest, _httpbody_pb2.HttpBody]
     """Where Stripe sends a cardholder back to after 3-D Secure: Stripe is asked how it ended, nothing in the query is trusted, and the
     answer is a 303 to the attempt's `return_url`, or a page that says to close the window where there is none.
@@ -175,7 +183,7 @@ class PaymentServiceAsyncStub(PaymentServiceStub):
     """Lists the payment's attempts, newest first."""
     CreateRefund: _aio.UnaryUnaryMultiCallable[_payments_pb2.CreateRefundRequest, _payments_pb2.Refund]  # type: ignore[assignment]
     """Refunds a captured payment in full or in part. The money is reserved before Stripe is called. More than is left answers
-    REFUND_EXCEEDS_AVAILABLE.
+    REFUND_EXCEEDS_AVAILABLE; a payment whose chargeback is open answers PAYMENT_DISPUTED.
     """
     GetRefund: _aio.UnaryUnaryMultiCallable[_payments_pb2.GetRefundRequest, _payments_pb2.Refund]  # type: ignore[assignment]
     """Returns a refund of the caller's merchant, or of a payment of the calling user."""
@@ -183,6 +191,14 @@ class PaymentServiceAsyncStub(PaymentServiceStub):
     """Lists the merchant's refunds, newest first, of all payments."""
     ListPaymentRefunds: _aio.UnaryUnaryMultiCallable[_payments_pb2.ListPaymentRefundsRequest, _payments_pb2.ListPaymentRefundsResponse]  # type: ignore[assignment]
     """Lists the payment's refunds, newest first."""
+    GetDispute: _aio.UnaryUnaryMultiCallable[_payments_pb2.GetDisputeRequest, _payments_pb2.Dispute]  # type: ignore[assignment]
+    """Returns a dispute of the caller's merchant."""
+    ListDisputes: _aio.UnaryUnaryMultiCallable[_payments_pb2.ListDisputesRequest, _payments_pb2.ListDisputesResponse]  # type: ignore[assignment]
+    """Lists the merchant's disputes, newest first."""
+    AcceptDispute: _aio.UnaryUnaryMultiCallable[_payments_pb2.AcceptDisputeRequest, _payments_pb2.Dispute]  # type: ignore[assignment]
+    """Concedes a chargeback: Stripe is told that no evidence will come, and the dispute is lost. It cannot be taken back. An inquiry
+    answers DISPUTE_STATE_INVALID: refund its payment instead.
+    """
     ReturnPayment: _aio.UnaryUnaryMultiCallable[_payments_pb2.ReturnPaymentRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Where Stripe sends a cardholder back to after 3-D Secure: Stripe is asked how it ended, nothing in the query is trusted, and the
     answer is a 303 to the attempt's `return_url`, or a page that says to close the window where there is none.
@@ -348,7 +364,7 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_payments_pb2.Refund, _abc.Awaitable[_payments_pb2.Refund]]:
         """Refunds a captured payment in full or in part. The money is reserved before Stripe is called. More than is left answers
-        REFUND_EXCEEDS_AVAILABLE.
+        REFUND_EXCEEDS_AVAILABLE; a payment whose chargeback is open answers PAYMENT_DISPUTED.
         """
 
     @_abc_1.abstractmethod
@@ -374,6 +390,32 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_payments_pb2.ListPaymentRefundsResponse, _abc.Awaitable[_payments_pb2.ListPaymentRefundsResponse]]:
         """Lists the payment's refunds, newest first."""
+
+    @_abc_1.abstractmethod
+    def GetDispute(
+        self,
+        request: _payments_pb2.GetDisputeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.Dispute, _abc.Awaitable[_payments_pb2.Dispute]]:
+        """Returns a dispute of the caller's merchant."""
+
+    @_abc_1.abstractmethod
+    def ListDisputes(
+        self,
+        request: _payments_pb2.ListDisputesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.ListDisputesResponse, _abc.Awaitable[_payments_pb2.ListDisputesResponse]]:
+        """Lists the merchant's disputes, newest first."""
+
+    @_abc_1.abstractmethod
+    def AcceptDispute(
+        self,
+        request: _payments_pb2.AcceptDisputeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.Dispute, _abc.Awaitable[_payments_pb2.Dispute]]:
+        """Concedes a chargeback: Stripe is told that no evidence will come, and the dispute is lost. It cannot be taken back. An inquiry
+        answers DISPUTE_STATE_INVALID: refund its payment instead.
+        """
 
     @_abc_1.abstractmethod
     def ReturnPayment(

@@ -34,6 +34,8 @@ class _BalanceKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BalanceKi
     """Ready to be paid out."""
     PENDING_SETTLEMENT: _BalanceKind.ValueType  # 2
     """Within the settlement delay."""
+    DISPUTED: _BalanceKind.ValueType  # 3
+    """Held for open chargebacks."""
 
 class BalanceKind(_BalanceKind, metaclass=_BalanceKindEnumTypeWrapper):
     """Which of a merchant's balances is meant."""
@@ -44,6 +46,8 @@ AVAILABLE: BalanceKind.ValueType  # 1
 """Ready to be paid out."""
 PENDING_SETTLEMENT: BalanceKind.ValueType  # 2
 """Within the settlement delay."""
+DISPUTED: BalanceKind.ValueType  # 3
+"""Held for open chargebacks."""
 Global___BalanceKind: _TypeAlias = BalanceKind  # noqa: Y015
 
 @_typing.final
@@ -153,9 +157,9 @@ class BalanceTransaction(_message.Message):
     id: _builtins.str
     """The id of the ledger's transfer, `trf_…`."""
     type: _builtins.str
-    """What it is: "capture.net", "refund.available", "settle"…"""
+    """What it is: "capture.net", "refund.available", "settle", "dispute.opened", "dispute.won", "dispute.fee"…"""
     source_id: _builtins.str
-    """The id of the capture or refund that caused it."""
+    """The id of the capture, refund or dispute that caused it; of a fee, Stripe's id of its balance transaction."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """What it adds to the balance; negative where it takes."""
