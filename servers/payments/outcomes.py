@@ -159,6 +159,7 @@ class Outcomes:
         if result.amount != payment.amount or payment.capture_method is not CaptureMethod.MANUAL:
             return await self._conflict(uow, payment, result.amount)
         payment = await self._succeeded(uow, payment, attempt, result.charge_id, result.used, now)
+        ends = result.capture_before_time
         return await self.walk(
             uow,
             payment,
@@ -166,7 +167,8 @@ class Outcomes:
             "authorize",
             capturable_minor=payment.amount.amount_minor,
             multicapture=result.multicapture,
-            capture_before_time=result.capture_before_time,
+            capture_before_time=ends,
+            due_time=replace(payment, capture_before_time=ends).capture_due_time,
         )
 
     async def _succeeded(

@@ -100,7 +100,10 @@ class Renderer:
             multicapture_available=payment.multicapture,
         )
         if payment.capture_before_time is not None:
-            message.capture_before_time.CopyFrom(stamp(payment.capture_before_time))
+            message.authorization_expire_time.CopyFrom(stamp(payment.capture_before_time))
+            message.capture_before_time.CopyFrom(message.authorization_expire_time)
+        if payment.capture_deadline is not None:
+            message.capture_before.CopyFrom(stamp(payment.capture_deadline))
         if payment.cancellation_reason:
             message.cancellation_reason = payments_pb2.Payment.CancellationReason.Value(payment.cancellation_reason)
         if (attempt := payment.latest_attempt) is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from servers.kernel.money import Money, Rounding, apply_bps
 from servers.payments.domain.states import (
@@ -21,6 +22,9 @@ from servers.payments.domain.states import (
     SetupState,
     Usage,
 )
+
+CAPTURE_LEAD: Final = timedelta(minutes=10)
+"""How long before its deadline a scheduled capture is made: enough for tries that fail."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +186,10 @@ class Payment:
     captured_minor: int
     refunded_minor: int
     refund_pending_minor: int
+    capture_deadline: datetime | None
+    """By when the merchant wants it captured by itself."""
+    due_time: datetime | None
+    """When the sweep has something to do with it, whatever that is in its state."""
     stripe_payment_intent_id: str
     description: str
     metadata: Mapping[str, str]
@@ -217,6 +225,14 @@ class Payment:
         """What can still be refunded."""
         left = self.captured_minor - self.refunded_minor - self.refund_pending_minor
         return Money(amount_minor=left, currency=self.amount.currency)
+
+    @property
+    def capture_due_time(self) -> datetime | None:
+        """When all that is left is captured by itself: some minutes before the deadline, and while the authorization lasts."""
+        if self.capture_deadline is None:
+            return None
+        ends = self.capture_before_time
+        return (min(self.capture_deadline, ends) if ends is not None else self.capture_deadline) - CAPTURE_LEAD
 
     @property
     def certain(self) -> bool:

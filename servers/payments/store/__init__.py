@@ -38,6 +38,7 @@ from servers.payments.store.operations import (
 )
 from servers.payments.store.payments import (
     advance,
+    change_details,
     ended_windows,
     insert_payment,
     move_refund_counters,
@@ -74,6 +75,7 @@ __all__ = [
     "attempt_by_id",
     "attempts",
     "captures",
+    "change_details",
     "default_method",
     "ended_windows",
     "insert_attempt",

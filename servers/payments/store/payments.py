@@ -33,10 +33,10 @@ async def insert_payment(conn: AsyncConnection, payment: Payment) -> None:
         text(
             """
             INSERT INTO payments (owner_id, id, customer_id, purpose, top_up_id, payment_method_id, amount_minor, currency, state,
-                                  capture_method, statement_descriptor_suffix, description, metadata, version, create_time,
-                                  update_time)
+                                  capture_method, capture_deadline, statement_descriptor_suffix, description, metadata, version,
+                                  create_time, update_time)
             VALUES (:owner_id, :id, :customer_id, :purpose, :top_up_id, :method, :amount, :currency, :state, :capture_method,
-                    :suffix, :description, CAST(:metadata AS jsonb), :version, :create_time, :update_time)
+                    :deadline, :suffix, :description, CAST(:metadata AS jsonb), :version, :create_time, :update_time)
             """
         ),
         {
@@ -51,6 +51,7 @@ async def insert_payment(conn: AsyncConnection, payment: Payment) -> None:
             "currency": payment.amount.currency,
             "state": payment.state.value,
             "capture_method": payment.capture_method.value,
+            "deadline": payment.capture_deadline,
             "description": payment.description,
             "metadata": json.dumps(dict(payment.metadata)),
             "version": payment.version,
@@ -176,7 +177,7 @@ async def _write(conn: AsyncConnection, payment: Payment, now: datetime, **chang
             """
             UPDATE payments SET state = :state, version = :version, update_time = :now, captured_minor = :captured,
                    capturable_minor = :capturable, capture_pending_minor = :pending, multicapture = :multicapture,
-                   capture_before_time = :capture_before, cancellation_reason = :reason
+                   capture_before_time = :capture_before, due_time = :due, cancellation_reason = :reason
             WHERE owner_id = :owner_id AND id = :id AND version = :expected
             """
         ),
@@ -189,7 +190,37 @@ async def _write(conn: AsyncConnection, payment: Payment, now: datetime, **chang
             "pending": moved.capture_pending_minor,
             "multicapture": moved.multicapture,
             "capture_before": moved.capture_before_time,
+            "due": moved.due_time,
             "reason": moved.cancellation_reason,
+            "owner_id": payment.owner_id,
+            "id": payment.id,
+            "expected": payment.version,
+        },
+    )
+    one_row(done.rowcount, payment.id)
+    return moved
+
+
+async def change_details(conn: AsyncConnection, payment: Payment, now: datetime, **changes: Any) -> Payment:
+    """Write what a merchant may change of a payment, whatever its state. Raises ConcurrentUpdate."""
+    moved = replace(payment, version=payment.version + 1, update_time=now, **changes)
+    done = await conn.execute(
+        text(
+            """
+            UPDATE payments SET description = :description, metadata = CAST(:metadata AS jsonb),
+                   statement_descriptor_suffix = :suffix, capture_deadline = :deadline, due_time = :due, version = :version,
+                   update_time = :now
+            WHERE owner_id = :owner_id AND id = :id AND version = :expected
+            """
+        ),
+        {
+            "description": moved.description,
+            "metadata": json.dumps(dict(moved.metadata)),
+            "suffix": moved.statement_descriptor_suffix,
+            "deadline": moved.capture_deadline,
+            "due": moved.due_time,
+            "version": moved.version,
+            "now": now,
             "owner_id": payment.owner_id,
             "id": payment.id,
             "expected": payment.version,
@@ -325,6 +356,8 @@ def _payment(
         capture_pending_minor=row.capture_pending_minor,
         multicapture=row.multicapture,
         capture_before_time=row.capture_before_time,
+        capture_deadline=row.capture_deadline,
+        due_time=row.due_time,
         cancellation_reason=row.cancellation_reason,
         captured_minor=row.captured_minor,
         refunded_minor=row.refunded_minor,

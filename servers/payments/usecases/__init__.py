@@ -12,6 +12,11 @@ from servers.payments.usecases.attempts import (
     give_up_attempt,
     learn_attempt,
 )
+from servers.payments.usecases.changes import (
+    CHANGEABLE,
+    UpdatePayment,
+    update_payment,
+)
 from servers.payments.usecases.confirm import (
     ConfirmPayment,
     Payer,
@@ -77,6 +82,7 @@ __all__ = [
     "ATTACH",
     "CANCEL",
     "CAPTURE",
+    "CHANGEABLE",
     "CONFIRM",
     "DETACH",
     "REFUND_CALL",
@@ -90,6 +96,7 @@ __all__ = [
     "CreateRefund",
     "Deps",
     "Payer",
+    "UpdatePayment",
     "attach_method",
     "cancel_payment",
     "capture_payment",
@@ -117,5 +124,6 @@ __all__ = [
     "replace_settings",
     "revoke_mandate",
     "set_default_method",
+    "update_payment",
     "visible_setup",
 ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from servers.kernel.errors import FieldInvalid
 from servers.kernel.ids import bucket_of, new_id
 from servers.kernel.money import Money
 from servers.payments import store
@@ -52,6 +53,7 @@ class CreatePayment:
     statement_descriptor_suffix: str
     description: str
     metadata: Mapping[str, str]
+    capture_deadline: datetime | None
 
 
 async def create_payment(deps: Deps, request: IdempotentRequest, command: CreatePayment) -> Payment:
@@ -76,6 +78,7 @@ async def create_payment(deps: Deps, request: IdempotentRequest, command: Create
 
 
 async def _create(deps: Deps, uow: UnitOfWork, command: CreatePayment) -> tuple[Payment, Attempt | None]:
+    check_deadline(deps, command.capture_deadline)
     payment, event = new_payment(
         deps,
         identifier=new_id("pay", clock=deps.clock, bucket=bucket_of(command.merchant_id)),
@@ -87,6 +90,7 @@ async def _create(deps: Deps, uow: UnitOfWork, command: CreatePayment) -> tuple[
         statement_descriptor_suffix=command.statement_descriptor_suffix,
         description=command.description,
         metadata=command.metadata,
+        capture_deadline=command.capture_deadline,
     )
     source = None
     if command.payment_method_id:
@@ -125,6 +129,7 @@ def new_payment(
     statement_descriptor_suffix: str = "",
     description: str = "",
     metadata: Mapping[str, str] | None = None,
+    capture_deadline: datetime | None = None,
 ) -> tuple[Payment, str]:
     """Return a payment at its start, with the type of the event that tells of it."""
     arrow, now = PAYMENT.arrow(None, "create_with_method" if payment_method_id else "create"), deps.clock.now()
@@ -147,6 +152,8 @@ def new_payment(
         captured_minor=0,
         refunded_minor=0,
         refund_pending_minor=0,
+        capture_deadline=capture_deadline,
+        due_time=None,
         stripe_payment_intent_id="",
         description=description,
         metadata=metadata or {},
@@ -155,6 +162,12 @@ def new_payment(
         update_time=now,
     )
     return payment, arrow.event
+
+
+def check_deadline(deps: Deps, deadline: datetime | None) -> None:
+    """Refuse a deadline for the capture that is over. Raises FieldInvalid."""
+    if deadline is not None and deadline <= deps.clock.now():
+        raise FieldInvalid.of("capture_before", "must be in the future")
 
 
 async def end_windows(deps: Deps) -> int:

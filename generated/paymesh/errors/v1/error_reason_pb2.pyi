@@ -68,7 +68,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     REFERENCE_TAKEN: _ErrorReason.ValueType  # 32
     """ALREADY_EXISTS, 409. The unique reference is taken. Metadata: `field`."""
     PAYMENT_STATE_INVALID: _ErrorReason.ValueType  # 40
-    """FAILED_PRECONDITION, 400. The payment's state does not allow the verb. Metadata: `payment_id`, `state`."""
+    """FAILED_PRECONDITION, 400. The payment's state does not allow the verb, or the change of a field. Metadata: `payment_id`, `state`,
+    and `field` where it is about one.
+    """
     REFUND_STATE_INVALID: _ErrorReason.ValueType  # 41
     """FAILED_PRECONDITION, 400. The refund's state does not allow the verb. Metadata: `refund_id`, `state`."""
     REFUND_EXCEEDS_AVAILABLE: _ErrorReason.ValueType  # 42
@@ -165,7 +167,9 @@ METHOD_NOT_FOUND: ErrorReason.ValueType  # 31
 REFERENCE_TAKEN: ErrorReason.ValueType  # 32
 """ALREADY_EXISTS, 409. The unique reference is taken. Metadata: `field`."""
 PAYMENT_STATE_INVALID: ErrorReason.ValueType  # 40
-"""FAILED_PRECONDITION, 400. The payment's state does not allow the verb. Metadata: `payment_id`, `state`."""
+"""FAILED_PRECONDITION, 400. The payment's state does not allow the verb, or the change of a field. Metadata: `payment_id`, `state`,
+and `field` where it is about one.
+"""
 REFUND_STATE_INVALID: ErrorReason.ValueType  # 41
 """FAILED_PRECONDITION, 400. The refund's state does not allow the verb. Metadata: `refund_id`, `state`."""
 REFUND_EXCEEDS_AVAILABLE: ErrorReason.ValueType  # 42

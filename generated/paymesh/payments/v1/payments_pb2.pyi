@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.api import httpbody_pb2 as _httpbody_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -19,6 +20,11 @@ if sys.version_info >= (3, 11):
     from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
+
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -376,6 +382,8 @@ class Payment(_message.Message):
     TOP_UP_ID_FIELD_NUMBER: _builtins.int
     PAYMENT_METHOD_ID_FIELD_NUMBER: _builtins.int
     STATEMENT_DESCRIPTOR_SUFFIX_FIELD_NUMBER: _builtins.int
+    CAPTURE_BEFORE_FIELD_NUMBER: _builtins.int
+    AUTHORIZATION_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id, `pay_…`."""
     resource_version: _builtins.int
@@ -463,8 +471,17 @@ class Payment(_message.Message):
         """How much is in a capture whose outcome is open."""
 
     @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def capture_before_time(self) -> _timestamp_pb2.Timestamp:
-        """When the authorization ends by itself; unset where there is none."""
+        """The former name of `authorization_expire_time`."""
+
+    @_builtins.property
+    def capture_before(self) -> _timestamp_pb2.Timestamp:
+        """By when what is held is captured by itself; unset where only CapturePayment captures."""
+
+    @_builtins.property
+    def authorization_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the authorization ends by itself: what was not captured by then is let go. Unset where there is none."""
 
     def __init__(
         self,
@@ -500,10 +517,12 @@ class Payment(_message.Message):
         top_up_id: _builtins.str = ...,
         payment_method_id: _builtins.str = ...,
         statement_descriptor_suffix: _builtins.str = ...,
+        capture_before: _timestamp_pb2.Timestamp | None = ...,
+        authorization_expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "amount_capturable", b"amount_capturable", "amount_capture_pending", b"amount_capture_pending", "amount_captured", b"amount_captured", "amount_refund_pending", b"amount_refund_pending", "amount_refunded", b"amount_refunded", "capture_before_time", b"capture_before_time", "create_time", b"create_time", "latest_attempt", b"latest_attempt", "next_action", b"next_action", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "amount_capturable", b"amount_capturable", "amount_capture_pending", b"amount_capture_pending", "amount_captured", b"amount_captured", "amount_refund_pending", b"amount_refund_pending", "amount_refunded", b"amount_refunded", "authorization_expire_time", b"authorization_expire_time", "capture_before", b"capture_before", "capture_before_time", b"capture_before_time", "create_time", b"create_time", "latest_attempt", b"latest_attempt", "next_action", b"next_action", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "amount_capturable", b"amount_capturable", "amount_capture_pending", b"amount_capture_pending", "amount_captured", b"amount_captured", "amount_refund_pending", b"amount_refund_pending", "amount_refunded", b"amount_refunded", "available_actions", b"available_actions", "cancellation_reason", b"cancellation_reason", "capture_before_time", b"capture_before_time", "capture_method", b"capture_method", "captures", b"captures", "certainty", b"certainty", "client_secret", b"client_secret", "create_time", b"create_time", "customer_id", b"customer_id", "description", b"description", "etag", b"etag", "id", b"id", "latest_attempt", b"latest_attempt", "livemode", b"livemode", "merchant_id", b"merchant_id", "metadata", b"metadata", "multicapture_available", b"multicapture_available", "next_action", b"next_action", "payment_method_id", b"payment_method_id", "purpose", b"purpose", "resource_version", b"resource_version", "state", b"state", "statement_descriptor_suffix", b"statement_descriptor_suffix", "top_up_id", b"top_up_id", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "amount_capturable", b"amount_capturable", "amount_capture_pending", b"amount_capture_pending", "amount_captured", b"amount_captured", "amount_refund_pending", b"amount_refund_pending", "amount_refunded", b"amount_refunded", "authorization_expire_time", b"authorization_expire_time", "available_actions", b"available_actions", "cancellation_reason", b"cancellation_reason", "capture_before", b"capture_before", "capture_before_time", b"capture_before_time", "capture_method", b"capture_method", "captures", b"captures", "certainty", b"certainty", "client_secret", b"client_secret", "create_time", b"create_time", "customer_id", b"customer_id", "description", b"description", "etag", b"etag", "id", b"id", "latest_attempt", b"latest_attempt", "livemode", b"livemode", "merchant_id", b"merchant_id", "metadata", b"metadata", "multicapture_available", b"multicapture_available", "next_action", b"next_action", "payment_method_id", b"payment_method_id", "purpose", b"purpose", "resource_version", b"resource_version", "state", b"state", "statement_descriptor_suffix", b"statement_descriptor_suffix", "top_up_id", b"top_up_id", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1100,6 +1119,7 @@ class CreatePaymentRequest(_message.Message):
     STATEMENT_DESCRIPTOR_SUFFIX_FIELD_NUMBER: _builtins.int
     RETURN_URL_FIELD_NUMBER: _builtins.int
     USE_STRIPE_SDK_FIELD_NUMBER: _builtins.int
+    CAPTURE_BEFORE_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """The user who shall pay. Without one, whoever has the `client_secret` pays, and needs no login."""
     description: _builtins.str
@@ -1130,6 +1150,12 @@ class CreatePaymentRequest(_message.Message):
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The merchant's own keys and values: at most 50, keys up to 40 and values up to 500 characters."""
 
+    @_builtins.property
+    def capture_before(self) -> _timestamp_pb2.Timestamp:
+        """With capture_method MANUAL: capture all that is left some minutes before this instant, or before the authorization ends where that
+        is earlier. Without it, what is not captured is let go when the authorization ends.
+        """
+
     def __init__(
         self,
         *,
@@ -1145,10 +1171,11 @@ class CreatePaymentRequest(_message.Message):
         statement_descriptor_suffix: _builtins.str = ...,
         return_url: _builtins.str = ...,
         use_stripe_sdk: _builtins.bool = ...,
+        capture_before: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "capture_before", b"capture_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "capture_method", b"capture_method", "confirm", b"confirm", "customer_id", b"customer_id", "description", b"description", "metadata", b"metadata", "off_session", b"off_session", "payment_method_id", b"payment_method_id", "request_id", b"request_id", "return_url", b"return_url", "statement_descriptor_suffix", b"statement_descriptor_suffix", "use_stripe_sdk", b"use_stripe_sdk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "capture_before", b"capture_before", "capture_method", b"capture_method", "confirm", b"confirm", "customer_id", b"customer_id", "description", b"description", "metadata", b"metadata", "off_session", b"off_session", "payment_method_id", b"payment_method_id", "request_id", b"request_id", "return_url", b"return_url", "statement_descriptor_suffix", b"statement_descriptor_suffix", "use_stripe_sdk", b"use_stripe_sdk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1179,6 +1206,84 @@ class GetPaymentRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetPaymentRequest: _TypeAlias = GetPaymentRequest  # noqa: Y015
+
+@_typing.final
+class UpdatePaymentRequest(_message.Message):
+    """The request of UpdatePayment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    STATEMENT_DESCRIPTOR_SUFFIX_FIELD_NUMBER: _builtins.int
+    CAPTURE_BEFORE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    payment_id: _builtins.str
+    """The payment to change."""
+    description: _builtins.str
+    """The merchant's words for it, shown to the customer."""
+    statement_descriptor_suffix: _builtins.str
+    """What is added to the merchant's name on the cardholder's statement."""
+    etag: _builtins.str
+    """The version that the caller has seen; ETAG_MISMATCH where it is not the present one any more."""
+    request_id: _builtins.str
+    """Makes a repeat safe: a UUID, the same for every try of one request."""
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """What to change: `description`, `metadata`, `statement_descriptor_suffix`, `capture_before`; a field that is named and not given is
+        emptied. Unset: what is given.
+        """
+
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The merchant's own keys and values, which take the place of all that were there."""
+
+    @_builtins.property
+    def capture_before(self) -> _timestamp_pb2.Timestamp:
+        """By when what is held is captured by itself; for payments with capture_method MANUAL."""
+
+    def __init__(
+        self,
+        *,
+        payment_id: _builtins.str = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        description: _builtins.str = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        statement_descriptor_suffix: _builtins.str = ...,
+        capture_before: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capture_before", b"capture_before", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capture_before", b"capture_before", "description", b"description", "etag", b"etag", "metadata", b"metadata", "payment_id", b"payment_id", "request_id", b"request_id", "statement_descriptor_suffix", b"statement_descriptor_suffix", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdatePaymentRequest: _TypeAlias = UpdatePaymentRequest  # noqa: Y015
 
 @_typing.final
 class ReturnPaymentRequest(_message.Message):

@@ -76,6 +76,11 @@ class PaymentServiceStub(object):
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentsRequest.SerializeToString,
                 response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentsResponse.FromString,
                 _registered_method=True)
+        self.UpdatePayment = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/UpdatePayment',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.UpdatePaymentRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+                _registered_method=True)
         self.ConfirmPayment = channel.unary_unary(
                 '/paymesh.payments.v1.PaymentService/ConfirmPayment',
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ConfirmPaymentRequest.SerializeToString,
@@ -233,6 +238,15 @@ class PaymentServiceServicer(object):
 
     def ListPayments(self, request, context):
         """Lists the merchant's payments, or the user's own, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdatePayment(self, request, context):
+        """Changes what `update_mask` names, or else every field that is given: `description` and `metadata` at any time,
+        `statement_descriptor_suffix` until the first confirm, `capture_before` until the payment is at its end. What cannot change any
+        more answers PAYMENT_STATE_INVALID and names the field. With `etag`, only the version that the caller has seen.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -428,6 +442,11 @@ def add_PaymentServiceServicer_to_server(servicer, server):
                     servicer.ListPayments,
                     request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentsRequest.FromString,
                     response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentsResponse.SerializeToString,
+            ),
+            'UpdatePayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdatePayment,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.UpdatePaymentRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.SerializeToString,
             ),
             'ConfirmPayment': grpc.unary_unary_rpc_method_handler(
                     servicer.ConfirmPayment,
@@ -742,6 +761,33 @@ class PaymentService(object):
             '/paymesh.payments.v1.PaymentService/ListPayments',
             paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentsRequest.SerializeToString,
             paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdatePayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/UpdatePayment',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.UpdatePaymentRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
             options,
             channel_credentials,
             insecure,

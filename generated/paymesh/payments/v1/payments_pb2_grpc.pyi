@@ -59,6 +59,11 @@ class PaymentServiceStub:
     """
     ListPayments: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ListPaymentsRequest, _payments_pb2.ListPaymentsResponse]
     """Lists the merchant's payments, or the user's own, newest first."""
+    UpdatePayment: _grpc.UnaryUnaryMultiCallable[_payments_pb2.UpdatePaymentRequest, _payments_pb2.Payment]
+    """Changes what `update_mask` names, or else every field that is given: `description` and `metadata` at any time,
+    `statement_descriptor_suffix` until the first confirm, `capture_before` until the payment is at its end. What cannot change any
+    more answers PAYMENT_STATE_INVALID and names the field. With `etag`, only the version that the caller has seen.
+    """
     ConfirmPayment: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ConfirmPaymentRequest, _payments_pb2.Payment]
     """Confirms a payment: with a saved card, a wallet, a new Stripe payment method, or the card that the payment was created with. Its
     customer may, a shopper with its `client_secret`, and its merchant under a mandate. A declined card is a successful call: the
@@ -151,6 +156,11 @@ class PaymentServiceAsyncStub(PaymentServiceStub):
     """
     ListPayments: _aio.UnaryUnaryMultiCallable[_payments_pb2.ListPaymentsRequest, _payments_pb2.ListPaymentsResponse]  # type: ignore[assignment]
     """Lists the merchant's payments, or the user's own, newest first."""
+    UpdatePayment: _aio.UnaryUnaryMultiCallable[_payments_pb2.UpdatePaymentRequest, _payments_pb2.Payment]  # type: ignore[assignment]
+    """Changes what `update_mask` names, or else every field that is given: `description` and `metadata` at any time,
+    `statement_descriptor_suffix` until the first confirm, `capture_before` until the payment is at its end. What cannot change any
+    more answers PAYMENT_STATE_INVALID and names the field. With `etag`, only the version that the caller has seen.
+    """
     ConfirmPayment: _aio.UnaryUnaryMultiCallable[_payments_pb2.ConfirmPaymentRequest, _payments_pb2.Payment]  # type: ignore[assignment]
     """Confirms a payment: with a saved card, a wallet, a new Stripe payment method, or the card that the payment was created with. Its
     customer may, a shopper with its `client_secret`, and its merchant under a mandate. A declined card is a successful call: the
@@ -288,6 +298,17 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_payments_pb2.ListPaymentsResponse, _abc.Awaitable[_payments_pb2.ListPaymentsResponse]]:
         """Lists the merchant's payments, or the user's own, newest first."""
+
+    @_abc_1.abstractmethod
+    def UpdatePayment(
+        self,
+        request: _payments_pb2.UpdatePaymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.Payment, _abc.Awaitable[_payments_pb2.Payment]]:
+        """Changes what `update_mask` names, or else every field that is given: `description` and `metadata` at any time,
+        `statement_descriptor_suffix` until the first confirm, `capture_before` until the payment is at its end. What cannot change any
+        more answers PAYMENT_STATE_INVALID and names the field. With `etag`, only the version that the caller has seen.
+        """
 
     @_abc_1.abstractmethod
     def ConfirmPayment(
