@@ -28,7 +28,7 @@ class IdempotencyKeyRequired(Refusal):
 def idempotent(
     message: Message, *, render: Callable[[Any], Message], tenant: str | None = None, secret: bool = False
 ) -> IdempotentRequest:
-    """Return under which key `message` is carried out, and how its result is stored.
+    """Return under which key `message` is carried out, and how its result is stored. With `validate_only` it is a rehearsal.
 
     `tenant` stands in for the principal where there is none (a keyed hash of the email). Raises IdempotencyKeyRequired, or
     FieldInvalid where the field and the header differ or the key cannot be one.
@@ -40,8 +40,10 @@ def idempotent(
         raise FieldInvalid.of(
             "request_id", "differs from the Idempotency-Key header; give one of them, or the same twice"
         )
-    key = field or header or None
-    if key is None and call.key_required:
+    rehearsal: bool = getattr(message, "validate_only", False)
+    # A rehearsal leaves nothing behind, so there is nothing to repeat: a key that comes with it stays free.
+    key = None if rehearsal else field or header or None
+    if not rehearsal and key is None and call.key_required:
         raise IdempotencyKeyRequired
     if key is not None and not (len(key) <= KEY_LENGTH_MAX and key.isprintable()):
         raise FieldInvalid.of("Idempotency-Key", f"must be 1 to {KEY_LENGTH_MAX} printable characters")
@@ -53,6 +55,7 @@ def idempotent(
         render=lambda value: render(value).SerializeToString(deterministic=True),
         secret=secret,
         money=call.key_required,
+        rehearsal=rehearsal,
     )
     call.claims.append(request)
     return request

@@ -71,6 +71,14 @@ def test_what_moves_money_demands_a_key() -> None:
     }
 
 
+def test_what_moves_money_can_be_rehearsed() -> None:
+    demanding = [method for method in METHODS if policy_of(method).key_required]
+    for method in demanding:
+        field = method.input_type.fields_by_name.get("validate_only")
+        assert field is not None, method.name
+        assert field.type == field.TYPE_BOOL
+
+
 def test_the_ledger_is_out_of_the_edges_reach() -> None:
     ledger = policies_of([ledger_pb2.DESCRIPTOR.services_by_name["LedgerService"]])
     assert all(EDGE not in policy.callers and policy.audience == {PrincipalKind.SERVICE} for policy in ledger.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from servers.kernel.errors import FieldInvalid, ResourceNotFound
@@ -92,7 +93,9 @@ async def confirm_payment(deps: Deps, request: IdempotentRequest, command: Confi
                 source = await _source(uow, payment, command, wallet)
                 await _check_manner(deps, uow, payment, command)
                 attempt = await begin_attempt(deps, uow, payment, source, command.manner)
-            await uow.idempotency.advance(request, "confirming", attempt.id)
+            await uow.idempotency.advance(
+                request, "confirming", attempt.id, shows=partial(store.payment, uow.conn, attempt.payment_id)
+            )
     crash_point("payments.confirm.after_intent")
     return await finish_confirm(deps, request, attempt, command.payer.limit_key)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from servers.kernel.errors import FieldInvalid, ProviderUnavailable, ResourceNotFound
@@ -70,7 +71,9 @@ async def capture_payment(deps: Deps, request: IdempotentRequest, command: Captu
         if operation_id is None:
             async with uow.refusals(request):
                 operation_id = (await _begin_capture(deps, uow, command)).id
-            await uow.idempotency.advance(request, "capturing", operation_id)
+            await uow.idempotency.advance(
+                request, "capturing", operation_id, shows=partial(_begun, uow, command.payment_id)
+            )
     crash_point("payments.capture.after_intent")
     return await drive_operation(deps, operation_id, request)
 
@@ -91,9 +94,16 @@ async def cancel_payment(
                     await uow.idempotency.complete(request, payment)
                     return payment
                 operation_id = (await _begin(deps, uow, payment, OperationKind.CANCEL, reason=reason)).id
-            await uow.idempotency.advance(request, "canceling", operation_id)
+            await uow.idempotency.advance(request, "canceling", operation_id, shows=partial(_begun, uow, payment_id))
     crash_point("payments.cancel.after_intent")
     return await drive_operation(deps, operation_id, request)
+
+
+async def _begun(uow: UnitOfWork, payment_id: str) -> Payment:
+    """Return a payment as a rehearsal shows it: what was begun is no uncertainty, because it goes no further."""
+    payment = await store.payment(uow.conn, payment_id)
+    assert payment is not None
+    return replace(payment, open_operation=None)
 
 
 async def _resumed(uow: UnitOfWork, operation_id: str | None) -> str | None:

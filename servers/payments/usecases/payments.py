@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from servers.kernel.errors import FieldInvalid
@@ -72,7 +73,9 @@ async def create_payment(deps: Deps, request: IdempotentRequest, command: Create
             if attempt is None:
                 await uow.idempotency.complete(request, payment)
                 return payment
-        await uow.idempotency.advance(request, "confirming", attempt.id)
+        await uow.idempotency.advance(
+            request, "confirming", attempt.id, shows=partial(store.payment, uow.conn, attempt.payment_id)
+        )
     crash_point("payments.create.after_intent")
     return await finish_confirm(deps, request, attempt, command.payment_method_id)
 

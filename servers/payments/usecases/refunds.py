@@ -54,7 +54,9 @@ async def create_refund(deps: Deps, request: IdempotentRequest, command: CreateR
         if claim.resource_id is None:
             async with uow.refusals(request):
                 refund_id = (await _begin_refund(deps, uow, command)).id
-            await uow.idempotency.advance(request, "refunding", refund_id)
+            await uow.idempotency.advance(
+                request, "refunding", refund_id, shows=partial(store.refund, uow.conn, refund_id)
+            )
         else:
             refund_id = claim.resource_id
     crash_point("payments.refund.after_intent")

@@ -1120,6 +1120,7 @@ class CreatePaymentRequest(_message.Message):
     RETURN_URL_FIELD_NUMBER: _builtins.int
     USE_STRIPE_SDK_FIELD_NUMBER: _builtins.int
     CAPTURE_BEFORE_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """The user who shall pay. Without one, whoever has the `client_secret` pays, and needs no login."""
     description: _builtins.str
@@ -1142,6 +1143,10 @@ class CreatePaymentRequest(_message.Message):
     """Where the cardholder goes after authenticating; one of the merchant's `return_url_origins`."""
     use_stripe_sdk: _builtins.bool
     """Have Stripe's own SDK authenticate the cardholder, instead of a redirect; with `confirm`."""
+    validate_only: _builtins.bool
+    """Only check: the answer is the resource as it would be before Stripe or a wallet is asked, or the refusal. Nothing is written down, no
+    key is used, and an id in the answer is nobody's.
+    """
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """The sum: at least 1 minor unit."""
@@ -1172,10 +1177,11 @@ class CreatePaymentRequest(_message.Message):
         return_url: _builtins.str = ...,
         use_stripe_sdk: _builtins.bool = ...,
         capture_before: _timestamp_pb2.Timestamp | None = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "capture_before", b"capture_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "capture_before", b"capture_before", "capture_method", b"capture_method", "confirm", b"confirm", "customer_id", b"customer_id", "description", b"description", "metadata", b"metadata", "off_session", b"off_session", "payment_method_id", b"payment_method_id", "request_id", b"request_id", "return_url", b"return_url", "statement_descriptor_suffix", b"statement_descriptor_suffix", "use_stripe_sdk", b"use_stripe_sdk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "capture_before", b"capture_before", "capture_method", b"capture_method", "confirm", b"confirm", "customer_id", b"customer_id", "description", b"description", "metadata", b"metadata", "off_session", b"off_session", "payment_method_id", b"payment_method_id", "request_id", b"request_id", "return_url", b"return_url", "statement_descriptor_suffix", b"statement_descriptor_suffix", "use_stripe_sdk", b"use_stripe_sdk", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1393,6 +1399,7 @@ class ConfirmPaymentRequest(_message.Message):
     SETUP_FUTURE_USAGE_FIELD_NUMBER: _builtins.int
     OFF_SESSION_FIELD_NUMBER: _builtins.int
     USE_STRIPE_SDK_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     payment_id: _builtins.str
     """The payment to confirm."""
     payment_method_id: _builtins.str
@@ -1413,6 +1420,10 @@ class ConfirmPaymentRequest(_message.Message):
     """The customer is not there to authenticate; for merchants, with an OFF_SESSION mandate."""
     use_stripe_sdk: _builtins.bool
     """Have Stripe's own SDK authenticate the cardholder, instead of a redirect."""
+    validate_only: _builtins.bool
+    """Only check: the answer is the resource as it would be before Stripe or a wallet is asked, or the refusal. Nothing is written down, no
+    key is used, and an id in the answer is nobody's.
+    """
     def __init__(
         self,
         *,
@@ -1426,10 +1437,11 @@ class ConfirmPaymentRequest(_message.Message):
         setup_future_usage: Global___Mandate.Usage.ValueType = ...,
         off_session: _builtins.bool = ...,
         use_stripe_sdk: _builtins.bool = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_secret", b"client_secret", "off_session", b"off_session", "payment_id", b"payment_id", "payment_method_id", b"payment_method_id", "request_id", b"request_id", "return_url", b"return_url", "setup_future_usage", b"setup_future_usage", "stripe_payment_method_id", b"stripe_payment_method_id", "use_stripe_sdk", b"use_stripe_sdk", "wallet_id", b"wallet_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_secret", b"client_secret", "off_session", b"off_session", "payment_id", b"payment_id", "payment_method_id", b"payment_method_id", "request_id", b"request_id", "return_url", b"return_url", "setup_future_usage", b"setup_future_usage", "stripe_payment_method_id", b"stripe_payment_method_id", "use_stripe_sdk", b"use_stripe_sdk", "validate_only", b"validate_only", "wallet_id", b"wallet_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1524,12 +1536,17 @@ class CreateRefundRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     payment_id: _builtins.str
     """The payment to refund."""
     reason: Global___Refund.Reason.ValueType
     """Why; unset means CUSTOMER_REQUEST."""
     request_id: _builtins.str
     """Makes a repeat safe: a UUID, the same for every try of one request."""
+    validate_only: _builtins.bool
+    """Only check: the answer is the resource as it would be before Stripe or a wallet is asked, or the refusal. Nothing is written down, no
+    key is used, and an id in the answer is nobody's.
+    """
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """How much, in the payment's currency; unset for all that is left."""
@@ -1546,10 +1563,11 @@ class CreateRefundRequest(_message.Message):
         reason: Global___Refund.Reason.ValueType = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "metadata", b"metadata", "payment_id", b"payment_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "metadata", b"metadata", "payment_id", b"payment_id", "reason", b"reason", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1691,12 +1709,17 @@ class CapturePaymentRequest(_message.Message):
     AMOUNT_FIELD_NUMBER: _builtins.int
     FINAL_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     payment_id: _builtins.str
     """The payment."""
     final: _builtins.bool
     """Whether this is the last capture: what is left is let go."""
     request_id: _builtins.str
     """Makes a repeat safe: a UUID, the same for every try of one request."""
+    validate_only: _builtins.bool
+    """Only check: the answer is the resource as it would be before Stripe or a wallet is asked, or the refusal. Nothing is written down, no
+    key is used, and an id in the answer is nobody's.
+    """
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """How much, in the payment's currency; all that is left where unset. 0 with `final` only in PARTIALLY_CAPTURED: it lets the rest go."""
@@ -1708,10 +1731,11 @@ class CapturePaymentRequest(_message.Message):
         amount: _money_pb2.Money | None = ...,
         final: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "final", b"final", "payment_id", b"payment_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "final", b"final", "payment_id", b"payment_id", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1726,22 +1750,28 @@ class CancelPaymentRequest(_message.Message):
     PAYMENT_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     payment_id: _builtins.str
     """The payment."""
     reason: Global___Payment.CancellationReason.ValueType
     """Why."""
     request_id: _builtins.str
     """Makes a repeat safe: a UUID, the same for every try of one request."""
+    validate_only: _builtins.bool
+    """Only check: the answer is the resource as it would be before Stripe or a wallet is asked, or the refusal. Nothing is written down, no
+    key is used, and an id in the answer is nobody's.
+    """
     def __init__(
         self,
         *,
         payment_id: _builtins.str = ...,
         reason: Global___Payment.CancellationReason.ValueType = ...,
         request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["payment_id", b"payment_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payment_id", b"payment_id", "reason", b"reason", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
