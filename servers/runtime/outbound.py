@@ -1,7 +1,8 @@
 """Calls to the outside, once for all providers: record, classify, resolve. Knows nothing of payments.
 
 The record is written with the intent. Whatever happens to the call afterwards, the record says that there was one, under
-which key, and when it is to be looked into: a call without a certain outcome is resolved by reading, never by guessing.
+which key, how often it was sent, and when it is to be looked into: a call without a certain outcome is resolved by reading, never
+by guessing.
 
     CREATED -> DONE | NOT_SENT | UNKNOWN | PENDING;  UNKNOWN, PENDING -> DONE | NEEDS_OPERATOR;  NEEDS_OPERATOR -> DONE
 """
@@ -85,6 +86,10 @@ class Unknown:
 
 
 Outcome = Answered[T] | NotSent | Unknown
+_OPEN: Final = """
+    SELECT * FROM outbound_calls WHERE target = :target AND state IN ('CREATED', 'UNKNOWN', 'PENDING', 'NEEDS_OPERATOR')
+    ORDER BY create_time DESC LIMIT 1
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +102,8 @@ class OutboundCall:
     key: str
     state: str
     polls: int
+    sends: int
+    """How often it may have gone out."""
     resendable: bool
     create_time: datetime
     change_time: datetime
@@ -192,16 +199,19 @@ class OutboundStore:
         self._clock = clock
 
     async def record(self, *, verb: str, target: str, key: str, request_digest: str) -> OutboundCall:
-        """Write down that a call is about to be made for `target`, one of our ids, under the provider key `key`."""
+        """Write down that a call is about to be made for `target`, one of our ids, under the provider key `key`. One that was not
+        sent is so taken up again; any other stays as it is."""
         now = self._clock.now()
         row = (
             await self._conn.execute(
                 text(
                     """
-                    INSERT INTO outbound_calls (id, verb, target, key, request_digest, state, polls, next_poll_time,
+                    INSERT INTO outbound_calls AS o (id, verb, target, key, request_digest, state, polls, next_poll_time,
                                                 create_time, change_time)
                     VALUES (:id, :verb, :target, :key, :request_digest, 'CREATED', 0, :next, :now, :now)
-                    ON CONFLICT (verb, key) DO UPDATE SET state = 'CREATED', next_poll_time = excluded.next_poll_time
+                    ON CONFLICT (verb, key) DO UPDATE SET
+                        state = CASE WHEN o.state = 'NOT_SENT' THEN 'CREATED' ELSE o.state END,
+                        next_poll_time = CASE WHEN o.state = 'NOT_SENT' THEN excluded.next_poll_time ELSE o.next_poll_time END
                     RETURNING *
                     """
                 ),
@@ -218,21 +228,33 @@ class OutboundStore:
         ).one()
         return call_of(row)
 
-    async def open_for(self, target: str) -> OutboundCall | None:
+    async def open_for(self, target: str, *, lock: bool = False) -> OutboundCall | None:
         """Return the call for `target` whose outcome is open, if any; one that waits for a person is."""
-        row = (
-            await self._conn.execute(
-                text(
-                    """
-                    SELECT * FROM outbound_calls
-                    WHERE target = :target AND state IN ('CREATED', 'UNKNOWN', 'PENDING', 'NEEDS_OPERATOR')
-                    ORDER BY create_time DESC LIMIT 1
-                    """
-                ),
-                {"target": target},
-            )
-        ).one_or_none()
+        statement = text(_OPEN + (" FOR UPDATE" if lock else ""))
+        row = (await self._conn.execute(statement, {"target": target})).one_or_none()
         return call_of(row) if row is not None else None
+
+    async def note_send(self, target: str) -> bool:
+        """Note that the open call for `target` goes out now. False where somebody else has learnt its outcome by now: nothing is
+        to be sent any more."""
+        call = await self.open_for(target, lock=True)
+        if call is not None:
+            await self._conn.execute(
+                text("UPDATE outbound_calls SET sends = sends + 1 WHERE id = :id"), {"id": call.id}
+            )
+        return call is not None
+
+    async def known(self, target: str, outcome: Outcome[T], *, sends: int = 1) -> Outcome[T]:
+        """Return what is known of the call for `target` after a sending with this outcome: that it did not arrive proves something
+        only where nobody, in this process or in one that died, has sent it besides. `sends` is 0 where it did not come to that."""
+        if not isinstance(outcome, NotSent):
+            return outcome
+        # Locked: whoever wants to send it now waits, and finds it settled.
+        call = await self.open_for(target, lock=True)
+        if call is None or call.sends != sends:
+            return Unknown(outcome.reason)
+        await self._conn.execute(text("UPDATE outbound_calls SET sends = 0 WHERE id = :id"), {"id": call.id})
+        return outcome
 
     async def may_read(self, target: str) -> bool:
         """Tell whether the provider may be asked about `target` now for somebody who reads it, and note that it is: everybody who
@@ -280,6 +302,7 @@ def call_of(row: Row[tuple[object, ...]]) -> OutboundCall:
         key=row.key,
         state=row.state,
         polls=row.polls,
+        sends=row.sends,
         resendable=row.resendable,
         create_time=row.create_time,
         change_time=row.change_time,

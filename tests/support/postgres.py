@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
 from dev.postgres import EmbeddedPostgres
-from servers.kernel.clock import SystemClock
+from servers.kernel.clock import Clock, SystemClock
 from servers.runtime.db import Database, DatabaseOptions, engine_for
 from servers.runtime.migrate import Plan, migrate
 from servers.runtime.sealed import Sealer
@@ -67,6 +67,15 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestPostgres]
         server.stop()
 
 
+async def opened(url: str, domain: str, clock: Clock | None = None) -> Database:
+    """Return a database as a process of a domain's server opens it: several may open the same one."""
+    engine = engine_for(url, DatabaseOptions(application_name="test", pool_size=20))
+    sealer = Sealer(base64.b64encode(bytes(32)).decode())
+    db = Database(engine, domain=domain, clock=clock or SystemClock(), sealer=sealer)
+    await db.announce()
+    return db
+
+
 MakeDatabase = Callable[[str], Awaitable[Database]]
 
 
@@ -76,13 +85,8 @@ async def make_database(postgres: TestPostgres) -> AsyncIterator[MakeDatabase]:
     made: list[Database] = []
 
     async def make(domain: str) -> Database:
-        url = postgres.url(postgres.copy(domain), domain)
-        engine = engine_for(url, DatabaseOptions(application_name="test", pool_size=20))
-        sealer = Sealer(base64.b64encode(bytes(32)).decode())
-        db = Database(engine, domain=domain, clock=SystemClock(), sealer=sealer)
-        await db.announce()
-        made.append(db)
-        return db
+        made.append(await opened(postgres.url(postgres.copy(domain), domain), domain))
+        return made[-1]
 
     yield make
     for db in made:

@@ -27,9 +27,10 @@ from servers.payments.store.operations import operation_of
 from servers.runtime.db import one_row
 
 
-async def insert_payment(conn: AsyncConnection, payment: Payment) -> None:
-    """Insert a new payment."""
-    await conn.execute(
+async def insert_payment(conn: AsyncConnection, payment: Payment) -> bool:
+    """Insert a new payment. False where it is there: a top-up's payment, whose id follows from the top-up's, was made at once by
+    somebody else, and is committed by now."""
+    done = await conn.execute(
         text(
             """
             INSERT INTO payments (owner_id, id, customer_id, purpose, top_up_id, payment_method_id, amount_minor, currency, state,
@@ -37,6 +38,7 @@ async def insert_payment(conn: AsyncConnection, payment: Payment) -> None:
                                   create_time, update_time)
             VALUES (:owner_id, :id, :customer_id, :purpose, :top_up_id, :method, :amount, :currency, :state, :capture_method,
                     :deadline, :suffix, :description, CAST(:metadata AS jsonb), :version, :create_time, :update_time)
+            ON CONFLICT DO NOTHING
             """
         ),
         {
@@ -59,6 +61,7 @@ async def insert_payment(conn: AsyncConnection, payment: Payment) -> None:
             "update_time": payment.update_time,
         },
     )
+    return bool(done.rowcount)
 
 
 async def payment(

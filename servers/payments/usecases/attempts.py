@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from servers.kernel.errors import ProviderUnavailable, Refusal
+from servers.kernel.errors import ConcurrentUpdate, ProviderUnavailable, Refusal
 from servers.kernel.invariant import invariant
 from servers.payments import store
 from servers.payments.domain import (
@@ -19,12 +19,12 @@ from servers.payments.domain import (
 )
 from servers.payments.usecases import wallet_rail
 from servers.payments.usecases.deps import Deps
-from servers.payments.usecases.resending import send_again
 from servers.runtime.channels import PeerUnavailable
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import UnitOfWork
 from servers.runtime.idempotency import IdempotentRequest
 from servers.runtime.outbound import Answered, NotSent, OutboundCall, Outcome, Unknown
+from servers.runtime.sending import LEARNT, send_again
 
 Refuse = Callable[[Payment, Attempt], Refusal | None]
 """Says which refusal an attempt's end is to its caller, if it is one."""
@@ -44,8 +44,8 @@ async def learn_attempt(deps: Deps, attempt_id: str) -> Payment:
     if attempt.state in ATTEMPT.terminal or attempt.state is AttemptState.CREATED:
         return payment
     if attempt.source.wallet_id:
-        # The ledger knows the attempt by its id: asking once more is reading.
-        return await _record(deps, attempt_id, await wallet_rail.pay(deps, payment, attempt), None)
+        # The ledger knows the attempt by its id: sending once more is reading.
+        return await _record(deps, attempt_id, await _pay(deps, payment, attempt), None)
     found = await _read(deps, payment, attempt)
     if not isinstance(found, Answered) or isinstance(found.value, NotConfirmed):
         return payment
@@ -58,12 +58,18 @@ async def drive_attempt(
     """Bring an attempt from where it is to what is known of it: send it if it never was, else ask. Raises ProviderUnavailable
     where it provably was not sent, PeerUnavailable where the ledger did not answer, and what `refuse` says of its end."""
     attempt, payment = await _load_attempt(deps, attempt_id)
+    if attempt.state is AttemptState.NOT_SENT:
+        raise ProviderUnavailable
     if attempt.state in ATTEMPT.terminal:
         refusal = await _answer(deps, payment, attempt_id, request, refuse)
     elif attempt.source.wallet_id:
         payment, refusal = await _drive_wallet(deps, payment, attempt, request, refuse)
     elif attempt.state is AttemptState.CREATED:
-        payment = await _send_first(deps, payment, attempt, request)
+        try:
+            payment = await _send_first(deps, payment, attempt, request)
+        except ConcurrentUpdate:
+            # Somebody else sends it: another call for the same top-up, or the janitor for a call that was slow.
+            return await drive_attempt(deps, attempt_id, request, refuse=refuse)
         refusal = None
     else:
         payment = await _record(deps, attempt_id, await _read_or_send(deps, payment, attempt), request)
@@ -78,7 +84,7 @@ async def _send_first(deps: Deps, payment: Payment, attempt: Attempt, request: I
     outcome = await _prepare(deps, payment, attempt)
     if not isinstance(outcome, Answered):
         # An unconfirmed PaymentIntent charges nobody, so a lost answer to its creation is no risk: not sent.
-        await _record(deps, attempt.id, NotSent(outcome.reason), None)
+        await _record(deps, attempt.id, NotSent(outcome.reason), None, sends=0)
         raise ProviderUnavailable
     if isinstance(outcome.value, CardDeclined):
         return await _record(deps, attempt.id, Answered(outcome.value), request)
@@ -87,7 +93,7 @@ async def _send_first(deps: Deps, payment: Payment, attempt: Attempt, request: I
     sent = await _send(deps, intent_id, attempt)
     crash_point("payments.confirm.after_send")
     payment = await _record(deps, attempt.id, sent, request)
-    if isinstance(sent, NotSent):
+    if payment.latest_attempt is not None and payment.latest_attempt.state is AttemptState.NOT_SENT:
         raise ProviderUnavailable
     return payment
 
@@ -95,17 +101,23 @@ async def _send_first(deps: Deps, payment: Payment, attempt: Attempt, request: I
 async def _drive_wallet(
     deps: Deps, payment: Payment, attempt: Attempt, request: IdempotentRequest | None, refuse: Refuse | None
 ) -> tuple[Payment, Refusal | None]:
-    if attempt.state is AttemptState.CREATED:
-        async with deps.db.uow() as uow:
-            await store.advance_attempt(uow.conn, attempt, "send", now=deps.clock.now())
-        crash_point("payments.confirm.before_send")
-    outcome = await wallet_rail.pay(deps, payment, attempt)
+    outcome = await _pay(deps, payment, attempt)
     crash_point("payments.confirm.after_send")
     payment = await _record(deps, attempt.id, outcome, None)
     if not isinstance(outcome, Answered):
         # The key stays open: its caller asks again, and the janitor does if nobody else.
         raise PeerUnavailable("wallets")
     return payment, await _answer(deps, payment, attempt.id, request, refuse)
+
+
+async def _pay(deps: Deps, payment: Payment, attempt: Attempt) -> Outcome[ChargeResult]:
+    async with deps.db.uow() as uow:
+        if attempt.state is AttemptState.CREATED:
+            await store.advance_attempt(uow.conn, attempt, "send", now=deps.clock.now())
+        if not await uow.outbound.note_send(attempt.id):
+            return LEARNT
+    crash_point("payments.confirm.before_send")
+    return await wallet_rail.pay(deps, payment, attempt)
 
 
 async def _answer(
@@ -146,6 +158,7 @@ async def _prepare(deps: Deps, payment: Payment, attempt: Attempt) -> Outcome[st
         if isinstance(intent_id, str):
             await store.save_intent_id(uow.conn, payment, intent_id)
         await store.advance_attempt(uow.conn, attempt, "send", now=deps.clock.now())
+        await uow.outbound.note_send(attempt.id)
     return Answered(intent_id)
 
 
@@ -183,7 +196,7 @@ async def _read_or_send(deps: Deps, payment: Payment, attempt: Attempt) -> Outco
         return Unknown(found.reason)
     if not isinstance(found.value, NotConfirmed) or attempt.state is AttemptState.REQUIRES_ACTION:
         return found
-    return await send_again(deps, attempt.id, lambda: _send(deps, payment.stripe_payment_intent_id, attempt))
+    return await send_again(deps.db, attempt.id, lambda: _send(deps, payment.stripe_payment_intent_id, attempt))
 
 
 async def give_up_attempt(deps: Deps, uow: UnitOfWork, call: OutboundCall) -> None:
@@ -196,15 +209,17 @@ async def give_up_attempt(deps: Deps, uow: UnitOfWork, call: OutboundCall) -> No
 
 
 async def _record(
-    deps: Deps, attempt_id: str, outcome: Outcome[ChargeResult], request: IdempotentRequest | None
+    deps: Deps, attempt_id: str, outcome: Outcome[ChargeResult], request: IdempotentRequest | None, *, sends: int = 1
 ) -> Payment:
-    """Write down what is known now. The payment's row is locked first, so a webhook that tells the same waits and finds it done."""
+    """Write down what is known now. The payment's row is locked first, so a webhook that tells the same waits and finds it done.
+    `sends` is 0 where it did not come to a sending."""
     async with deps.db.uow() as uow:
         attempt = await store.attempt_by_id(uow.conn, attempt_id)
         payment = await store.payment(uow.conn, attempt.payment_id, owner_id=attempt.owner_id, lock=True)
         invariant(payment is not None, "an attempt without its payment", attempt_id=attempt_id)
         assert payment is not None
         attempt = await store.attempt_by_id(uow.conn, attempt_id)
+        outcome = await uow.outbound.known(attempt_id, outcome, sends=sends)
         match outcome:
             case Answered():
                 payment = await deps.outcomes.charge(uow, payment, attempt, outcome.value)

@@ -177,7 +177,8 @@ async def check_return_url(deps: Deps, uow: UnitOfWork, merchant_id: str, url: s
 
 async def saved_card(uow: UnitOfWork, owner_id: str, method_id: str) -> Source:
     """Return a user's own card. Raises ResourceNotFound, MethodStateInvalid."""
-    method = await store.method(uow.conn, owner_id, method_id)
+    # Locked against the user who removes the card just now: they wait for the attempt, and see it.
+    method = await store.method(uow.conn, owner_id, method_id, lock=True)
     if method is None:
         raise ResourceNotFound(method_id)
     return _usable(method)
@@ -186,12 +187,13 @@ async def saved_card(uow: UnitOfWork, owner_id: str, method_id: str) -> Source:
 async def card_under_mandate(uow: UnitOfWork, payment: Payment, method_id: str, *, off_session: bool) -> Source:
     """Return a customer's card that the payment's merchant may use. Raises ResourceNotFound where it may not,
     MethodStateInvalid."""
-    # Locked against the user who takes the mandate back just now: what is charged was permitted.
+    # Locked, the card first as everywhere, against the user who removes it or takes the mandate back just now: what is charged was
+    # there and permitted.
+    method = await store.method(uow.conn, payment.customer_id, method_id, lock=True)
     held = await store.active_mandates(
         uow.conn, owner_id=payment.customer_id, merchant_id=payment.owner_id, method_id=method_id, lock=True
     )
     asked = Usage.OFF_SESSION if off_session else Usage.ON_SESSION
-    method = await store.method(uow.conn, payment.customer_id, method_id)
     if not payment.customer_id or method is None or not any(mandate.usage.covers(asked) for mandate in held):
         raise ResourceNotFound(method_id)
     return _usable(method)

@@ -31,11 +31,11 @@ from servers.payments.domain import (
 from servers.payments.usecases import wallet_rail
 from servers.payments.usecases.attempts import learn_attempt
 from servers.payments.usecases.deps import Deps
-from servers.payments.usecases.resending import send_again
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import UnitOfWork
 from servers.runtime.idempotency import IdempotentRequest
 from servers.runtime.outbound import RESEND_WITHIN, Answered, NotSent, OutboundCall, Outcome, Unknown, digest
+from servers.runtime.sending import send, send_again
 
 CAPTURE: Final = "stripe.capture"
 CANCEL: Final = "stripe.cancel"
@@ -203,8 +203,6 @@ async def drive_operation(deps: Deps, operation_id: str, request: IdempotentRequ
     crash_point(f"payments.{point}.after_send")
     operation, payment = await _record(deps, operation_id, outcome)
     crash_point(f"payments.{point}.after_outcome")
-    if isinstance(outcome, NotSent) and operation.state is OperationState.NOT_SENT:
-        raise ProviderUnavailable
     return await _answer(deps, operation, payment, request)
 
 
@@ -213,8 +211,8 @@ async def learn_operation(deps: Deps, operation_id: str) -> Payment:
     operation, payment = await _load(deps, operation_id)
     if operation.state in (*OPERATION.terminal, OperationState.CREATED):
         return payment  # one that is CREATED is on its way right now, or the janitor's
-    # The ledger knows the operation by its id: asking once more is reading.
-    found = await (wallet_rail.operate(deps, payment, operation) if _from_wallet(payment) else _status(deps, payment))
+    # The ledger knows the operation by its id: sending once more is reading.
+    found = await (_send(deps, operation, payment) if _from_wallet(payment) else _status(deps, payment))
     return (await _record(deps, operation_id, found))[1] if isinstance(found, Answered) else payment
 
 
@@ -228,6 +226,10 @@ async def _load(deps: Deps, operation_id: str) -> tuple[Operation, Payment]:
 
 
 async def _send(deps: Deps, operation: Operation, payment: Payment) -> Outcome[OperationResult]:
+    return await send(deps.db, operation.id, lambda: _execute(deps, operation, payment))
+
+
+async def _execute(deps: Deps, operation: Operation, payment: Payment) -> Outcome[OperationResult]:
     if _from_wallet(payment):
         return await wallet_rail.operate(deps, payment, operation)
     intent_id = payment.stripe_payment_intent_id
@@ -254,13 +256,13 @@ async def _status(deps: Deps, payment: Payment) -> Outcome[IntentStatus]:
 
 async def _read_or_send(deps: Deps, operation: Operation, payment: Payment) -> Outcome[OperationResult]:
     if _from_wallet(payment):
-        return await wallet_rail.operate(deps, payment, operation)
+        return await _send(deps, operation, payment)
     found = await _status(deps, payment)
     if not isinstance(found, Answered):
         return Unknown(found.reason)
     if _took_place(operation, found.value):
         return found
-    return await send_again(deps, operation.id, lambda: _send(deps, operation, payment))
+    return await send_again(deps.db, operation.id, lambda: _execute(deps, operation, payment))
 
 
 def _took_place(operation: Operation, result: IntentStatus) -> bool:
@@ -277,6 +279,7 @@ async def _record(deps: Deps, operation_id: str, outcome: Outcome[OperationResul
         payment = await store.payment(uow.conn, operation.payment_id, owner_id=operation.owner_id, lock=True)
         assert payment is not None
         operation = await store.operation_by_id(uow.conn, operation_id)
+        outcome = await uow.outbound.known(operation_id, outcome)
         if operation.state not in OPERATION.terminal:
             match outcome:
                 case Answered():
@@ -297,7 +300,10 @@ async def _record(deps: Deps, operation_id: str, outcome: Outcome[OperationResul
 
 
 async def _answer(deps: Deps, operation: Operation, payment: Payment, request: IdempotentRequest | None) -> Payment:
-    """Answer the caller, and keep the answer under the key: the payment, or why Stripe would not."""
+    """Answer the caller, and keep the answer under the key: the payment, or why Stripe would not. One that was not sent leaves the
+    key open."""
+    if operation.state is OperationState.NOT_SENT:
+        raise ProviderUnavailable
     if operation.state is OperationState.FAILED and request is not None:
         payment = await learn_payment(deps, payment)
         refusal = PaymentStateInvalid(

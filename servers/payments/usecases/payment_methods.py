@@ -22,6 +22,7 @@ from servers.payments.usecases.deps import Deps
 from servers.runtime.db import UnitOfWork
 from servers.runtime.idempotency import IdempotentRequest
 from servers.runtime.outbound import Answered, NotSent, Unknown, digest
+from servers.runtime.sending import send
 
 ATTACH: Final = "stripe.attach"
 DETACH: Final = "stripe.detach"
@@ -33,8 +34,10 @@ async def create_payment_method(deps: Deps, request: IdempotentRequest, owner_id
         claim = await uow.idempotency.claim(request)
         if claim.resource_id is not None:
             method = await store.method_by_id(uow.conn, claim.resource_id)
+            await _promise(uow, method)
         else:
             method = await _insert_method(deps, uow, owner_id, stripe_id)
+            await _promise(uow, method)
             await uow.idempotency.advance(request, "attaching", method.id)
     return await attach_method(deps, method, request)
 
@@ -53,19 +56,26 @@ async def _insert_method(deps: Deps, uow: UnitOfWork, owner_id: str, stripe_id: 
         update_time=now,
     )
     await store.insert_method(uow.conn, method)
-    await uow.outbound.record(verb=ATTACH, target=method.id, key=method.id, request_digest=digest(owner_id, stripe_id))
     return method
+
+
+async def _promise(uow: UnitOfWork, method: PaymentMethod) -> None:
+    """Write down that the card is about to be attached; where Stripe was not reached before, it is tried again."""
+    await uow.outbound.record(
+        verb=ATTACH, target=method.id, key=method.id, request_digest=digest(method.owner_id, method.stripe_id)
+    )
 
 
 async def attach_method(deps: Deps, method: PaymentMethod, request: IdempotentRequest | None = None) -> PaymentMethod:
     """Bring a payment method from ATTACHING to its end. Safe to repeat: both calls to Stripe carry ids of ours."""
     if method.state is MethodState.ATTACHING:
-        outcome = await deps.outbound.execute(ATTACH, lambda: _attach(deps, method))
+        outcome = await send(deps.db, method.id, lambda: deps.outbound.execute(ATTACH, lambda: _attach(deps, method)))
         refusal: PaymentMethodRejected | None = None
         async with deps.db.uow() as uow:
             current = await store.method(uow.conn, method.owner_id, method.id, lock=True)
             invariant(current is not None, "a payment method vanished", method_id=method.id)
             assert current is not None
+            outcome = await uow.outbound.known(method.id, outcome)
             call = await uow.outbound.open_for(method.id)
             if call is not None:
                 await uow.outbound.settle(call.id, outcome)

@@ -10,6 +10,7 @@ from typing import Final
 
 from servers.kernel.errors import FieldInvalid
 from servers.kernel.ids import bucket_of, new_id
+from servers.kernel.invariant import invariant
 from servers.kernel.money import Money
 from servers.payments import store
 from servers.payments.domain import (
@@ -54,7 +55,7 @@ class CreatePayment:
     statement_descriptor_suffix: str
     description: str
     metadata: Mapping[str, str]
-    capture_deadline: datetime | None
+    capture_deadline: datetime | None = None
 
 
 async def create_payment(deps: Deps, request: IdempotentRequest, command: CreatePayment) -> Payment:
@@ -100,7 +101,7 @@ async def _create(deps: Deps, uow: UnitOfWork, command: CreatePayment) -> tuple[
         off_session = command.manner.off_session
         source = await card_under_mandate(uow, payment, command.payment_method_id, off_session=off_session)
     await check_return_url(deps, uow, command.merchant_id, command.manner.return_url)
-    await store.insert_payment(uow.conn, payment)
+    invariant(await store.insert_payment(uow.conn, payment), "a new payment's id is taken", payment_id=payment.id)
     await uow.outbox.append(deps.events.payment(event, payment))
     if not command.confirm or source is None:
         return payment, None

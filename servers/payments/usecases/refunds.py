@@ -26,6 +26,7 @@ from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import UnitOfWork
 from servers.runtime.idempotency import IdempotentRequest
 from servers.runtime.outbound import RESEND_WITHIN, Answered, NotSent, Outcome, Unknown, digest
+from servers.runtime.sending import send
 
 REFUND_CALL: Final = "stripe.refund"
 declare(
@@ -122,12 +123,10 @@ async def drive_refund(deps: Deps, refund_id: str, request: IdempotentRequest | 
         # What the ledger took from the merchant, it has given to the wallet in the same step.
         outcome = Answered(RefundResult(stripe_refund_id="", state=RefundState.SUCCEEDED, failure_reason=""))
     else:
-        outcome = await deps.outbound.execute(REFUND_CALL, partial(_send_refund, deps, payment, refund))
+        ask = partial(_send_refund, deps, payment, refund)
+        outcome = await send(deps.db, refund_id, lambda: deps.outbound.execute(REFUND_CALL, ask))
     crash_point("payments.refund.after_send")
-    refund = await _record_refund(deps, refund_id, outcome, request)
-    if isinstance(outcome, NotSent):
-        raise ProviderUnavailable
-    return refund
+    return await _record_refund(deps, refund_id, outcome, request)
 
 
 async def _send_refund(deps: Deps, payment: Payment, refund: Refund) -> RefundResult:
@@ -143,6 +142,7 @@ async def _send_refund(deps: Deps, payment: Payment, refund: Refund) -> RefundRe
 async def _record_refund(
     deps: Deps, refund_id: str, outcome: Outcome[RefundResult] | None, request: IdempotentRequest | None
 ) -> Refund:
+    """Write down what is known now. Raises ProviderUnavailable where it provably was not sent."""
     async with deps.db.uow() as uow:
         found = await store.refund(uow.conn, refund_id)
         invariant(found is not None, "a refund vanished", refund_id=refund_id)
@@ -152,6 +152,7 @@ async def _record_refund(
         refund = await store.refund(uow.conn, refund_id, lock=True)
         assert payment is not None
         assert refund is not None
+        outcome = await uow.outbound.known(refund_id, outcome) if outcome is not None else None
         if isinstance(outcome, Answered):
             refund = await deps.outcomes.refund(uow, payment, refund, outcome.value)
         elif isinstance(outcome, Unknown) and refund.state is RefundState.PENDING:
@@ -163,4 +164,6 @@ async def _record_refund(
             await uow.outbound.settle(call.id, kept, pending=refund.state is RefundState.PENDING)
         if request is not None and not isinstance(outcome, NotSent):
             await uow.idempotency.complete(request, refund)
+    if isinstance(outcome, NotSent):
+        raise ProviderUnavailable
     return refund

@@ -30,11 +30,11 @@ from servers.payments.domain import (
 from servers.payments.usecases.attempts import ensure_customer
 from servers.payments.usecases.confirm import DECLINES_OF_PAYER, Payer, check_return_url
 from servers.payments.usecases.deps import Deps
-from servers.payments.usecases.resending import send_again
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import UnitOfWork
 from servers.runtime.idempotency import IdempotentRequest
-from servers.runtime.outbound import Answered, NotSent, Outcome, Unknown, digest
+from servers.runtime.outbound import RESEND_WITHIN, Answered, NotSent, Outcome, Unknown, digest
+from servers.runtime.sending import send, send_again
 
 SET_UP: Final = "stripe.set_up"
 Found = tuple[str, SetupResult]
@@ -151,16 +151,17 @@ async def drive_setup(deps: Deps, setup_id: str, request: IdempotentRequest | No
     """Bring a setup intent to what is known of it: send its confirm, or read it and send again while that is safe. Raises
     ProviderUnavailable where it provably was not sent."""
     setup = await _load(deps, setup_id)
-    if setup.state is SetupState.PROCESSING and not setup.stripe_id and not setup.uncertain:
-        # Young: where it went out before a crash, Stripe recognises its key.
-        outcome = await _send(deps, setup)
+    young = deps.clock.now() - setup.update_time < RESEND_WITHIN
+    if setup.state is SetupState.PROCESSING and not setup.stripe_id and not setup.uncertain and young:
+        # Where it went out before a crash, Stripe recognises its key.
+        outcome = await send(deps.db, setup.id, lambda: _send(deps, setup))
     elif setup.state in OPEN_SETUPS:
         outcome = await _read_or_send(deps, setup)
     else:
         return await _record(deps, setup, None, request)
     crash_point("payments.setup.after_send")
     recorded = await _record(deps, setup, outcome, request)
-    if isinstance(outcome, NotSent) and recorded.state is SetupState.REQUIRES_PAYMENT_METHOD:
+    if _unsent(recorded):
         raise ProviderUnavailable
     return recorded
 
@@ -193,10 +194,10 @@ async def _load(deps: Deps, setup_id: str) -> SetupIntent:
 
 
 async def _send(deps: Deps, setup: SetupIntent) -> Outcome[Found]:
-    async def send() -> Found:
+    async def confirm() -> Found:
         return await deps.gateway.set_up(setup, await ensure_customer(deps, setup.owner_id))
 
-    return await deps.outbound.execute(SET_UP, send)
+    return await deps.outbound.execute(SET_UP, confirm)
 
 
 async def _read(deps: Deps, setup: SetupIntent) -> Outcome[Found]:
@@ -212,7 +213,7 @@ async def _read_or_send(deps: Deps, setup: SetupIntent) -> Outcome[Found]:
         return Unknown(found.reason)
     if not isinstance(found.value[1], NotConfirmed):
         return found
-    return await send_again(deps, setup.id, lambda: _send(deps, setup))
+    return await send_again(deps.db, setup.id, lambda: _send(deps, setup))
 
 
 async def _record(
@@ -222,22 +223,33 @@ async def _record(
     async with deps.db.uow() as uow:
         setup = await store.setup(uow.conn, asked.id, lock=True)
         assert setup is not None
-        same = setup.confirm_key == asked.confirm_key
-        match outcome:
-            case Answered() if same:
-                setup = await _apply(deps, uow, setup, *outcome.value)
-            case NotSent() if same and setup.state is SetupState.PROCESSING:
-                setup = await _walk(deps, uow, setup, "not_sent")
-            case Unknown() if same and setup.state is SetupState.PROCESSING:
-                setup = await store.note_setup(uow.conn, setup, uncertain=True)
-            case _:
-                pass
-        call = await uow.outbound.open_for(setup.id)
-        if call is not None and outcome is not None:
-            await uow.outbound.settle(call.id, outcome, pending=setup.state in OPEN_SETUPS)
-        if request is not None and not isinstance(outcome, NotSent):
+        if outcome is not None and setup.confirm_key == asked.confirm_key:
+            setup = await _learn(deps, uow, setup, outcome)
+        if request is not None and not _unsent(setup):
             await uow.idempotency.complete(request, setup)
     return setup
+
+
+async def _learn(deps: Deps, uow: UnitOfWork, setup: SetupIntent, outcome: Outcome[Found]) -> SetupIntent:
+    outcome = await uow.outbound.known(setup.id, outcome)
+    match outcome:
+        case Answered():
+            setup = await _apply(deps, uow, setup, *outcome.value)
+        case NotSent() if setup.state is SetupState.PROCESSING:
+            setup = await _walk(deps, uow, setup, "not_sent")
+        case Unknown() if setup.state is SetupState.PROCESSING:
+            setup = await store.note_setup(uow.conn, setup, uncertain=True)
+        case _:
+            pass
+    call = await uow.outbound.open_for(setup.id)
+    if call is not None:
+        await uow.outbound.settle(call.id, outcome, pending=setup.state in OPEN_SETUPS)
+    return setup
+
+
+def _unsent(setup: SetupIntent) -> bool:
+    """Tell whether the latest confirm came to nothing although nobody declined it: it never arrived."""
+    return setup.state is SetupState.REQUIRES_PAYMENT_METHOD and setup.last_decline is None
 
 
 async def _apply(deps: Deps, uow: UnitOfWork, setup: SetupIntent, stripe_id: str, result: SetupResult) -> SetupIntent:

@@ -8,6 +8,7 @@ from typing import Final
 
 from servers.kernel.errors import FieldInvalid
 from servers.kernel.ids import bucket_of, derive_id
+from servers.kernel.invariant import invariant
 from servers.kernel.money import Money
 from servers.payments import store
 from servers.payments.domain import (
@@ -59,11 +60,15 @@ async def charge_top_up(deps: Deps, command: ChargeTopUp) -> Payment:
 
 
 async def _intent(deps: Deps, uow: UnitOfWork, command: ChargeTopUp) -> tuple[Payment, Attempt | None]:
-    """Return the top-up's payment with the attempt to drive, if there is one. Two calls at once wait for each other at the row."""
+    """Return the top-up's payment with the attempt to drive, if there is one. Two calls at once wait for each other at the row, or
+    at its making."""
     identifier = derive_id("pay", command.top_up_id, bucket=bucket_of(command.customer_id))
     payment = await store.payment(uow.conn, identifier, owner_id=command.customer_id, lock=True)
     if payment is None:
-        payment = await _create(deps, uow, identifier, command)
+        await _create(deps, uow, identifier, command)
+        payment = await store.payment(uow.conn, identifier, owner_id=command.customer_id, lock=True)
+    invariant(payment is not None, "a top-up's payment vanished", payment_id=identifier)
+    assert payment is not None
     if payment.amount != command.amount:
         raise FieldInvalid.of("amount", "differs from the first call for this top-up")
     attempt = payment.latest_attempt
@@ -77,7 +82,7 @@ async def _intent(deps: Deps, uow: UnitOfWork, command: ChargeTopUp) -> tuple[Pa
     return payment, await begin_attempt(deps, uow, payment, source, manner)
 
 
-async def _create(deps: Deps, uow: UnitOfWork, identifier: str, command: ChargeTopUp) -> Payment:
+async def _create(deps: Deps, uow: UnitOfWork, identifier: str, command: ChargeTopUp) -> None:
     payment, event = new_payment(
         deps,
         identifier=identifier,
@@ -88,6 +93,5 @@ async def _create(deps: Deps, uow: UnitOfWork, identifier: str, command: ChargeT
         purpose=Purpose.TOP_UP,
         top_up_id=command.top_up_id,
     )
-    await store.insert_payment(uow.conn, payment)
-    await uow.outbox.append(deps.events.payment(event, payment))
-    return payment
+    if await store.insert_payment(uow.conn, payment):
+        await uow.outbox.append(deps.events.payment(event, payment))

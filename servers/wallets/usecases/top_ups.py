@@ -18,6 +18,7 @@ from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import UnitOfWork
 from servers.runtime.idempotency import IdempotentRequest
 from servers.runtime.outbound import Answered, NotSent, Outcome, Unknown, digest
+from servers.runtime.sending import send
 from servers.wallets import wallet_store
 from servers.wallets.events import top_up_event
 from servers.wallets.resources import TOP_UP, News, TopUp
@@ -109,9 +110,10 @@ async def drive_top_up(
     invariant(top_up is not None, "a top-up vanished", top_up_id=top_up_id)
     assert top_up is not None
     if top_up.state in TOP_UP.terminal:
-        return await _record(deps, top_up, None, request)
+        return (await _record(deps, top_up, None, request))[0]
     try:
-        outcome = await deps.outbound.execute(CHARGE, partial(deps.payments.charge, top_up, stop=stop))
+        ask = partial(deps.payments.charge, top_up, stop=stop)
+        outcome = await send(deps.db, top_up.id, lambda: deps.outbound.execute(CHARGE, ask))
     except Refusal as refusal:
         if refusal.stored:
             await _refuse(deps, top_up, refusal, request)
@@ -122,9 +124,9 @@ async def drive_top_up(
     if isinstance(outcome, Answered):
         _mind(top_up, outcome.value)
         await deps.outcomes.book(outcome.value)
-    top_up = await _record(deps, top_up, outcome, request)
+    top_up, known = await _record(deps, top_up, outcome, request)
     crash_point("wallets.top_up.after_outcome")
-    if isinstance(outcome, NotSent):
+    if isinstance(known, NotSent):
         raise ProviderUnavailable
     return top_up
 
@@ -134,10 +136,14 @@ def _mind(top_up: TopUp, news: News) -> None:
     invariant(ours, "payments answered for another top-up", top_up_id=top_up.id, payment_id=news.payment_id)
 
 
-async def _record(deps: Deps, top_up: TopUp, outcome: Outcome[News] | None, request: IdempotentRequest | None) -> TopUp:
-    """Write down what is known now. The row is locked first, so an event that tells the same waits and finds it done."""
+async def _record(
+    deps: Deps, top_up: TopUp, outcome: Outcome[News] | None, request: IdempotentRequest | None
+) -> tuple[TopUp, Outcome[News] | None]:
+    """Write down what is known now, and return it with the top-up. The row is locked first, so an event that tells the same waits
+    and finds it done."""
     async with deps.db.uow() as uow:
         top_up = await _locked(deps, uow, top_up)
+        outcome = await uow.outbound.known(top_up.id, outcome) if outcome is not None else None
         match outcome:
             case Answered():
                 top_up = await deps.outcomes.apply(uow, top_up, outcome.value, asked=True)
@@ -153,7 +159,7 @@ async def _record(deps: Deps, top_up: TopUp, outcome: Outcome[News] | None, requ
             await uow.outbound.settle(call.id, known, pending=True)
         if request is not None and not isinstance(outcome, NotSent):
             await uow.idempotency.complete(request, top_up)
-    return top_up
+    return top_up, outcome
 
 
 async def _refuse(deps: Deps, top_up: TopUp, refusal: Refusal, request: IdempotentRequest | None) -> None:

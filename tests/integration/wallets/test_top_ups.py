@@ -304,6 +304,23 @@ async def test_a_crash_charges_and_books_once(
     assert await calls(till) == ["DONE"]
 
 
+async def test_a_card_that_was_charged_before_a_crash_is_never_told_as_not_charged(
+    till: Till, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = dying_at(monkeypatch, "after_charge")
+    with pytest.raises(Died):
+        await till.top_up("k")
+    live()
+    await release(till)
+    till.payments.refuses = told_on(ProviderUnavailable())
+    unknown = await till.top_up("k")
+    assert (unknown.state, unknown.uncertain) == (S.PENDING, True)
+    till.payments.refuses = None
+    await due(till)
+    await Janitor(till.db, resolvers(till.deps)).round()
+    assert ((await only(till)).state, await balance(till)) == (S.SUCCEEDED, 500)
+
+
 async def answer_of(call: Callable[[], Awaitable[TopUp]]) -> wallets_pb2.TopUp:
     """Return what the caller is told, now or again."""
     try:
