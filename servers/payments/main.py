@@ -10,7 +10,7 @@ from servers.payments import peers
 from servers.payments.client_secrets import ClientSecrets
 from servers.payments.events import Events
 from servers.payments.gateway_stripe import StripeGateway, classify
-from servers.payments.jobs import SWEEP_SECONDS, sweep_windows
+from servers.payments.jobs import SWEEP_SECONDS, sweep_due
 from servers.payments.outcomes import Outcomes
 from servers.payments.render import Renderer
 from servers.payments.resolvers import resolvers
@@ -42,6 +42,7 @@ def deps_of(context: Context[PaymentsSettings], renderer: Renderer, gateway: Str
         throttle=context.throttle,
         saving=saving,
         outcomes=Outcomes(events, settings.fee_plan, clock, saving, context.db.sealer),
+        refunds_wait=settings.refunds_wait_for_balance,
         return_urls=ReturnUrls(platform_origins=settings.return_url_origins, loopback=settings.profile != "production"),
     )
 
@@ -80,7 +81,7 @@ async def build(context: Context[PaymentsSettings]) -> Parts:
         services=services,
         janitor=Janitor(context.db, resolvers(deps)),
         jobs=webhooks.jobs(),
-        tasks=[partial(sweep, partial(sweep_windows, deps), every_seconds=SWEEP_SECONDS)],
+        tasks=[partial(sweep, partial(sweep_due, deps), every_seconds=SWEEP_SECONDS)],
     )
 
 

@@ -214,6 +214,7 @@ def settings_message(settings: PaymentSettings) -> payments_pb2.PaymentSettings:
     message = payments_pb2.PaymentSettings(
         merchant_id=settings.merchant_id,
         return_url_origins=settings.return_url_origins,
+        refunds_wait_for_balance=settings.refunds_wait,
         etag=etag(settings.version),
     )
     if settings.update_time is not None:
@@ -223,7 +224,7 @@ def settings_message(settings: PaymentSettings) -> payments_pb2.PaymentSettings:
 
 def refund_message(refund: Refund) -> payments_pb2.Refund:
     """Return a refund as a message."""
-    return payments_pb2.Refund(
+    message = payments_pb2.Refund(
         id=refund.id,
         create_time=stamp(refund.create_time),
         update_time=stamp(refund.update_time),
@@ -236,9 +237,12 @@ def refund_message(refund: Refund) -> payments_pb2.Refund:
         state=payments_pb2.Refund.State.Value(refund.state.value),
         certainty=payments_pb2.UNKNOWN if refund.uncertain else payments_pb2.CERTAIN,
         failure_reason=refund.failure_reason,
-        available_actions=REFUND.available_actions(refund.state),
+        available_actions=REFUND.available_actions(refund.state) if refund.cancelable else (),
         metadata=refund.metadata,
     )
+    if refund.pending_reason:
+        message.pending_reason = payments_pb2.Refund.PendingReason.Value(refund.pending_reason)
+    return message
 
 
 def _minor(amount_minor: int, currency: str) -> money_pb2.Money:

@@ -24,5 +24,7 @@ class PaymentsSettings(ServerSettings):
     """Where the edge answers, for example "https://pay.example": Stripe sends cardholders back there."""
     return_url_origins: tuple[str, ...] = ()
     """Where cardholders may be sent on to for every merchant, and for users themselves: the platform's own pages."""
+    refunds_wait_for_balance: bool = False
+    """Whether refunds that a merchant's balance does not cover wait for it, whatever the merchant's own settings say."""
     stripe_publishable_key: str = ""
     """The platform's publishable key at Stripe, for pages that authenticate with Stripe's SDK."""

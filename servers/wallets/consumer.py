@@ -53,7 +53,11 @@ def handlers(writer: Writer, deps: Deps) -> dict[str, Handler]:
         )
         await writer.post_fact(fact)
 
-    return {**dict.fromkeys(_OF_PAYMENT, payment_changed), "refund.failed": refund_ended}
+    return {
+        **dict.fromkeys(_OF_PAYMENT, payment_changed),
+        "refund.failed": refund_ended,
+        "refund.canceled": refund_ended,
+    }
 
 
 def _capture(payment: payments_pb2.Payment, capture: payments_pb2.Capture) -> CaptureFact:

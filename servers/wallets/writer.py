@@ -34,6 +34,7 @@ from servers.wallets.facts import (
     opened_by,
     owner_of,
     related_keys,
+    tombstones_of,
     wallet_accounts_of,
 )
 from servers.wallets.wallet_facts import expiry_of
@@ -181,8 +182,9 @@ class Writer:
         facts = [job.fact for job in batch if job.fact is not None]
         asked = [transfer for job in batch for transfer in job.transfers]
         holds = {hold for fact in facts for hold in holds_of(fact)}
-        if holds:
-            await store.guard(self._lane.conn, holds)
+        tombstones = {tombstone for fact in facts for tombstone in tombstones_of(fact)}
+        if holds or tombstones:
+            await store.guard(self._lane.conn, holds | tombstones)
         wanted, keys = await self._open_accounts(facts) if facts else ([], [])
         pending_ids = {t.pending_id for t in asked if t.pending_id} | holds
         origins = await store.transfers(self._lane.conn, pending_ids) if pending_ids else {}
@@ -192,7 +194,7 @@ class Writer:
         ids |= {account for fact in facts for account in wallet_accounts_of(fact)}
         locked = await bulk.lock_accounts(self._lane.driver, ids - {""})
         # Read again under the locks: a fact or an id may have been written while this batch waited for them.
-        known, burnt = await bulk.look_up(self._lane.driver, [*(t.id for t in asked), *holds])
+        known, burnt = await bulk.look_up(self._lane.driver, [*(t.id for t in asked), *holds, *tombstones])
         stored = await store.transfers_of_facts(self._lane.conn, keys) if keys else []
         captures = _captures(facts, keys, stored)
         sheet = Sheet(

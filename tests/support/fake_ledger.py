@@ -43,6 +43,8 @@ class FakeLedger(LedgerPeer):
     """Capture id -> (payment id, amount, fee)."""
     given_back: dict[str, Money] = field(default_factory=dict)
     burnt: set[str] = field(default_factory=set)
+    is_short: bool = False
+    """Whether the merchant's balance covers no refund."""
 
     def captured(self, payment_id: str) -> int:
         """Return what was taken for a payment."""
@@ -108,12 +110,16 @@ class FakeLedger(LedgerPeer):
 
         return await self.forecast.over(act, failure, KINDS)
 
-    async def reserve_refund(self, payment: Payment, refund: Refund) -> None:
+    async def reserve_refund(self, payment: Payment, refund: Refund, *, within_balance: bool = False) -> Booked:
         """Book a refund; to a wallet the money goes at once."""
 
-        def act() -> None:
-            if refund.id not in self.given_back:
-                self.given_back[refund.id] = refund.amount
-                self.balance += refund.amount.amount_minor if payment.wallet_id else 0
+        def act() -> Booked:
+            if refund.id in self.given_back:
+                return Booked(verdict="EXISTS")
+            if within_balance and self.is_short:
+                return Booked(verdict="INSUFFICIENT_FUNDS")
+            self.given_back[refund.id] = refund.amount
+            self.balance += refund.amount.amount_minor if payment.wallet_id else 0
+            return Booked(verdict="CREATED")
 
-        await self.forecast.over(act, failure, KINDS)
+        return await self.forecast.over(act, failure, KINDS)

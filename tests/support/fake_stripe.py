@@ -320,6 +320,18 @@ class FakeStripe(StripeGateway):
         made = self.refunds[refund_id]
         return RefundResult(stripe_refund_id=made.id, state=made.state, failure_reason="")
 
+    async def cancel_refund(self, refund: Refund) -> RefundResult:
+        """Cancel a refund that waits for its customer; any other stays as it is."""
+
+        def act() -> RefundResult:
+            made = self.refunds[refund.id]
+            if made.state is RefundState.REQUIRES_ACTION:
+                made.state = RefundState.CANCELED
+            return self._refund(refund.id)
+
+        answer: RefundResult = await self._keyed("cancel_refund", f"{refund.id}-cancel", act)
+        return answer
+
     async def find_refund(self, refund: Refund, intent_id: str) -> RefundResult | None:
         """Find a refund by our id."""
         return await self.forecast.over(

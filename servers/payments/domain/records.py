@@ -253,11 +253,20 @@ class Refund:
     state: RefundState
     stripe_refund_id: str
     failure_reason: str
+    pending_reason: str = ""
+    """What it waits for; in PENDING only."""
+    retry_time: datetime | None = None
+    """When one that waits for the merchant's balance is tried again."""
     uncertain: bool
     metadata: Mapping[str, str]
     version: int
     create_time: datetime
     update_time: datetime
+
+    @property
+    def cancelable(self) -> bool:
+        """Whether a cancel has a chance: Stripe carries out what it has accepted, unless it waits for its customer."""
+        return self.state is RefundState.REQUIRES_ACTION or not (self.stripe_refund_id or self.uncertain)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,5 +323,7 @@ class PaymentSettings:
 
     merchant_id: str
     return_url_origins: tuple[str, ...]
+    refunds_wait: bool = False
+    """Whether a refund that the merchant's balance does not cover waits, instead of taking it below zero."""
     version: int
     update_time: datetime | None

@@ -14,7 +14,7 @@ class OperationInProgress(Refusal):
 
     def __init__(self, payment_id: str) -> None:
         super().__init__(
-            "Another confirm of this payment is still open; read the payment to see how it ends.",
+            "Another call for this payment is still open; read the payment to see how it ends.",
             metadata={"payment_id": payment_id},
             retry_after_seconds=1.0,
         )

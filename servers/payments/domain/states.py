@@ -55,6 +55,7 @@ class RefundState(Enum):
     """The states of a refund."""
 
     PENDING = "PENDING"
+    REQUIRES_ACTION = "REQUIRES_ACTION"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
     CANCELED = "CANCELED"
@@ -233,9 +234,14 @@ REFUND: Final = Machine(
     refusal=RefundStateInvalid,
     arrows=(
         Arrow(None, "create", _R.PENDING, "refund.created"),
+        # What it waits for has changed.
+        Arrow(_R.PENDING, "wait", _R.PENDING, "refund.updated"),
         Arrow(_R.PENDING, "succeed", _R.SUCCEEDED, "refund.succeeded"),
         Arrow(_R.PENDING, "fail", _R.FAILED, "refund.failed"),
-        Arrow(_R.PENDING, "cancel", _R.CANCELED, "refund.canceled"),
+        Arrow(_R.PENDING, "cancel", _R.CANCELED, "refund.canceled", "cancel"),
+        Arrow(_R.PENDING, "require_action", _R.REQUIRES_ACTION, "refund.requires_action"),
+        Arrow(_R.REQUIRES_ACTION, "pend", _R.PENDING, "refund.updated"),
+        Arrow(_R.REQUIRES_ACTION, "cancel", _R.CANCELED, "refund.canceled", "cancel"),
         Arrow(_R.SUCCEEDED, "fail", _R.FAILED, "refund.failed"),
     ),
 )
@@ -324,6 +330,10 @@ MACHINES: Final = (PAYMENT, ATTEMPT, OPERATION, REFUND, METHOD, SETUP, MANDATE)
 
 
 OPEN_ATTEMPTS: Final = frozenset({_A.CREATED, _A.SENT, _A.PENDING, _A.UNKNOWN, _A.NEEDS_OPERATOR})
+
+
+OPEN_REFUNDS: Final = frozenset({_R.PENDING, _R.REQUIRES_ACTION})
+"""Their amounts are reserved."""
 
 
 OPEN_SETUPS: Final = frozenset({_S.PROCESSING, _S.REQUIRES_ACTION})

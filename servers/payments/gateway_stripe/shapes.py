@@ -36,7 +36,12 @@ _REFUND_STATES: Final = {
     "failed": RefundState.FAILED,
     "canceled": RefundState.CANCELED,
     "pending": RefundState.PENDING,
-    "requires_action": RefundState.PENDING,
+    "requires_action": RefundState.REQUIRES_ACTION,
+}
+_PENDING_REASONS: Final = {
+    "charge_pending": "CHARGE_PENDING",
+    "insufficient_funds": "INSUFFICIENT_PLATFORM_BALANCE",
+    "processing": "PROCESSING",
 }
 
 
@@ -168,10 +173,13 @@ def declined_of(error: stripe.CardError) -> CardDeclined:
 
 def refund_of(refund: stripe.Refund) -> RefundResult:
     """Return what Stripe says of a refund."""
+    state = _REFUND_STATES[refund.status or "pending"]
+    reason = getattr(refund, "pending_reason", None) if state is RefundState.PENDING else None
     return RefundResult(
         stripe_refund_id=refund.id,
-        state=_REFUND_STATES[refund.status or "pending"],
+        state=state,
         failure_reason=getattr(refund, "failure_reason", None) or "",
+        pending_reason=_PENDING_REASONS.get(reason or "", ""),
     )
 
 

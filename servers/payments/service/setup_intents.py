@@ -137,5 +137,6 @@ class SetupIntents(Base):
             current_call().principal.merchant_id,
             request.return_url_origins,
             expected_version(request.etag),
+            refunds_wait=request.refunds_wait_for_balance,
         )
         return settings_message(settings)

@@ -54,9 +54,11 @@ from servers.payments.store.refunds import (
     advance_refund,
     insert_refund,
     note_refund,
+    postpone_refund,
     refund,
     refunds,
     refunds_of_merchant,
+    waiting_refunds,
 )
 from servers.payments.store.setup_intents import (
     advance_setup,
@@ -101,6 +103,7 @@ __all__ = [
     "payment_by_intent",
     "payment_settings",
     "payments",
+    "postpone_refund",
     "refund",
     "refunds",
     "refunds_of_merchant",
@@ -114,4 +117,5 @@ __all__ = [
     "stripe_customer",
     "update_mandate",
     "update_method",
+    "waiting_refunds",
 ]

@@ -54,11 +54,18 @@ from servers.payments.usecases.payments import (
     end_windows,
     refresh_payment,
 )
+from servers.payments.usecases.refund_cancels import (
+    CANCEL_REFUND,
+    cancel_refund,
+    drive_refund_cancel,
+    refund_of_cancel,
+)
 from servers.payments.usecases.refunds import (
     REFUND_CALL,
     CreateRefund,
     create_refund,
     drive_refund,
+    retry_refunds,
 )
 from servers.payments.usecases.setup_intents import (
     SET_UP,
@@ -81,6 +88,7 @@ from servers.payments.usecases.wallet_rail import (
 __all__ = [
     "ATTACH",
     "CANCEL",
+    "CANCEL_REFUND",
     "CAPTURE",
     "CHANGEABLE",
     "CONFIRM",
@@ -99,6 +107,7 @@ __all__ = [
     "UpdatePayment",
     "attach_method",
     "cancel_payment",
+    "cancel_refund",
     "capture_payment",
     "charge_top_up",
     "confirm_payment",
@@ -111,6 +120,7 @@ __all__ = [
     "drive_attempt",
     "drive_operation",
     "drive_refund",
+    "drive_refund_cancel",
     "drive_setup",
     "end_windows",
     "finish_detach",
@@ -121,7 +131,9 @@ __all__ = [
     "learn_setup",
     "refresh_payment",
     "refresh_setup",
+    "refund_of_cancel",
     "replace_settings",
+    "retry_refunds",
     "revoke_mandate",
     "set_default_method",
     "update_payment",

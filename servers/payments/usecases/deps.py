@@ -31,3 +31,5 @@ class Deps:
     saving: Saving
     return_urls: ReturnUrls
     throttle: Throttle
+    refunds_wait: bool = False
+    """Whether no refund takes a merchant below zero, whatever the merchant's own settings say."""

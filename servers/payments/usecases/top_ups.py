@@ -41,7 +41,7 @@ class ChargeTopUp:
     payment_method_id: str
     return_url: str
     stop: bool
-    rehearsal: bool
+    rehearsal: bool = False
 
 
 async def charge_top_up(deps: Deps, command: ChargeTopUp) -> Payment:

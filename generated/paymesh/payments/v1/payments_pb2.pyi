@@ -807,6 +807,37 @@ class Refund(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _PendingReason:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _PendingReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Refund._PendingReason.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        PENDING_REASON_UNSPECIFIED: Refund._PendingReason.ValueType  # 0
+        """Nothing is known."""
+        INSUFFICIENT_MERCHANT_BALANCE: Refund._PendingReason.ValueType  # 1
+        """The merchant's balance does not cover it, and `refunds_wait_for_balance` is set: nothing was sent; it is tried again every minute."""
+        INSUFFICIENT_PLATFORM_BALANCE: Refund._PendingReason.ValueType  # 2
+        """The platform's balance at Stripe does not cover it."""
+        PROCESSING: Refund._PendingReason.ValueType  # 3
+        """The bank is working on it."""
+        CHARGE_PENDING: Refund._PendingReason.ValueType  # 4
+        """The charge itself is not settled yet."""
+
+    class PendingReason(_PendingReason, metaclass=_PendingReasonEnumTypeWrapper):
+        """What a refund waits for."""
+
+    PENDING_REASON_UNSPECIFIED: Refund.PendingReason.ValueType  # 0
+    """Nothing is known."""
+    INSUFFICIENT_MERCHANT_BALANCE: Refund.PendingReason.ValueType  # 1
+    """The merchant's balance does not cover it, and `refunds_wait_for_balance` is set: nothing was sent; it is tried again every minute."""
+    INSUFFICIENT_PLATFORM_BALANCE: Refund.PendingReason.ValueType  # 2
+    """The platform's balance at Stripe does not cover it."""
+    PROCESSING: Refund.PendingReason.ValueType  # 3
+    """The bank is working on it."""
+    CHARGE_PENDING: Refund.PendingReason.ValueType  # 4
+    """The charge itself is not settled yet."""
+
     class _State:
         ValueType = _typing.NewType("ValueType", _builtins.int)
         V: _TypeAlias = ValueType  # noqa: Y015
@@ -816,13 +847,15 @@ class Refund(_message.Message):
         STATE_UNSPECIFIED: Refund._State.ValueType  # 0
         """Never returned."""
         PENDING: Refund._State.ValueType  # 1
-        """Reserved in the ledger; Stripe has not said the last word."""
+        """Reserved; Stripe has not said the last word, or `pending_reason` says what it waits for."""
         SUCCEEDED: Refund._State.ValueType  # 2
         """Stripe has refunded."""
         FAILED: Refund._State.ValueType  # 3
         """Stripe or the bank has refused; the money is back with the merchant."""
         CANCELED: Refund._State.ValueType  # 4
         """Canceled before it was carried out; the money is back with the merchant."""
+        REQUIRES_ACTION: Refund._State.ValueType  # 5
+        """Stripe waits for the customer, who must say where the money goes."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """The states of a refund."""
@@ -830,13 +863,15 @@ class Refund(_message.Message):
     STATE_UNSPECIFIED: Refund.State.ValueType  # 0
     """Never returned."""
     PENDING: Refund.State.ValueType  # 1
-    """Reserved in the ledger; Stripe has not said the last word."""
+    """Reserved; Stripe has not said the last word, or `pending_reason` says what it waits for."""
     SUCCEEDED: Refund.State.ValueType  # 2
     """Stripe has refunded."""
     FAILED: Refund.State.ValueType  # 3
     """Stripe or the bank has refused; the money is back with the merchant."""
     CANCELED: Refund.State.ValueType  # 4
     """Canceled before it was carried out; the money is back with the merchant."""
+    REQUIRES_ACTION: Refund.State.ValueType  # 5
+    """Stripe waits for the customer, who must say where the money goes."""
 
     class _Reason:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -915,6 +950,7 @@ class Refund(_message.Message):
     FAILURE_REASON_FIELD_NUMBER: _builtins.int
     AVAILABLE_ACTIONS_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    PENDING_REASON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id, `ref_…`."""
     resource_version: _builtins.int
@@ -933,6 +969,8 @@ class Refund(_message.Message):
     """UNKNOWN while the call to Stripe has no certain outcome yet."""
     failure_reason: _builtins.str
     """Why it failed, in Stripe's words for it; set in FAILED only."""
+    pending_reason: Global___Refund.PendingReason.ValueType
+    """What it waits for; in PENDING only, where that is known."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
@@ -970,10 +1008,11 @@ class Refund(_message.Message):
         failure_reason: _builtins.str = ...,
         available_actions: _abc.Iterable[_builtins.str] | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        pending_reason: Global___Refund.PendingReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "available_actions", b"available_actions", "certainty", b"certainty", "create_time", b"create_time", "etag", b"etag", "failure_reason", b"failure_reason", "id", b"id", "merchant_id", b"merchant_id", "metadata", b"metadata", "payment_id", b"payment_id", "reason", b"reason", "resource_version", b"resource_version", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "available_actions", b"available_actions", "certainty", b"certainty", "create_time", b"create_time", "etag", b"etag", "failure_reason", b"failure_reason", "id", b"id", "merchant_id", b"merchant_id", "metadata", b"metadata", "payment_id", b"payment_id", "pending_reason", b"pending_reason", "reason", b"reason", "resource_version", b"resource_version", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1572,6 +1611,38 @@ class CreateRefundRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateRefundRequest: _TypeAlias = CreateRefundRequest  # noqa: Y015
+
+@_typing.final
+class CancelRefundRequest(_message.Message):
+    """The request of CancelRefund."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFUND_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    refund_id: _builtins.str
+    """The refund to cancel."""
+    request_id: _builtins.str
+    """Makes a repeat safe: a UUID, the same for every try of one request."""
+    validate_only: _builtins.bool
+    """Only check: the answer is the resource as it would be before Stripe or a wallet is asked, or the refusal. Nothing is written down, no
+    key is used, and an id in the answer is nobody's.
+    """
+    def __init__(
+        self,
+        *,
+        refund_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["refund_id", b"refund_id", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelRefundRequest: _TypeAlias = CancelRefundRequest  # noqa: Y015
 
 @_typing.final
 class GetRefundRequest(_message.Message):
@@ -2200,10 +2271,15 @@ class PaymentSettings(_message.Message):
     RETURN_URL_ORIGINS_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    REFUNDS_WAIT_FOR_BALANCE_FIELD_NUMBER: _builtins.int
     merchant_id: _builtins.str
     """The merchant."""
     etag: _builtins.str
     """Identifies this version; give it back to change only what you have seen."""
+    refunds_wait_for_balance: _builtins.bool
+    """Whether a refund that the merchant's balance does not cover waits for it. Otherwise it takes the balance below zero, unless the
+    platform forbids that.
+    """
     @_builtins.property
     def return_url_origins(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Where cardholders may be sent back to: origins such as "https://shop.example". Local ones are allowed besides while Paymesh
@@ -2221,10 +2297,11 @@ class PaymentSettings(_message.Message):
         return_url_origins: _abc.Iterable[_builtins.str] | None = ...,
         etag: _builtins.str = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        refunds_wait_for_balance: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "merchant_id", b"merchant_id", "return_url_origins", b"return_url_origins", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "merchant_id", b"merchant_id", "refunds_wait_for_balance", b"refunds_wait_for_balance", "return_url_origins", b"return_url_origins", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2464,10 +2541,13 @@ class ReplacePaymentSettingsRequest(_message.Message):
     RETURN_URL_ORIGINS_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REFUNDS_WAIT_FOR_BALANCE_FIELD_NUMBER: _builtins.int
     etag: _builtins.str
     """The etag of the settings that were read; empty overwrites whatever is there."""
     request_id: _builtins.str
     """Makes a repeat safe: a UUID, the same for every try of one request."""
+    refunds_wait_for_balance: _builtins.bool
+    """Whether a refund that the merchant's balance does not cover waits for it, instead of taking the balance below zero."""
     @_builtins.property
     def return_url_origins(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Where cardholders may be sent back to: origins such as "https://shop.example"."""
@@ -2478,10 +2558,11 @@ class ReplacePaymentSettingsRequest(_message.Message):
         return_url_origins: _abc.Iterable[_builtins.str] | None = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        refunds_wait_for_balance: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "request_id", b"request_id", "return_url_origins", b"return_url_origins"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "refunds_wait_for_balance", b"refunds_wait_for_balance", "request_id", b"request_id", "return_url_origins", b"return_url_origins"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -111,6 +111,11 @@ class PaymentServiceStub(object):
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.CreateRefundRequest.SerializeToString,
                 response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Refund.FromString,
                 _registered_method=True)
+        self.CancelRefund = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/CancelRefund',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.CancelRefundRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Refund.FromString,
+                _registered_method=True)
         self.GetRefund = channel.unary_unary(
                 '/paymesh.payments.v1.PaymentService/GetRefund',
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.GetRefundRequest.SerializeToString,
@@ -304,6 +309,15 @@ class PaymentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CancelRefund(self, request, context):
+        """Cancels a refund: at once while it was not sent, which is so above all while it waits for the merchant's balance, and at Stripe
+        while it waits for its customer (REQUIRES_ACTION). Its amount can be refunded again. One that Stripe carries out or has carried out
+        answers REFUND_STATE_INVALID, one that is being sent OPERATION_IN_PROGRESS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetRefund(self, request, context):
         """Returns a refund of the caller's merchant, or of a payment of the calling user.
         """
@@ -476,6 +490,11 @@ def add_PaymentServiceServicer_to_server(servicer, server):
             'CreateRefund': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateRefund,
                     request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.CreateRefundRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Refund.SerializeToString,
+            ),
+            'CancelRefund': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelRefund,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.CancelRefundRequest.FromString,
                     response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Refund.SerializeToString,
             ),
             'GetRefund': grpc.unary_unary_rpc_method_handler(
@@ -949,6 +968,33 @@ class PaymentService(object):
             target,
             '/paymesh.payments.v1.PaymentService/CreateRefund',
             paymesh_dot_payments_dot_v1_dot_payments__pb2.CreateRefundRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.Refund.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelRefund(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/CancelRefund',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.CancelRefundRequest.SerializeToString,
             paymesh_dot_payments_dot_v1_dot_payments__pb2.Refund.FromString,
             options,
             channel_credentials,

@@ -90,6 +90,11 @@ class PaymentServiceStub:
     """Refunds a captured payment in full or in part. The money is reserved before Stripe is called. More than is left answers
     REFUND_EXCEEDS_AVAILABLE.
     """
+    CancelRefund: _grpc.UnaryUnaryMultiCallable[_payments_pb2.CancelRefundRequest, _payments_pb2.Refund]
+    """Cancels a refund: at once while it was not sent, which is so above all while it waits for the merchant's balance, and at Stripe
+    while it waits for its customer (REQUIRES_ACTION). Its amount can be refunded again. One that Stripe carries out or has carried out
+    answers REFUND_STATE_INVALID, one that is being sent OPERATION_IN_PROGRESS.
+    """
     GetRefund: _grpc.UnaryUnaryMultiCallable[_payments_pb2.GetRefundRequest, _payments_pb2.Refund]
     """Returns a refund of the caller's merchant, or of a payment of the calling user."""
     ListRefunds: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ListRefundsRequest, _payments_pb2.ListRefundsResponse]
@@ -186,6 +191,11 @@ class PaymentServiceAsyncStub(PaymentServiceStub):
     CreateRefund: _aio.UnaryUnaryMultiCallable[_payments_pb2.CreateRefundRequest, _payments_pb2.Refund]  # type: ignore[assignment]
     """Refunds a captured payment in full or in part. The money is reserved before Stripe is called. More than is left answers
     REFUND_EXCEEDS_AVAILABLE.
+    """
+    CancelRefund: _aio.UnaryUnaryMultiCallable[_payments_pb2.CancelRefundRequest, _payments_pb2.Refund]  # type: ignore[assignment]
+    """Cancels a refund: at once while it was not sent, which is so above all while it waits for the merchant's balance, and at Stripe
+    while it waits for its customer (REQUIRES_ACTION). Its amount can be refunded again. One that Stripe carries out or has carried out
+    answers REFUND_STATE_INVALID, one that is being sent OPERATION_IN_PROGRESS.
     """
     GetRefund: _aio.UnaryUnaryMultiCallable[_payments_pb2.GetRefundRequest, _payments_pb2.Refund]  # type: ignore[assignment]
     """Returns a refund of the caller's merchant, or of a payment of the calling user."""
@@ -370,6 +380,17 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_payments_pb2.Refund, _abc.Awaitable[_payments_pb2.Refund]]:
         """Refunds a captured payment in full or in part. The money is reserved before Stripe is called. More than is left answers
         REFUND_EXCEEDS_AVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelRefund(
+        self,
+        request: _payments_pb2.CancelRefundRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.Refund, _abc.Awaitable[_payments_pb2.Refund]]:
+        """Cancels a refund: at once while it was not sent, which is so above all while it waits for the merchant's balance, and at Stripe
+        while it waits for its customer (REQUIRES_ACTION). Its amount can be refunded again. One that Stripe carries out or has carried out
+        answers REFUND_STATE_INVALID, one that is being sent OPERATION_IN_PROGRESS.
         """
 
     @_abc_1.abstractmethod

@@ -1,4 +1,4 @@
-"""Deadlines: captures by schedule.
+"""Deadlines, and refunds that wait: captures by schedule, refunds that are canceled.
 
 Revision ID: p0005
 Revises: p0004
@@ -6,10 +6,26 @@ Revises: p0004
 
 from alembic import op
 
+from servers.runtime.schema import state_machine
+
 revision = "p0005"
 down_revision = "p0004"
 branch_labels = None
 depends_on = None
+
+STATE_ARROWS = {
+    "refund": (
+        (None, "PENDING"),
+        ("PENDING", "PENDING"),
+        ("PENDING", "SUCCEEDED"),
+        ("PENDING", "FAILED"),
+        ("PENDING", "CANCELED"),
+        ("PENDING", "REQUIRES_ACTION"),
+        ("REQUIRES_ACTION", "PENDING"),
+        ("REQUIRES_ACTION", "CANCELED"),
+        ("SUCCEEDED", "FAILED"),
+    ),
+}
 
 
 def upgrade() -> None:
@@ -21,10 +37,27 @@ def upgrade() -> None:
             ADD COLUMN due_time timestamptz,
             ADD CONSTRAINT payments_deadline CHECK (capture_deadline IS NULL OR capture_method = 'MANUAL');
         CREATE INDEX payments_due ON payments (due_time) WHERE due_time IS NOT NULL;
+
+        ALTER TABLE refunds
+            ADD COLUMN pending_reason text NOT NULL DEFAULT '' CHECK (pending_reason IN ('', 'INSUFFICIENT_MERCHANT_BALANCE',
+                'INSUFFICIENT_PLATFORM_BALANCE', 'PROCESSING', 'CHARGE_PENDING')),
+            ADD COLUMN retry_time timestamptz,
+            ADD CONSTRAINT refunds_pending CHECK (pending_reason = '' OR state = 'PENDING'),
+            ADD CONSTRAINT refunds_retry
+                CHECK ((retry_time IS NOT NULL) = (pending_reason = 'INSUFFICIENT_MERCHANT_BALANCE'));
+        CREATE INDEX refunds_retry_due ON refunds (retry_time) WHERE retry_time IS NOT NULL;
+        ALTER TABLE payment_settings ADD COLUMN refunds_wait boolean NOT NULL DEFAULT false;
         """
     )
+    state_machine("refund", "refunds", STATE_ARROWS["refund"])
 
 
 def downgrade() -> None:
     """Bring back what was."""
-    op.execute("ALTER TABLE payments DROP COLUMN capture_deadline, DROP COLUMN due_time")
+    op.execute(
+        """
+        ALTER TABLE payment_settings DROP COLUMN refunds_wait;
+        ALTER TABLE refunds DROP COLUMN pending_reason, DROP COLUMN retry_time;
+        ALTER TABLE payments DROP COLUMN capture_deadline, DROP COLUMN due_time;
+        """
+    )
