@@ -127,8 +127,8 @@ class Outcomes:
                     return await self.canceled(uow, payment, "cancel", reason="ABANDONED")
                 return payment
             case ActionRequired():
-                if attempt.state is AttemptState.REQUIRES_ACTION:
-                    return payment
+                if attempt.state in (AttemptState.REQUIRES_ACTION, AttemptState.PENDING):
+                    return payment  # who has answered already is not asked again: this was said before that
                 attempt = await store.advance_attempt(
                     uow.conn, attempt, "require_action", now=now, next_action=self.sealed(attempt.id, result)
                 )
@@ -196,9 +196,7 @@ class Outcomes:
                 method_id=source.payment_method_id,
                 usage=usage,
             )
-        attempt = await store.advance_attempt(
-            uow.conn, attempt, "succeed", now=now, charge_id=charge_id, source=source, next_action=NextAction()
-        )
+        attempt = await store.advance_attempt(uow.conn, attempt, "succeed", now=now, charge_id=charge_id, source=source)
         return replace(payment, latest_attempt=attempt)
 
     async def _conflict(self, uow: UnitOfWork, payment: Payment, theirs: Money) -> Payment:

@@ -88,6 +88,7 @@ class Intent:
     capturable: int = 0
     charge_id: str = ""
     error: Decline | None = None
+    error_charge_id: str = ""
     source: str = ""
     paid: int = 0
     """How often a card was charged, or its money held."""
@@ -190,7 +191,7 @@ class FakeStripe(StripeGateway):
             self._tick(intent)
             confirmable = intent.status == "requires_payment_method"
             if not confirmable or card.startswith("pm_rejected") or card in self.detached:
-                found = self._result(intent, attempt.prior_charge_id)
+                found = self._result(intent, attempt)
                 return METHOD_REJECTED_RESULT if isinstance(found, NotConfirmed) else found
             intent.source = card
             if card.startswith("pm_action"):
@@ -199,7 +200,7 @@ class FakeStripe(StripeGateway):
                 intent.status = "processing"
             else:
                 self.settle(intent, succeed=not card.startswith("pm_declined"))
-            return self._result(intent, "")
+            return self._result(intent, None)
 
         answer: ChargeResult = await self._keyed("confirm", attempt.id, act)
         return answer
@@ -207,11 +208,12 @@ class FakeStripe(StripeGateway):
     def settle(self, intent: Intent, *, succeed: bool, authenticated: bool = True) -> None:
         """Have the issuer decide, or the cardholder fail to authenticate."""
         if not authenticated:
-            intent.status, intent.error = "requires_payment_method", _NOT_AUTHENTICATED
+            intent.status, intent.error, intent.error_charge_id = "requires_payment_method", _NOT_AUTHENTICATED, ""
             return
         intent.charge_id = f"ch_{intent.id}_{len(self.sent)}"
         if not succeed:
             intent.status, intent.error = "requires_payment_method", _GENERIC
+            intent.error_charge_id = intent.charge_id
             return
         intent.paid, intent.error = intent.paid + 1, None
         took = intent.amount.amount_minor + intent.source.startswith("pm_odd")
@@ -224,7 +226,7 @@ class FakeStripe(StripeGateway):
         if intent.status == "requires_capture" and intent.ends is not None and self.clock.now() >= intent.ends:
             intent.status, intent.capturable = ("succeeded" if intent.received else "canceled"), 0
 
-    def _result(self, intent: Intent, prior: str) -> ChargeResult:
+    def _result(self, intent: Intent, attempt: Attempt | None) -> ChargeResult:
         used = UsedCard(stripe_id=intent.source, card=CARD)
         match intent.status:
             case "requires_capture":
@@ -241,17 +243,18 @@ class FakeStripe(StripeGateway):
                 return ActionRequired(client_secret=f"{intent.id}_secret")
             case "processing":
                 return StillProcessing()
-        if intent.error is not None and (intent.charge_id != prior or not intent.charge_id):
-            return CardDeclined(charge_id=intent.charge_id, decline=intent.error)
+        charge_id = intent.error_charge_id
+        if intent.error is not None and (attempt is None or not attempt.may_be_earlier(charge_id)):
+            return CardDeclined(charge_id=charge_id, decline=intent.error)
         return NotConfirmed()
 
-    async def read_intent(self, intent_id: str, *, prior_charge_id: str) -> ChargeResult:
+    async def read_intent(self, intent_id: str, attempt: Attempt) -> ChargeResult:
         """Say how an intent stands, as it stood when the question came."""
         intent = self.intents[intent_id]
 
         def act() -> ChargeResult:
             self._tick(intent)
-            return self._result(intent, prior_charge_id)
+            return self._result(intent, attempt)
 
         return await self.forecast.over(act, failure, READS)
 

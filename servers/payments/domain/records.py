@@ -9,6 +9,7 @@ from typing import Final
 
 from servers.kernel.money import Money, Rounding, apply_bps
 from servers.payments.domain.states import (
+    CARRIED_OUT,
     UNCERTAIN,
     AttemptState,
     CaptureMethod,
@@ -124,11 +125,20 @@ class Attempt:
     state: AttemptState
     charge_id: str
     prior_charge_id: str
-    """The charge of the attempt before: where Stripe still shows it, this attempt was not carried out."""
+    """The charge of the attempt before: where Stripe still shows its failure, this attempt may not have been carried out."""
+    prior_uncharged: bool
+    """Whether an attempt before failed without a charge, as a failed 3-D Secure does."""
     decline: Decline | None
     next_action: NextAction
     create_time: datetime
     update_time: datetime
+
+    def may_be_earlier(self, charge_id: str) -> bool:
+        """Tell whether a failure that Stripe shows, with this charge or with none, may be an earlier attempt's. Sending this one
+        again, under its own key, is how one finds out."""
+        if self.state in CARRIED_OUT:
+            return False
+        return charge_id == self.prior_charge_id if charge_id else self.prior_uncharged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -343,4 +343,8 @@ AUTHORIZED: Final = frozenset({_P.REQUIRES_CAPTURE, _P.PARTIALLY_CAPTURED})
 """Money is held for the payment."""
 
 
+CARRIED_OUT: Final = frozenset({_A.REQUIRES_ACTION, _A.PENDING})
+"""Stripe has accepted the confirm: whatever its object shows afterwards is this attempt's."""
+
+
 UNCERTAIN: Final = frozenset({_A.SENT, _A.UNKNOWN, _A.NEEDS_OPERATOR})

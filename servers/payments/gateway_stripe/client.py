@@ -186,14 +186,14 @@ class StripeGateway:
             return declined_of(error)
         except stripe.InvalidRequestError:
             # Stripe did not carry it out: because it does not accept the card, unless the intent says something else by now.
-            found = await self.read_intent(intent_id, prior_charge_id=attempt.prior_charge_id)
+            found = await self.read_intent(intent_id, attempt)
             return METHOD_REJECTED_RESULT if isinstance(found, NotConfirmed) else found
-        return result_of(intent, prior_charge_id="")
+        return result_of(intent, None)
 
-    async def read_intent(self, intent_id: str, *, prior_charge_id: str) -> ChargeResult:
-        """Return how the intent stands now; `prior_charge_id` is the charge of the attempt before the one asked about."""
+    async def read_intent(self, intent_id: str, attempt: Attempt) -> ChargeResult:
+        """Return what the intent, as it stands now, says of an attempt: the payment's latest."""
         intent = await self._client.v1.payment_intents.retrieve_async(intent_id, {"expand": ["latest_charge"]})
-        return result_of(intent, prior_charge_id=prior_charge_id)
+        return result_of(intent, attempt)
 
     async def capture(
         self, intent_id: str, operation: Operation, currency: str, *, multicapture: bool

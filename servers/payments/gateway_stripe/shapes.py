@@ -12,6 +12,7 @@ from servers.kernel.money import Money, exponent
 from servers.payments.declines import decline_of
 from servers.payments.domain import (
     ActionRequired,
+    Attempt,
     Authorized,
     Card,
     CardDeclined,
@@ -109,8 +110,8 @@ def action_of(intent: stripe.PaymentIntent | stripe.SetupIntent) -> ActionRequir
     return ActionRequired(client_secret=intent.client_secret or "")
 
 
-def result_of(intent: stripe.PaymentIntent, *, prior_charge_id: str) -> ChargeResult:
-    """Return what an intent says of the attempt that came after the charge `prior_charge_id`."""
+def result_of(intent: stripe.PaymentIntent, attempt: Attempt | None) -> ChargeResult:
+    """Return what an intent says of the attempt that is read about; None where it is the answer to the confirm itself."""
     latest = intent.latest_charge
     charge_id = latest if isinstance(latest, str) else latest.id if latest is not None else ""
     match intent.status:
@@ -124,12 +125,11 @@ def result_of(intent: stripe.PaymentIntent, *, prior_charge_id: str) -> ChargeRe
         case "processing":
             return StillProcessing()
     error = intent.last_payment_error
-    if (
-        intent.status == "requires_payment_method"
-        and error is not None
-        and (charge_id != prior_charge_id or not charge_id)
-    ):
-        return CardDeclined(charge_id=charge_id, decline=_decline(error))
+    if intent.status == "requires_payment_method" and error is not None:
+        # Not the intent's latest charge: a failed 3-D Secure has none, and the intent still shows the one of an earlier attempt.
+        charge_id = getattr(error, "charge", None) or ""
+        if attempt is None or not attempt.may_be_earlier(charge_id):
+            return CardDeclined(charge_id=charge_id, decline=_decline(error))
     return NotConfirmed()
 
 

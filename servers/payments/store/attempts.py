@@ -15,11 +15,12 @@ from servers.payments.domain import (
     Attempt,
     AttemptState,
     Capture,
+    NextAction,
     Payment,
     Source,
     Usage,
 )
-from servers.payments.store.rows import action_in, decline_in, manner_of
+from servers.payments.store.rows import NOTHING_ASKED, action_in, decline_in, manner_of
 from servers.runtime.db import one_row
 
 
@@ -29,9 +30,10 @@ async def insert_attempt(conn: AsyncConnection, attempt: Attempt) -> None:
         text(
             """
             INSERT INTO attempts (owner_id, payment_id, id, payment_method_id, stripe_payment_method_id, wallet_id, off_session,
-                                  return_url, use_stripe_sdk, save_for, state, prior_charge_id, create_time, update_time)
+                                  return_url, use_stripe_sdk, save_for, state, prior_charge_id, prior_uncharged,
+                                  create_time, update_time)
             VALUES (:owner_id, :payment_id, :id, :method, :stripe_method, :wallet_id, :off_session, :return_url, :sdk,
-                    :save_for, :state, :prior, :create_time, :update_time)
+                    :save_for, :state, :prior, :prior_uncharged, :create_time, :update_time)
             """
         ),
         {
@@ -47,6 +49,7 @@ async def insert_attempt(conn: AsyncConnection, attempt: Attempt) -> None:
             "save_for": attempt.manner.save_for.value,
             "state": attempt.state.value,
             "prior": attempt.prior_charge_id,
+            "prior_uncharged": attempt.prior_uncharged,
             "create_time": attempt.create_time,
             "update_time": attempt.update_time,
         },
@@ -54,10 +57,18 @@ async def insert_attempt(conn: AsyncConnection, attempt: Attempt) -> None:
 
 
 async def advance_attempt(
-    conn: AsyncConnection, attempt: Attempt, trigger: str, *, now: datetime, **changes: Any
+    conn: AsyncConnection,
+    attempt: Attempt,
+    trigger: str,
+    *,
+    now: datetime,
+    next_action: NextAction = NOTHING_ASKED,
+    **changes: Any,
 ) -> Attempt:
-    """Walk one arrow of the attempt's machine; its payment's row is locked by the caller."""
-    moved = replace(attempt, state=ATTEMPT.arrow(attempt.state, trigger).target, update_time=now, **changes)
+    """Walk one arrow of the attempt's machine; its payment's row is locked by the caller. What the cardholder was asked for before
+    is over with it."""
+    target = ATTEMPT.arrow(attempt.state, trigger).target
+    moved = replace(attempt, state=target, update_time=now, next_action=next_action, **changes)
     done = await conn.execute(
         text(
             """
@@ -168,6 +179,7 @@ def attempt_of(row: Row[Any]) -> Attempt:
         state=AttemptState(row.state),
         charge_id=row.charge_id,
         prior_charge_id=row.prior_charge_id,
+        prior_uncharged=row.prior_uncharged,
         decline=decline_in(row),
         next_action=action_in(row),
         create_time=row.create_time,

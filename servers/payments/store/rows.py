@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Row
 
 from servers.payments.domain import Decline, Manner, NextAction, Usage
+
+NOTHING_ASKED: Final = NextAction()
 
 
 def decline_in(row: Row[Any]) -> Decline | None:

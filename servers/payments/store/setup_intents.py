@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from servers.payments.domain import SETUP, SetupIntent, SetupState, Usage
-from servers.payments.store.rows import action_in, decline_in, manner_of
+from servers.payments.domain import SETUP, NextAction, SetupIntent, SetupState, Usage
+from servers.payments.store.rows import NOTHING_ASKED, action_in, decline_in, manner_of
 from servers.runtime.db import one_row
 
 
@@ -46,14 +46,22 @@ async def setup(conn: AsyncConnection, setup_id: str, *, lock: bool = False) -> 
 
 
 async def advance_setup(
-    conn: AsyncConnection, setup: SetupIntent, trigger: str, *, now: datetime, **changes: Any
+    conn: AsyncConnection,
+    setup: SetupIntent,
+    trigger: str,
+    *,
+    now: datetime,
+    next_action: NextAction = NOTHING_ASKED,
+    **changes: Any,
 ) -> SetupIntent:
-    """Walk one arrow of the setup intent's machine. Raises SetupStateInvalid, or ConcurrentUpdate where the version moved."""
+    """Walk one arrow of the setup intent's machine; what the cardholder was asked for before is over with it. Raises
+    SetupStateInvalid, or ConcurrentUpdate where the version moved."""
     moved = replace(
         setup,
         state=SETUP.arrow(setup.state, trigger).target,
         version=setup.version + 1,
         update_time=now,
+        next_action=next_action,
         **changes,
     )
     await _write(conn, moved, expected_version=setup.version)

@@ -183,10 +183,8 @@ async def _send(deps: Deps, intent_id: str, attempt: Attempt) -> Outcome[ChargeR
 
 
 async def _read(deps: Deps, payment: Payment, attempt: Attempt) -> Outcome[ChargeResult]:
-    intent_id, prior = payment.stripe_payment_intent_id, attempt.prior_charge_id
-    return await deps.outbound.execute(
-        "stripe.read_intent", lambda: deps.gateway.read_intent(intent_id, prior_charge_id=prior)
-    )
+    intent_id = payment.stripe_payment_intent_id
+    return await deps.outbound.execute("stripe.read_intent", lambda: deps.gateway.read_intent(intent_id, attempt))
 
 
 async def _read_or_send(deps: Deps, payment: Payment, attempt: Attempt) -> Outcome[ChargeResult]:

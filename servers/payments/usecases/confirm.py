@@ -207,6 +207,10 @@ def _usable(method: PaymentMethod) -> Source:
     return Source(payment_method_id=method.id, stripe_payment_method_id=method.stripe_id)
 
 
+def _failed_uncharged(attempt: Attempt) -> bool:
+    return attempt.state is AttemptState.DECLINED and not attempt.charge_id and not attempt.source.wallet_id
+
+
 async def begin_attempt(deps: Deps, uow: UnitOfWork, payment: Payment, source: Source, manner: Manner) -> Attempt:
     """Write down the attempt that is about to be sent. The payment's row is locked by the caller, or new. Raises
     OperationInProgress, PaymentStateInvalid."""
@@ -230,6 +234,7 @@ async def begin_attempt(deps: Deps, uow: UnitOfWork, payment: Payment, source: S
         charge_id="",
         # An attempt that was never sent has no charge of its own; Stripe still shows the one before it.
         prior_charge_id=(previous.charge_id or previous.prior_charge_id) if previous is not None else "",
+        prior_uncharged=previous is not None and (previous.prior_uncharged or _failed_uncharged(previous)),
         decline=None,
         next_action=NextAction(),
         create_time=now,

@@ -154,7 +154,7 @@ async def _give_to_card(deps: Deps, payment: Payment, refund: Refund, *, waits: 
     """Reserve in the ledger, then ask Stripe."""
     booked = await deps.ledger.reserve_refund(payment, refund, within_balance=waits)
     crash_point("payments.refund.after_reserve")
-    if booked.verdict == "INSUFFICIENT_FUNDS":
+    if waits and booked.verdict == "INSUFFICIENT_FUNDS":
         return ShortOfBalance("the merchant's balance does not cover it", sends=0)
     if not booked.done:
         _mind_burnt(booked.verdict, refund)
@@ -173,7 +173,7 @@ async def _give_to_wallet(deps: Deps, payment: Payment, refund: Refund, *, waits
             return LEARNT
     booked = await deps.ledger.reserve_refund(payment, refund, within_balance=waits)
     crash_point("payments.refund.after_reserve")
-    if booked.verdict == "INSUFFICIENT_FUNDS":
+    if waits and booked.verdict == "INSUFFICIENT_FUNDS":
         return ShortOfBalance("the merchant's balance does not cover it", sends=1)
     if not booked.done:
         _mind_burnt(booked.verdict, refund)
@@ -182,8 +182,9 @@ async def _give_to_wallet(deps: Deps, payment: Payment, refund: Refund, *, waits
 
 
 def _mind_burnt(verdict: str, refund: Refund) -> None:
-    """A refund that was canceled meanwhile is burnt in the ledger; nothing else can keep it from being booked."""
-    invariant(verdict == "BURNT", "a refund was not booked", refund_id=refund.id, verdict=verdict)
+    """A refund that was canceled meanwhile is burnt in the ledger. Nothing else is refused there; if it is, nothing is sent, and
+    the janitor calls for a person."""
+    invariant(verdict == "BURNT", "the ledger refused a refund", refund_id=refund.id, verdict=verdict)
 
 
 async def _read_refund(deps: Deps, payment: Payment, refund: Refund) -> RefundResult:

@@ -261,11 +261,9 @@ async def _apply(deps: Deps, uow: UnitOfWork, setup: SetupIntent, stripe_id: str
         case CardSaved():
             return await _save(deps, uow, setup, result, known)
         case CardDeclined():
-            return await _walk(
-                deps, uow, setup, "decline", last_decline=result.decline, next_action=NextAction(), **known
-            )
+            return await _walk(deps, uow, setup, "decline", last_decline=result.decline, **known)
         case SetupCanceled():
-            return await _walk(deps, uow, setup, "cancel", next_action=NextAction(), **known)
+            return await _walk(deps, uow, setup, "cancel", **known)
         case ActionRequired() if not asked:
             action = deps.outcomes.sealed(setup.id, result)
             return await _walk(deps, uow, setup, "require_action", next_action=action, **known)
@@ -293,6 +291,5 @@ async def _save(
         *steps,
         payment_method_id=method.id,
         mandate_id=mandate_id,
-        next_action=NextAction(),
         **known,
     )

@@ -1,15 +1,15 @@
 """Deadlines, and refunds that wait: captures by schedule, refunds that are canceled.
 
-Revision ID: p0005
-Revises: p0004
+Revision ID: p0006
+Revises: p0005
 """
 
 from alembic import op
 
 from servers.runtime.schema import state_machine
 
-revision = "p0005"
-down_revision = "p0004"
+revision = "p0006"
+down_revision = "p0005"
 branch_labels = None
 depends_on = None
 
