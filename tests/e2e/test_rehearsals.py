@@ -47,6 +47,11 @@ class Stage:
     def __init__(self, shop: Shop) -> None:
         self.fresh, self.held, self.paid = shop.payment(1000), shop.authorized(1000), shop.payment(1000)
         shop.ok(shop.confirm(self.paid["id"]))
+        # One that Stripe was not reached for waits for the janitor's look, in minutes.
+        shop.platform.sandbox("faults", method="post", path="/v1/refunds$", kind="error", status=429, times=3)
+        assert shop.refund(self.paid["id"], 100).status_code == 503
+        path = f"/v1/payments/{self.paid['id']}/refunds"
+        self.unsent = shop.ok(shop.call("GET", path, token=shop.seller_token))["refunds"][0]
         wallets = shop.ok(shop.call("GET", "/v1/wallets", token=shop.customer_token)).get("wallets", [])
         mine = [one for one in wallets if one["currency"] == "USD"]
         body = {"currency": "USD"}
@@ -63,6 +68,7 @@ class Stage:
             "CapturePayment": (f"{held}:capture", {"amount": usd}, seller),
             "CancelPayment": (f"{held}:cancel", {}, seller),
             "CreateRefund": (f"/v1/payments/{self.paid['id']}/refunds", {"amount": usd}, seller),
+            "CancelRefund": (f"/v1/refunds/{self.unsent['id']}:cancel", {}, seller),
             "CreateTopUp": (top_ups, {"amount": usd, **card}, customer),
         }
 
@@ -96,6 +102,7 @@ EXPECTED: dict[str, tuple[str, dict[str, int]]] = {
     "CapturePayment": ("REQUIRES_CAPTURE", {"amount_capturable": 700, "amount_capture_pending": 300}),
     "CancelPayment": ("REQUIRES_CAPTURE", {"amount_capturable": 1000}),
     "CreateRefund": ("PENDING", {"amount": 300}),
+    "CancelRefund": ("CANCELED", {"amount": 100}),
     "CreateTopUp": ("PENDING", {"amount": 300}),
 }
 

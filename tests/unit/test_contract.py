@@ -67,6 +67,7 @@ def test_what_moves_money_demands_a_key() -> None:
         "CapturePayment",
         "CancelPayment",
         "CreateRefund",
+        "CancelRefund",
         "CreateTopUp",
     }
 

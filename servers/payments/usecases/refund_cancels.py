@@ -19,7 +19,6 @@ from servers.payments.domain import (
 )
 from servers.payments.usecases.deps import Deps
 from servers.payments.usecases.refunds import lock_refund
-from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import UnitOfWork
 from servers.runtime.idempotency import IdempotentRequest
 from servers.runtime.outbound import Answered, NotSent, Outcome, Unknown, digest
@@ -28,7 +27,6 @@ from servers.runtime.sending import LEARNT, send
 CANCEL_REFUND: Final = "stripe.cancel_refund"
 _SUFFIX: Final = ":cancel"
 _CANCELED: Final = RefundResult(stripe_refund_id="", state=RefundState.CANCELED, failure_reason="")
-declare("payments.refund_cancel.after_intent", "payments.refund_cancel.after_send")
 
 
 async def cancel_refund(deps: Deps, request: IdempotentRequest, *, refund_id: str, merchant_id: str) -> Refund:
@@ -47,7 +45,6 @@ async def cancel_refund(deps: Deps, request: IdempotentRequest, *, refund_id: st
                     return refund
         await _promise(uow, refund_id)
         await uow.idempotency.advance(request, "canceling", refund_id, shows=partial(store.refund, uow.conn, refund_id))
-    crash_point("payments.refund_cancel.after_intent")
     return await drive_refund_cancel(deps, refund_id, request)
 
 
@@ -96,7 +93,6 @@ async def drive_refund_cancel(deps: Deps, refund_id: str, request: IdempotentReq
     if refund.state in OPEN_REFUNDS:
         ask = partial(deps.gateway.cancel_refund, refund)
         outcome = await send(deps.db, refund_id + _SUFFIX, lambda: deps.outbound.execute(CANCEL_REFUND, ask))
-    crash_point("payments.refund_cancel.after_send")
     return await _record(deps, refund_id, outcome, request)
 
 
