@@ -90,6 +90,12 @@ _OPEN: Final = """
     SELECT * FROM outbound_calls WHERE target = :target AND state IN ('CREATED', 'UNKNOWN', 'PENDING', 'NEEDS_OPERATOR')
     ORDER BY create_time DESC LIMIT 1
 """
+_NOTE_SEND: Final = """
+    UPDATE outbound_calls SET sends = sends + 1
+    WHERE id IN (SELECT id FROM outbound_calls
+                 WHERE target = :target AND state IN ('CREATED', 'UNKNOWN', 'PENDING', 'NEEDS_OPERATOR')
+                 ORDER BY create_time DESC LIMIT 1 FOR UPDATE)
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,12 +243,7 @@ class OutboundStore:
     async def note_send(self, target: str) -> bool:
         """Note that the open call for `target` goes out now. False where somebody else has learnt its outcome by now: nothing is
         to be sent any more."""
-        call = await self.open_for(target, lock=True)
-        if call is not None:
-            await self._conn.execute(
-                text("UPDATE outbound_calls SET sends = sends + 1 WHERE id = :id"), {"id": call.id}
-            )
-        return call is not None
+        return bool((await self._conn.execute(text(_NOTE_SEND), {"target": target})).rowcount)
 
     async def known(self, target: str, outcome: Outcome[T], *, sends: int = 1) -> Outcome[T]:
         """Return what is known of the call for `target` after a sending with this outcome: that it did not arrive proves something

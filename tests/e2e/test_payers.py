@@ -229,6 +229,24 @@ def test_a_cardholder_comes_back_from_the_bank(shop: Shop, till: Till, succeeds:
     assert till.look(order).json()["state"] == ("SUCCEEDED" if succeeds else "REQUIRES_PAYMENT_METHOD")
 
 
+def test_a_failed_3d_secure_is_told_after_a_decline_and_is_not_the_next_attempts(shop: Shop, till: Till) -> None:
+    shop.platform.sandbox("webhooks", paused=True)
+    order = till.order()
+    assert shop.ok(till.pay(order, "pm_card_chargeDeclined"))["latest_attempt"]["state"] == "DECLINED"
+    waiting = shop.ok(till.pay(order, "pm_card_authenticationRequired", return_url=BACK))
+    back = httpx.post(waiting["next_action"]["redirect_url"], data={"succeed": "false"})
+    assert shop.client.get(back.headers["location"], follow_redirects=False).status_code == 303
+    failed = till.look(order).json()
+    assert (failed["state"], failed["latest_attempt"]["state"]) == ("REQUIRES_PAYMENT_METHOD", "DECLINED")
+    # The next confirm is lost before any work is done: Stripe still shows the failure of the one before.
+    shop.platform.sandbox("faults", method="post", path="/confirm$", kind="refuse", times=3)
+    lost = shop.ok(till.pay(order))
+    assert (lost["state"], lost["certainty"]) == ("PROCESSING", "UNKNOWN")
+    attempt = lost["latest_attempt"]["id"]
+    shop.platform.sql("payments", f"UPDATE outbound_calls SET next_poll_time = now() WHERE target = '{attempt}'")
+    wait_for(lambda: till.look(order).json()["state"] == "SUCCEEDED", "the janitor")
+
+
 def test_a_cardholder_without_a_page_to_go_to_sees_one(shop: Shop, till: Till) -> None:
     order = till.order()
     waiting = shop.ok(till.pay(order, "pm_card_authenticationRequired"))

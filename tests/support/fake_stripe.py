@@ -158,7 +158,7 @@ class FakeStripe(StripeGateway):
 
         return await self.forecast.over(work, fail)
 
-    async def create_customer(self, owner_id: str) -> str:
+    async def create_customer(self, owner_id: str, *, key: str) -> str:
         """Return the user's customer."""
         return f"cus_{owner_id}"
 
@@ -171,7 +171,7 @@ class FakeStripe(StripeGateway):
         """Detach a card."""
         await self.forecast.over(lambda: self.detached.add(stripe_id), failure)
 
-    async def create_intent(self, payment: Payment, customer_id: str) -> str | CardDeclined:
+    async def create_intent(self, payment: Payment, customer_id: str, *, key: str) -> str | CardDeclined:
         """Create an intent."""
 
         def act() -> str:
@@ -180,7 +180,7 @@ class FakeStripe(StripeGateway):
             self.intents[identifier] = Intent(identifier, payment.id, payment.amount, manual)
             return identifier
 
-        made: str = await self._keyed("create_intent", payment.id, act)
+        made: str = await self._keyed("create_intent", key, act)
         return made
 
     async def confirm(self, intent_id: str, attempt: Attempt) -> ChargeResult:

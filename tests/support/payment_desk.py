@@ -35,6 +35,7 @@ from servers.payments.gateway_stripe import classify
 from servers.payments.outcomes import Outcomes
 from servers.payments.peers import Wallet
 from servers.payments.render import Renderer, mandate_message, refund_message, settings_message
+from servers.payments.resolvers import resolvers
 from servers.payments.return_urls import ReturnUrls
 from servers.payments.saving import Saving
 from servers.payments.usecases import (
@@ -55,6 +56,7 @@ from servers.payments.usecases import (
 from servers.runtime.db import Database
 from servers.runtime.grpc_errors import status_bytes
 from servers.runtime.idempotency import IdempotentRequest, Replayed
+from servers.runtime.janitor import Janitor
 from servers.runtime.outbound import Outbound
 from servers.runtime.throttle import Throttle
 from tests.support import fake_ledger, fake_stripe
@@ -239,6 +241,11 @@ class Desk:
         clock = self.deps.clock
         assert isinstance(clock, ManualClock)
         clock.advance(time)
+
+    async def janitor(self, *, after_hours: float = 0.1) -> None:
+        """Let time pass and the janitor look at what is due."""
+        self.wait(timedelta(hours=after_hours))
+        await Janitor(self.db, resolvers(self.deps)).round()
 
     async def payment(self, payment_id: str) -> Payment:
         """Return a payment as it is."""

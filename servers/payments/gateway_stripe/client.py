@@ -123,10 +123,10 @@ class StripeGateway:
         self._public_url = public_url.rstrip("/")
         self.livemode = api_key.startswith(("sk_live_", "rk_live_"))
 
-    async def create_customer(self, owner_id: str) -> str:
-        """Return the Stripe customer of a user: the same for every try, because the key is the user's id."""
+    async def create_customer(self, owner_id: str, *, key: str) -> str:
+        """Return the Stripe customer of a user: the same for every try under one key."""
         customer = await self._client.v1.customers.create_async(
-            {"metadata": {"paymesh_user_id": owner_id}}, {"idempotency_key": f"customer-{owner_id}"}
+            {"metadata": {"paymesh_user_id": owner_id}}, {"idempotency_key": key}
         )
         return customer.id
 
@@ -142,7 +142,7 @@ class StripeGateway:
             raise PaymentMethodRejected("not_a_card")
         return Attached(stripe_id=method.id, card=card_of(method.card))
 
-    async def create_intent(self, payment: Payment, customer_id: str) -> str | CardDeclined:
+    async def create_intent(self, payment: Payment, customer_id: str, *, key: str) -> str | CardDeclined:
         """Create the payment's one PaymentIntent, unconfirmed, and return its id; or why Stripe would not, for example because it
         charges no sum as small. `customer_id` is Stripe's, or ""."""
         manual = payment.capture_method is CaptureMethod.MANUAL
@@ -160,7 +160,7 @@ class StripeGateway:
         if manual:
             params["payment_method_options"] = {"card": {"request_multicapture": "if_available"}}
         try:
-            intent = await self._client.v1.payment_intents.create_async(params, {"idempotency_key": payment.id})
+            intent = await self._client.v1.payment_intents.create_async(params, {"idempotency_key": key})
         except stripe.InvalidRequestError as error:
             return CardDeclined(charge_id="", decline=rejected(code_of(error)))
         return intent.id

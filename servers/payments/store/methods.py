@@ -24,12 +24,13 @@ async def stripe_customer(conn: AsyncConnection, owner_id: str) -> str | None:
     return found
 
 
-async def save_stripe_customer(conn: AsyncConnection, owner_id: str, stripe_id: str, now: datetime) -> None:
-    """Remember the Stripe customer of a user."""
+async def save_stripe_customer(conn: AsyncConnection, owner_id: str, stripe_id: str, now: datetime) -> str:
+    """Remember the Stripe customer of a user. Returns the one that was remembered first."""
     await conn.execute(
         text("INSERT INTO stripe_customers VALUES (:owner, :stripe_id, :now) ON CONFLICT (owner_id) DO NOTHING"),
         {"owner": owner_id, "stripe_id": stripe_id, "now": now},
     )
+    return await stripe_customer(conn, owner_id) or stripe_id
 
 
 async def insert_method(conn: AsyncConnection, method: PaymentMethod) -> None:

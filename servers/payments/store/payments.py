@@ -115,6 +115,24 @@ async def ended_windows(conn: AsyncConnection, now: datetime, limit: int) -> lis
     return await _wholes(conn, rows)
 
 
+async def due_payments(conn: AsyncConnection, now: datetime, limit: int) -> list[Payment]:
+    """Return payments that the sweep has something to do with, those that have waited longest first."""
+    rows = await conn.execute(
+        text("SELECT * FROM payments WHERE due_time <= :now ORDER BY due_time LIMIT :limit"),
+        {"now": now, "limit": limit},
+    )
+    return await _wholes(conn, rows.all())
+
+
+async def postpone_payment(conn: AsyncConnection, payment: Payment, due_time: datetime) -> Payment:
+    """Note when the sweep looks at a payment the next time: nothing that anybody sees."""
+    await conn.execute(
+        text("UPDATE payments SET due_time = :due WHERE owner_id = :owner_id AND id = :id"),
+        {"due": due_time, "owner_id": payment.owner_id, "id": payment.id},
+    )
+    return replace(payment, due_time=due_time)
+
+
 async def payments(
     conn: AsyncConnection,
     *,
@@ -153,7 +171,10 @@ async def payments(
 
 async def advance(conn: AsyncConnection, payment: Payment, trigger: str, *, now: datetime, **changes: Any) -> Payment:
     """Walk one arrow of the payment's machine. Raises PaymentStateInvalid, or ConcurrentUpdate where the version moved."""
-    return await _write(conn, payment, now, state=PAYMENT.arrow(payment.state, trigger).target, **changes)
+    target = PAYMENT.arrow(payment.state, trigger).target
+    if target in PAYMENT.terminal:
+        changes["due_time"] = None
+    return await _write(conn, payment, now, state=target, **changes)
 
 
 async def reserve_capture(conn: AsyncConnection, payment: Payment, amount_minor: int, now: datetime) -> Payment:

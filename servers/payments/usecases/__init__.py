@@ -25,6 +25,9 @@ from servers.payments.usecases.confirm import (
 from servers.payments.usecases.deps import (
     Deps,
 )
+from servers.payments.usecases.due import (
+    act_on_due,
+)
 from servers.payments.usecases.mandates import (
     replace_settings,
     revoke_mandate,
@@ -105,6 +108,7 @@ __all__ = [
     "Deps",
     "Payer",
     "UpdatePayment",
+    "act_on_due",
     "attach_method",
     "cancel_payment",
     "cancel_refund",

@@ -58,7 +58,7 @@ async def drive_attempt(
     """Bring an attempt from where it is to what is known of it: send it if it never was, else ask. Raises ProviderUnavailable
     where it provably was not sent, PeerUnavailable where the ledger did not answer, and what `refuse` says of its end."""
     attempt, payment = await _load_attempt(deps, attempt_id)
-    if attempt.state is AttemptState.NOT_SENT:
+    if attempt.state is AttemptState.NOT_SENT and request is not None:
         raise ProviderUnavailable
     if attempt.state in ATTEMPT.terminal:
         refusal = await _answer(deps, payment, attempt_id, request, refuse)
@@ -150,7 +150,7 @@ async def _prepare(deps: Deps, payment: Payment, attempt: Attempt) -> Outcome[st
     one, say why."""
     intent_id: str | CardDeclined = payment.stripe_payment_intent_id
     if not intent_id:
-        made = await deps.outbound.execute("stripe.create_intent", lambda: _create_intent(deps, payment))
+        made = await deps.outbound.execute("stripe.create_intent", lambda: _create_intent(deps, payment, attempt))
         if not isinstance(made, Answered):
             return made
         intent_id = made.value
@@ -162,19 +162,22 @@ async def _prepare(deps: Deps, payment: Payment, attempt: Attempt) -> Outcome[st
     return Answered(intent_id)
 
 
-async def _create_intent(deps: Deps, payment: Payment) -> str | CardDeclined:
-    customer_id = await ensure_customer(deps, payment.customer_id) if payment.customer_id else ""
-    return await deps.gateway.create_intent(payment, customer_id)
+async def _create_intent(deps: Deps, payment: Payment, attempt: Attempt) -> str | CardDeclined:
+    # Under a key of the attempt's: Stripe answers an error that it made again for a day. An intent more, where an answer was lost,
+    # is never confirmed and charges nobody.
+    customer_id = await ensure_customer(deps, payment.customer_id, attempt.id) if payment.customer_id else ""
+    return await deps.gateway.create_intent(payment, customer_id, key=f"intent-{attempt.id}")
 
 
-async def ensure_customer(deps: Deps, owner_id: str) -> str:
-    """Return the Stripe customer of a user, made where there is none: the same for every try."""
+async def ensure_customer(deps: Deps, owner_id: str, needed_for: str) -> str:
+    """Return the Stripe customer of a user, made where there is none: the same for every try of what it is needed for, and the one
+    that was remembered first for everybody."""
     async with deps.db.read() as conn:
         customer_id = await store.stripe_customer(conn, owner_id)
     if customer_id is None:
-        customer_id = await deps.gateway.create_customer(owner_id)
+        made = await deps.gateway.create_customer(owner_id, key=f"customer-{needed_for}")
         async with deps.db.uow() as uow:
-            await store.save_stripe_customer(uow.conn, owner_id, customer_id, deps.clock.now())
+            customer_id = await store.save_stripe_customer(uow.conn, owner_id, made, deps.clock.now())
     return customer_id
 
 

@@ -70,7 +70,7 @@ async def capture_payment(deps: Deps, request: IdempotentRequest, command: Captu
         operation_id = await _resumed(uow, claim.resource_id)
         if operation_id is None:
             async with uow.refusals(request):
-                operation_id = (await _begin_capture(deps, uow, command)).id
+                operation_id = (await begin_capture(deps, uow, command)).id
             await uow.idempotency.advance(
                 request, "capturing", operation_id, shows=partial(_begun, uow, command.payment_id)
             )
@@ -130,7 +130,8 @@ async def _locked(uow: UnitOfWork, payment_id: str, merchant_id: str, *triggers:
     return payment
 
 
-async def _begin_capture(deps: Deps, uow: UnitOfWork, command: CapturePayment) -> Operation:
+async def begin_capture(deps: Deps, uow: UnitOfWork, command: CapturePayment) -> Operation:
+    """Write down the capture that is about to be sent, and reserve its amount. Raises what `capture_payment` refuses."""
     payment = await _locked(uow, command.payment_id, command.merchant_id, "capture_part", "capture_last")
     left = payment.capturable
     amount = command.amount if command.amount is not None else left

@@ -103,7 +103,7 @@ async def attach_method(deps: Deps, method: PaymentMethod, request: IdempotentRe
 
 
 async def _attach(deps: Deps, method: PaymentMethod) -> Attached | PaymentMethodRejected:
-    customer_id = await ensure_customer(deps, method.owner_id)
+    customer_id = await ensure_customer(deps, method.owner_id, method.id)
     try:
         return await deps.gateway.attach(method.stripe_id, customer_id, key=method.id)
     except PaymentMethodRejected as refusal:

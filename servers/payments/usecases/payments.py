@@ -65,15 +65,15 @@ async def create_payment(deps: Deps, request: IdempotentRequest, command: Create
         await deps.throttle.look(DECLINES_OF_PAYER, command.payment_method_id)
     async with deps.db.uow() as uow:
         claim = await uow.idempotency.claim(request)
-        attempt: Attempt | None = None
-        if claim.resource_id is not None:
-            attempt = await _resumed(deps, uow, claim.resource_id, command)
-        else:
-            async with uow.refusals(request):
+        attempt: Attempt | None
+        async with uow.refusals(request):
+            if claim.resource_id is not None:
+                attempt = await _resumed(deps, uow, claim.resource_id, command)
+            else:
                 payment, attempt = await _create(deps, uow, command)
-            if attempt is None:
-                await uow.idempotency.complete(request, payment)
-                return payment
+        if attempt is None:
+            await uow.idempotency.complete(request, payment)
+            return payment
         await uow.idempotency.advance(
             request, "confirming", attempt.id, shows=partial(store.payment, uow.conn, attempt.payment_id)
         )

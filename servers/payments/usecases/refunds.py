@@ -162,8 +162,7 @@ async def _give_to_card(deps: Deps, payment: Payment, refund: Refund, *, waits: 
     if refund.pending_reason == SHORT_OF_BALANCE:
         async with deps.db.uow() as uow:
             await deps.outcomes.refund(uow, *await lock_refund(uow, refund.id), _WAITS_NO_MORE)
-    ask = partial(_send_refund, deps, payment, refund)
-    return await send(deps.db, refund.id, lambda: deps.outbound.execute(REFUND_CALL, ask))
+    return await _read_or_send(deps, payment, refund)
 
 
 async def _give_to_wallet(deps: Deps, payment: Payment, refund: Refund, *, waits: bool) -> Outcome[RefundResult] | None:
@@ -194,14 +193,22 @@ async def _read_refund(deps: Deps, payment: Payment, refund: Refund) -> RefundRe
     return found
 
 
-async def _send_refund(deps: Deps, payment: Payment, refund: Refund) -> RefundResult:
-    """Look for the refund at Stripe before it is sent: only then is a second try safe at any age of the key."""
+async def _read_or_send(deps: Deps, payment: Payment, refund: Refund) -> Outcome[RefundResult]:
+    """Look for the refund at Stripe before it is sent: only then is a second try safe at any age of the key. After an error that
+    Stripe answered it is only looked for: the same key would be told the same, and under another one it might be made twice."""
     intent_id = payment.stripe_payment_intent_id
     if refund.uncertain or deps.clock.now() - refund.create_time > RESEND_WITHIN:
-        found = await deps.gateway.find_refund(refund, intent_id)
-        if found is not None:
-            return found
-    return await deps.gateway.create_refund(refund, intent_id)
+        found = await deps.outbound.execute(FIND_REFUND, lambda: deps.gateway.find_refund(refund, intent_id))
+        if not isinstance(found, Answered):
+            return Unknown(found.reason)
+        if found.value is not None:
+            return Answered(found.value)
+        async with deps.db.uow() as uow:
+            call = await uow.outbound.open_for(refund.id)
+        if call is None or not call.resendable:
+            return Unknown("not found, and not to be sent again")
+    create = partial(deps.gateway.create_refund, refund, intent_id)
+    return await send(deps.db, refund.id, lambda: deps.outbound.execute(REFUND_CALL, create))
 
 
 async def lock_refund(uow: UnitOfWork, refund_id: str) -> tuple[Payment, Refund]:

@@ -195,14 +195,14 @@ async def _load(deps: Deps, setup_id: str) -> SetupIntent:
 
 async def _send(deps: Deps, setup: SetupIntent) -> Outcome[Found]:
     async def confirm() -> Found:
-        return await deps.gateway.set_up(setup, await ensure_customer(deps, setup.owner_id))
+        return await deps.gateway.set_up(setup, await ensure_customer(deps, setup.owner_id, setup.confirm_key))
 
     return await deps.outbound.execute(SET_UP, confirm)
 
 
 async def _read(deps: Deps, setup: SetupIntent) -> Outcome[Found]:
     async def ask() -> Found:
-        return await deps.gateway.read_setup(setup, await ensure_customer(deps, setup.owner_id))
+        return await deps.gateway.read_setup(setup, await ensure_customer(deps, setup.owner_id, setup.confirm_key))
 
     return await deps.outbound.execute("stripe.read_setup", ask)
 

@@ -1,8 +1,9 @@
-"""What Stripe and the ledger say, late, again, or about the attempt before: applied where it is news, never to the wrong attempt."""
+"""What Stripe and the ledger say, late, again, or about the attempt before: applied where it is news, and to nothing else."""
 
 from __future__ import annotations
 
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from servers.kernel.invariant import InvariantBroken
 from servers.payments import store
@@ -95,6 +96,9 @@ async def test_a_secret_of_stripes_is_kept_only_while_the_cardholder_is_asked(de
         case _:
             await hear(desk, payment, StillProcessing())
     assert await secrets(desk) == [None]
+    async with desk.db.engine.connect() as conn:
+        with pytest.raises(DBAPIError, match="attempts_next_action"):
+            await conn.exec_driver_sql("UPDATE attempts SET next_action_secret = 'secret'")
 
 
 async def fail_3d_secure(desk: Desk, key: str, payment: Payment) -> Payment:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from servers.kernel.errors import ProviderUnavailable
+from servers.kernel.ids import new_id
 from servers.payments import store
-from servers.payments.domain import Payment, SetupIntent, SetupState, Source, Usage
-from servers.payments.resolvers import resolvers
-from servers.payments.usecases import create_setup, learn_payment
+from servers.payments.domain import Payment, PaymentState, SetupIntent, SetupState, Source, Usage
+from servers.payments.usecases import ChargeTopUp, charge_top_up, create_setup, learn_payment
 from servers.runtime.idempotency import IdempotentRequest
-from servers.runtime.janitor import Janitor
-from tests.support.payment_desk import USER, WALLET, Desk
+from tests.support.payment_desk import USER, WALLET, Desk, usd
 from tests.support.weather import Weather
 
 W = Weather
@@ -29,12 +29,6 @@ async def authorized(desk: Desk, source: Source = CARD) -> Payment:
     """Return a payment whose money is held."""
     payment = await desk.create("new", manual=True)
     return await desk.confirm(desk.ticket("pay"), payment, source)
-
-
-async def janitor(desk: Desk, *, after: timedelta = timedelta(minutes=6)) -> None:
-    """Let time pass and the janitor look."""
-    desk.wait(after)
-    await Janitor(desk.db, resolvers(desk.deps)).round()
 
 
 async def states(desk: Desk, table: str) -> list[str]:
@@ -66,7 +60,7 @@ async def test_an_operation_that_took_place_before_a_crash_is_never_told_as_not_
     assert await states(desk, "operations") == ["UNKNOWN"]
     assert again.body is not None, "the answer is that nobody knows yet"
     desk.reachable()
-    await janitor(desk)
+    await desk.janitor()
     assert await states(desk, "operations") == ["SUCCEEDED"]
     payment = await desk.payment(payment.id)
     assert (payment.captured_minor, payment.capturable_minor) == (received, kept)
@@ -78,7 +72,7 @@ async def test_the_janitor_never_tells_a_capture_as_not_sent(desk: Desk) -> None
     desk.weather(W.DIED)
     await desk.told(request, desk.capture(request, payment, 300))
     desk.weather(*NEVER)
-    await janitor(desk)
+    await desk.janitor()
     assert await states(desk, "operations") == ["UNKNOWN"]
 
 
@@ -101,7 +95,7 @@ async def test_a_call_that_comes_to_nothing_beside_another_one_that_arrives_is_n
     late = asyncio.ensure_future(desk.told(request, desk.capture(request, payment, 300)))
     await desk.stripe.forecast.blocked.wait()
     desk.weather(*NEVER)
-    await janitor(desk)
+    await desk.janitor()
     assert await states(desk, "operations") == ["UNKNOWN"]
     desk.stripe.forecast.let_through()
     assert (await late).body is not None
@@ -143,6 +137,24 @@ async def test_a_wallet_that_was_never_asked_may_be_asked_under_the_same_key(des
     assert desk.ledger.captured(payment.id) == 1000
 
 
+async def test_a_top_up_that_was_never_sent_and_was_stopped_is_told_as_canceled_ever_after(desk: Desk) -> None:
+    method = await desk.save_card("pm_ok")
+    command = ChargeTopUp(
+        top_up_id=new_id("top", clock=desk.deps.clock),
+        customer_id=USER,
+        amount=usd(700),
+        payment_method_id=method.id,
+        return_url="",
+        stop=False,
+    )
+    desk.weather(*NEVER)
+    with pytest.raises(ProviderUnavailable):
+        await charge_top_up(desk.deps, command)
+    assert (await charge_top_up(desk.deps, replace(command, stop=True))).state is PaymentState.CANCELED
+    assert (await charge_top_up(desk.deps, command)).state is PaymentState.CANCELED
+    assert not [intent for intent in desk.stripe.intents.values() if intent.paid]
+
+
 async def setup_of(desk: Desk) -> SetupIntent:
     """Return a setup intent of the user's own."""
     request = desk.ticket("new", method="create_setup")
@@ -161,7 +173,7 @@ async def test_a_card_that_was_saved_before_a_crash_is_never_told_as_not_saved(d
     assert found is not None
     assert (found.state, found.uncertain) == (SetupState.PROCESSING, True)
     desk.reachable()
-    await janitor(desk)
+    await desk.janitor()
     async with desk.db.read() as conn:
         found = await store.setup(conn, setup.id)
     assert found is not None
@@ -176,7 +188,7 @@ async def test_a_card_that_was_attached_before_a_crash_is_told_as_unknown(desk: 
     await desk.told(request, desk.save_card("pm_ok"))
     assert [row.state for row in await desk.rows("SELECT state FROM outbound_calls")] == ["UNKNOWN"]
     desk.reachable()
-    await janitor(desk)
+    await desk.janitor()
     assert await states(desk, "payment_methods") == ["ATTACHED"]
 
 
@@ -189,7 +201,7 @@ async def test_a_refund_that_was_made_before_a_crash_is_never_told_as_not_made(d
     desk.stripe.forecast.be(*NEVER)
     await desk.told(request, desk.refund(request, payment, 400))
     assert [row.uncertain for row in await desk.rows("SELECT uncertain FROM refunds")] == [True]
-    await janitor(desk)
+    await desk.janitor()
     assert await states(desk, "refunds") == ["SUCCEEDED"]
     assert [made.amount for made in desk.stripe.refunds.values()] == [400]
 

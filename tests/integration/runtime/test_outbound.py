@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from sqlalchemy import text
 
 from servers.kernel.clock import ManualClock, SystemClock
 from servers.runtime.janitor import Janitor, Resolver
-from servers.runtime.outbound import POLLS, Answered, Failure, NotSent, Outbound, OutboundCall, Unknown
+from servers.runtime.outbound import POLLS, Answered, Failure, NotSent, Outbound, OutboundCall, Outcome, Unknown
+from servers.runtime.sending import LEARNT, send, send_again
 from tests.support.postgres import MakeDatabase
 
 
@@ -76,6 +78,65 @@ async def test_our_own_bug_is_not_the_providers_silence() -> None:
 
     with pytest.raises(KeyError):
         await Outbound(target="t", classify=classify, clock=SystemClock()).execute("v", fail)
+
+
+@pytest.mark.parametrize(
+    ("sendings", "outcome", "known"),
+    [
+        (1, NotSent("refused"), NotSent),
+        (2, NotSent("refused"), Unknown),  # the other one may have arrived
+        (0, NotSent("refused"), Unknown),  # whose sending it was is not known
+        (1, Unknown("lost"), Unknown),
+        (2, Answered("ok"), Answered),
+    ],
+)
+async def test_only_the_one_and_only_sending_proves_that_a_call_never_arrived(
+    make_database: MakeDatabase, sendings: int, outcome: Outcome[str], known: type
+) -> None:
+    db = await make_database("payments")
+    async with db.uow() as uow:
+        await uow.outbound.record(verb="v", target="x", key="x", request_digest="")
+    for _ in range(sendings):
+        assert isinstance(await send(db, "x", partial(_done, outcome)), type(outcome))
+    async with db.uow() as uow:
+        assert isinstance(await uow.outbound.known("x", outcome), known)
+
+
+async def _done(outcome: Outcome[str]) -> Outcome[str]:
+    return outcome
+
+
+async def test_a_settled_call_is_not_sent_and_one_that_was_not_sent_is_taken_up_again(
+    make_database: MakeDatabase,
+) -> None:
+    db = await make_database("payments")
+    for outcome in (NotSent("refused"), Answered("ok")):
+        async with db.uow() as uow:
+            await uow.outbound.record(verb="v", target="x", key="x", request_digest="")
+        await send(db, "x", partial(_done, outcome))
+        async with db.uow() as uow:
+            call = await uow.outbound.open_for("x")
+            assert call is not None
+            assert call.sends == 1
+            await uow.outbound.settle(call.id, await uow.outbound.known("x", outcome))
+        assert await send(db, "x", partial(_done, outcome)) is LEARNT
+    async with db.uow() as uow:
+        assert (await uow.outbound.record(verb="v", target="x", key="x", request_digest="")).state == "DONE"
+
+
+async def test_a_call_is_sent_again_only_while_its_key_is_good(make_database: MakeDatabase) -> None:
+    db = await make_database("payments")
+    clock = ManualClock(SystemClock().now())
+    db.clock = clock
+    for number, (outcome, hours, goes) in enumerate(
+        [(Unknown("lost"), 22, True), (Unknown("lost"), 24, False), (Unknown("500", resendable=False), 1, False)]
+    ):
+        target = f"x{number}"
+        async with db.uow() as uow:
+            call = await uow.outbound.record(verb="v", target=target, key=target, request_digest="")
+            await uow.outbound.settle(call.id, outcome)
+        clock.advance(timedelta(hours=hours))
+        assert isinstance(await send_again(db, target, partial(_done, Answered("ok"))), Answered) is goes
 
 
 async def test_the_janitor_looks_by_plan_and_hands_over_to_a_person(make_database: MakeDatabase) -> None:
