@@ -83,6 +83,10 @@ class Decline:
     code: str
     recommended_action: str
     message: str
+    retry_after: timedelta | None = None
+    """How soon the same card may be tried again; None where there is no telling, or no use in it."""
+    network_code: str = ""
+    """What the card network calls it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -154,8 +154,8 @@ def setup_result_of(intent: stripe.SetupIntent) -> SetupResult:
 
 def _decline(error: Any) -> Decline:
     # The SDK has no attribute for a key that is not there, and Stripe leaves out what does not apply.
-    said = {name: getattr(error, name, None) or "" for name in ("code", "decline_code", "advice_code")}
-    return decline_of(**said)
+    names = ("code", "decline_code", "advice_code", "network_decline_code")
+    return decline_of(**{name: getattr(error, name, None) or "" for name in names})
 
 
 def declined_of(error: stripe.CardError) -> CardDeclined:
@@ -167,6 +167,7 @@ def declined_of(error: stripe.CardError) -> CardDeclined:
             code=error.code or "",
             decline_code=str(body.get("decline_code") or ""),
             advice_code=str(body.get("advice_code") or ""),
+            network_decline_code=str(body.get("network_decline_code") or ""),
         ),
     )
 

@@ -14,7 +14,7 @@ from servers.kernel.money import is_currency
 from servers.payments import store
 from servers.payments.domain import CaptureMethod, Payment, Source
 from servers.payments.render import attempt_message
-from servers.payments.service.base import Base, amount_of, manner_of, owner, usage_of
+from servers.payments.service.base import Base, amount_of, is_payer, manner_of, owner, usage_of
 from servers.payments.service.returning import send_on
 from servers.payments.usecases import (
     CHANGEABLE,
@@ -186,7 +186,7 @@ class Payments(Base):
         async with self._deps.db.read() as conn:
             found = await store.attempts(conn, payment, before=page.before, limit=page.size + 1)
         return payments_pb2.ListAttemptsResponse(
-            attempts=[attempt_message(attempt) for attempt in found[: page.size]],
+            attempts=[attempt_message(attempt, payer=is_payer()) for attempt in found[: page.size]],
             next_page_token=self._pages.token(request, [attempt.id for attempt in found], page.size),
         )
 

@@ -736,22 +736,36 @@ class Decline(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     RECOMMENDED_ACTION_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    RETRY_AFTER_TIME_FIELD_NUMBER: _builtins.int
+    NETWORK_DECLINE_CODE_FIELD_NUMBER: _builtins.int
     code: _builtins.str
-    """Our code, for example "insufficient_funds"."""
+    """Our code, for example "insufficient_funds"; docs/declines.md lists all. Payers see "declined" where the issuer or a fraud rule is
+    suspicious of the card.
+    """
     recommended_action: Global___Decline.RecommendedAction.ValueType
     """What is worth doing next."""
     message: _builtins.str
     """A sentence for the cardholder; it gives nothing away."""
+    network_decline_code: _builtins.str
+    """What the card network calls it, for example "51"; empty where it is not known, and for payers."""
+    @_builtins.property
+    def retry_after_time(self) -> _timestamp_pb2.Timestamp:
+        """When the same card may be tried again at the earliest; unset where nothing is known, or where that is of no use. Advice: nobody is
+        kept from trying before.
+        """
+
     def __init__(
         self,
         *,
         code: _builtins.str = ...,
         recommended_action: Global___Decline.RecommendedAction.ValueType = ...,
         message: _builtins.str = ...,
+        retry_after_time: _timestamp_pb2.Timestamp | None = ...,
+        network_decline_code: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retry_after_time", b"retry_after_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "recommended_action", b"recommended_action"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "network_decline_code", b"network_decline_code", "recommended_action", b"recommended_action", "retry_after_time", b"retry_after_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

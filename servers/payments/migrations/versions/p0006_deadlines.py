@@ -47,6 +47,10 @@ def upgrade() -> None:
                 CHECK ((retry_time IS NOT NULL) = (pending_reason = 'INSUFFICIENT_MERCHANT_BALANCE'));
         CREATE INDEX refunds_retry_due ON refunds (retry_time) WHERE retry_time IS NOT NULL;
         ALTER TABLE payment_settings ADD COLUMN refunds_wait boolean NOT NULL DEFAULT false;
+
+        ALTER TABLE attempts ADD COLUMN decline_retry_seconds int, ADD COLUMN decline_network_code text NOT NULL DEFAULT '';
+        ALTER TABLE setup_intents ADD COLUMN decline_retry_seconds int,
+            ADD COLUMN decline_network_code text NOT NULL DEFAULT '';
         """
     )
     state_machine("refund", "refunds", STATE_ARROWS["refund"])
@@ -56,6 +60,8 @@ def downgrade() -> None:
     """Bring back what was."""
     op.execute(
         """
+        ALTER TABLE setup_intents DROP COLUMN decline_retry_seconds, DROP COLUMN decline_network_code;
+        ALTER TABLE attempts DROP COLUMN decline_retry_seconds, DROP COLUMN decline_network_code;
         ALTER TABLE payment_settings DROP COLUMN refunds_wait;
         ALTER TABLE refunds DROP COLUMN pending_reason, DROP COLUMN retry_time;
         ALTER TABLE payments DROP COLUMN capture_deadline, DROP COLUMN due_time;
