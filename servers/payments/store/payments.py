@@ -255,16 +255,17 @@ async def change_details(conn: AsyncConnection, payment: Payment, now: datetime,
 
 
 async def save_intent_id(conn: AsyncConnection, payment: Payment, intent_id: str) -> None:
-    """Remember the payment's one PaymentIntent, once."""
-    await conn.execute(
+    """Remember the payment's one PaymentIntent, once. Raises ConcurrentUpdate where another one is remembered: that is the one."""
+    done = await conn.execute(
         text(
             """
             UPDATE payments SET stripe_payment_intent_id = :intent
-            WHERE owner_id = :owner_id AND id = :id AND stripe_payment_intent_id IS NULL
+            WHERE owner_id = :owner_id AND id = :id AND coalesce(stripe_payment_intent_id, :intent) = :intent
             """
         ),
         {"intent": intent_id, "owner_id": payment.owner_id, "id": payment.id},
     )
+    one_row(done.rowcount, payment.id)
 
 
 async def reserve_refund(conn: AsyncConnection, payment: Payment, amount_minor: int, now: datetime) -> Payment | None:
