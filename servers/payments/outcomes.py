@@ -45,6 +45,7 @@ from servers.payments.domain import (
     Refund,
     RefundResult,
     RefundState,
+    ReviewState,
     StillProcessing,
     Usage,
     UsedCard,
@@ -56,6 +57,7 @@ from servers.runtime.db import UnitOfWork
 from servers.runtime.sealed import Sealer
 
 _log = structlog.get_logger("payments")
+REVIEW_TIMED_OUT: Final = "REVIEW_TIMED_OUT"
 SHORT_OF_BALANCE: Final = "INSUFFICIENT_MERCHANT_BALANCE"
 _REFUND_PATHS: Final = {
     (RefundState.PENDING, RefundState.SUCCEEDED): ("succeed",),
@@ -284,15 +286,25 @@ class Outcomes:
         return await self.canceled(uow, payment, "cancel", reason=operation.reason)
 
     async def canceled(self, uow: UnitOfWork, payment: Payment, trigger: str, *, reason: str) -> Payment:
-        """End a payment without money, or an authorization's window. A cardholder who was asked for 3-D Secure is asked no more."""
-        attempt = payment.latest_attempt
-        if attempt is not None and attempt.state is AttemptState.REQUIRES_ACTION:
+        """End a payment without money, or an authorization's window. A cardholder who was asked for 3-D Secure is asked no more,
+        and nobody looks at it any more."""
+        attempt, review = payment.latest_attempt, payment.review
+        if review is not None and review.state is ReviewState.OPEN:
+            ended_by = ReviewState.TIMED_OUT if reason == REVIEW_TIMED_OUT else ReviewState.REJECTED
+            review = replace(review, state=ended_by)
+        if attempt is not None and attempt.state in (AttemptState.REQUIRES_ACTION, AttemptState.IN_REVIEW):
             ended = await store.advance_attempt(
                 uow.conn, attempt, "decline", now=self._clock.now(), decline=PAYMENT_CANCELED
             )
             payment = replace(payment, latest_attempt=ended)
         return await self.walk(
-            uow, payment, trigger, capturable_minor=0, capture_pending_minor=0, cancellation_reason=reason
+            uow,
+            payment,
+            trigger,
+            capturable_minor=0,
+            capture_pending_minor=0,
+            cancellation_reason=reason,
+            review=review,
         )
 
     async def operation_failed(

@@ -108,6 +108,10 @@ class Renderer:
             message.capture_before_time.CopyFrom(message.authorization_expire_time)
         if payment.capture_deadline is not None:
             message.capture_before.CopyFrom(stamp(payment.capture_deadline))
+        if payment.review is not None:
+            message.review.state = payments_pb2.Payment.Review.State.Value(payment.review.state.value)
+            message.review.reasons.extend(payment.review.reasons)
+            message.review.expire_time.CopyFrom(stamp(payment.review.expire_time))
         if payment.cancellation_reason:
             message.cancellation_reason = payments_pb2.Payment.CancellationReason.Value(payment.cancellation_reason)
         if (attempt := payment.latest_attempt) is not None:

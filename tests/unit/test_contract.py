@@ -65,6 +65,8 @@ def test_what_moves_money_demands_a_key() -> None:
         "CreatePayment",
         "ConfirmPayment",
         "CapturePayment",
+        "ApprovePayment",
+        "RejectPayment",
         "CancelPayment",
         "CreateRefund",
         "CancelRefund",

@@ -20,6 +20,7 @@ from servers.payments.domain.states import (
     PaymentState,
     Purpose,
     RefundState,
+    ReviewState,
     SetupState,
     Usage,
 )
@@ -176,6 +177,17 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """A person's look at a payment before its card is charged."""
+
+    state: ReviewState
+    reasons: tuple[str, ...]
+    """Why a person shall look."""
+    expire_time: datetime
+    """When the payment is canceled if nobody has looked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Payment:
     """A sum that a merchant wants from a customer, or a user from their own card for a wallet."""
 
@@ -204,6 +216,7 @@ class Payment:
     """By when the merchant wants it captured by itself."""
     due_time: datetime | None
     """When the sweep has something to do with it, whatever that is in its state."""
+    review: Review | None = None
     stripe_payment_intent_id: str
     description: str
     metadata: Mapping[str, str]

@@ -13,6 +13,7 @@ class PaymentState(Enum):
 
     REQUIRES_PAYMENT_METHOD = "REQUIRES_PAYMENT_METHOD"
     REQUIRES_CONFIRMATION = "REQUIRES_CONFIRMATION"
+    REQUIRES_REVIEW = "REQUIRES_REVIEW"
     REQUIRES_ACTION = "REQUIRES_ACTION"
     PROCESSING = "PROCESSING"
     REQUIRES_CAPTURE = "REQUIRES_CAPTURE"
@@ -21,6 +22,15 @@ class PaymentState(Enum):
     CANCELED = "CANCELED"
     EXPIRED = "EXPIRED"
     CONFLICTED = "CONFLICTED"
+
+
+class ReviewState(Enum):
+    """How a person's look at a payment ended, if it has."""
+
+    OPEN = "OPEN"
+    APPROVED = "APPROVED"
+    REJECTED = "REJECTED"
+    TIMED_OUT = "TIMED_OUT"
 
 
 class Purpose(Enum):
@@ -40,6 +50,7 @@ class CaptureMethod(Enum):
 class AttemptState(Enum):
     """The states of an attempt."""
 
+    IN_REVIEW = "IN_REVIEW"
     CREATED = "CREATED"
     SENT = "SENT"
     SUCCEEDED = "SUCCEEDED"
@@ -157,7 +168,7 @@ PAYMENT: Final = Machine(
     states=PaymentState,
     terminal=frozenset({_P.SUCCEEDED, _P.CANCELED, _P.EXPIRED}),
     refusal=PaymentStateInvalid,
-    actions={_P.SUCCEEDED: ("refund",)},
+    actions={_P.SUCCEEDED: ("refund",), _P.REQUIRES_REVIEW: ("reject",)},
     arrows=(
         Arrow(None, "create", _P.REQUIRES_PAYMENT_METHOD, "payment.created"),
         Arrow(None, "create_with_method", _P.REQUIRES_CONFIRMATION, "payment.created"),
@@ -165,6 +176,9 @@ PAYMENT: Final = Machine(
         Arrow(_P.REQUIRES_PAYMENT_METHOD, "cancel", _P.CANCELED, "payment.canceled", "cancel"),
         Arrow(_P.REQUIRES_CONFIRMATION, "send", _P.PROCESSING, "payment.processing", "confirm"),
         Arrow(_P.REQUIRES_CONFIRMATION, "cancel", _P.CANCELED, "payment.canceled", "cancel"),
+        Arrow(_P.REQUIRES_CONFIRMATION, "review", _P.REQUIRES_REVIEW, "payment.in_review"),
+        Arrow(_P.REQUIRES_REVIEW, "approve", _P.PROCESSING, "payment.processing", "approve"),
+        Arrow(_P.REQUIRES_REVIEW, "cancel", _P.CANCELED, "payment.canceled", "cancel"),
         Arrow(_P.PROCESSING, "not_sent", _P.REQUIRES_CONFIRMATION, "payment.updated"),
         Arrow(_P.PROCESSING, "succeed", _P.SUCCEEDED, "payment.succeeded"),
         Arrow(_P.PROCESSING, "authorize", _P.REQUIRES_CAPTURE, "payment.authorized"),
@@ -196,6 +210,9 @@ ATTEMPT: Final = Machine(
     refusal=PaymentStateInvalid,
     arrows=(
         Arrow(None, "create", _A.CREATED, ""),
+        Arrow(None, "review", _A.IN_REVIEW, ""),
+        Arrow(_A.IN_REVIEW, "approve", _A.CREATED, ""),
+        Arrow(_A.IN_REVIEW, "decline", _A.DECLINED, ""),
         Arrow(_A.CREATED, "send", _A.SENT, ""),
         Arrow(_A.CREATED, "not_sent", _A.NOT_SENT, ""),
         Arrow(_A.SENT, "succeed", _A.SUCCEEDED, ""),

@@ -54,6 +54,7 @@ class Base(payments_pb2_grpc.PaymentServiceServicer):
         message = self._renderer.payment(payment, payer=payer)
         if payer:
             message.metadata.clear()
+            message.ClearField("review")
             own = [action for action in message.available_actions if action == "confirm"]
             message.available_actions[:] = own
             for capture in message.captures:

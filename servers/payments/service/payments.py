@@ -23,6 +23,7 @@ from servers.payments.usecases import (
     CreatePayment,
     Payer,
     UpdatePayment,
+    approve_payment,
     cancel_payment,
     capture_payment,
     confirm_payment,
@@ -160,6 +161,26 @@ class Payments(Base):
             payment_id=request.payment_id,
             merchant_id=current_call().principal.merchant_id,
             reason=payments_pb2.Payment.CancellationReason.Name(reason),
+        )
+        return self._shown(payment)
+
+    async def ApprovePayment(self, request: payments_pb2.ApprovePaymentRequest, context: Any) -> payments_pb2.Payment:
+        """Let a payment of the caller's merchant go on that is in review."""
+        ticket = idempotent(request, render=self._shown)
+        merchant_id = current_call().principal.merchant_id
+        payment = await approve_payment(self._deps, ticket, payment_id=request.payment_id, merchant_id=merchant_id)
+        return self._shown(payment)
+
+    async def RejectPayment(self, request: payments_pb2.RejectPaymentRequest, context: Any) -> payments_pb2.Payment:
+        """End a payment of the caller's merchant that is in review."""
+        ticket = idempotent(request, render=self._shown)
+        payment = await cancel_payment(
+            self._deps,
+            ticket,
+            payment_id=request.payment_id,
+            merchant_id=current_call().principal.merchant_id,
+            reason=payments_pb2.Payment.CancellationReason.Name(payments_pb2.Payment.REVIEW_REJECTED),
+            in_review=True,
         )
         return self._shown(payment)
 

@@ -21,6 +21,8 @@ from servers.payments.domain import (
     Payment,
     PaymentState,
     Purpose,
+    Review,
+    ReviewState,
 )
 from servers.payments.store.attempts import attempt_of, capture_of
 from servers.payments.store.operations import operation_of
@@ -201,7 +203,8 @@ async def _write(conn: AsyncConnection, payment: Payment, now: datetime, **chang
             """
             UPDATE payments SET state = :state, version = :version, update_time = :now, captured_minor = :captured,
                    capturable_minor = :capturable, capture_pending_minor = :pending, multicapture = :multicapture,
-                   capture_before_time = :capture_before, due_time = :due, cancellation_reason = :reason
+                   capture_before_time = :capture_before, due_time = :due, cancellation_reason = :reason,
+                   review_state = :review_state, review_reasons = :review_reasons, review_expire_time = :review_expire
             WHERE owner_id = :owner_id AND id = :id AND version = :expected
             """
         ),
@@ -216,6 +219,9 @@ async def _write(conn: AsyncConnection, payment: Payment, now: datetime, **chang
             "capture_before": moved.capture_before_time,
             "due": moved.due_time,
             "reason": moved.cancellation_reason,
+            "review_state": moved.review.state.value if moved.review else "",
+            "review_reasons": list(moved.review.reasons) if moved.review else [],
+            "review_expire": moved.review.expire_time if moved.review else None,
             "owner_id": payment.owner_id,
             "id": payment.id,
             "expected": payment.version,
@@ -363,6 +369,14 @@ async def _wholes(conn: AsyncConnection, rows: Sequence[Row[Any]]) -> list[Payme
     return [_payment(row, newest.get(row.id), tuple(captures.get(row.id, ())), opened.get(row.id)) for row in rows]
 
 
+def _review(row: Row[Any]) -> Review | None:
+    if not row.review_state:
+        return None
+    return Review(
+        state=ReviewState(row.review_state), reasons=tuple(row.review_reasons), expire_time=row.review_expire_time
+    )
+
+
 def _payment(
     row: Row[Any], attempt: Attempt | None, captures: tuple[Capture, ...], operation: Operation | None
 ) -> Payment:
@@ -383,6 +397,7 @@ def _payment(
         capture_before_time=row.capture_before_time,
         capture_deadline=row.capture_deadline,
         due_time=row.due_time,
+        review=_review(row),
         cancellation_reason=row.cancellation_reason,
         captured_minor=row.captured_minor,
         refunded_minor=row.refunded_minor,

@@ -70,6 +70,9 @@ from servers.payments.usecases.refunds import (
     drive_refund,
     retry_refunds,
 )
+from servers.payments.usecases.reviews import (
+    approve_payment,
+)
 from servers.payments.usecases.setup_intents import (
     SET_UP,
     confirm_setup,
@@ -109,6 +112,7 @@ __all__ = [
     "Payer",
     "UpdatePayment",
     "act_on_due",
+    "approve_payment",
     "attach_method",
     "cancel_payment",
     "cancel_refund",

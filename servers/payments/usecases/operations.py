@@ -79,24 +79,37 @@ async def capture_payment(deps: Deps, request: IdempotentRequest, command: Captu
 
 
 async def cancel_payment(
-    deps: Deps, request: IdempotentRequest, *, payment_id: str, merchant_id: str, reason: str
+    deps: Deps, request: IdempotentRequest, *, payment_id: str, merchant_id: str, reason: str, in_review: bool = False
 ) -> Payment:
-    """Cancel. Raises ResourceNotFound, PaymentStateInvalid, OperationInProgress, ProviderUnavailable."""
+    """Cancel; `in_review` only what is in review. Raises ResourceNotFound, PaymentStateInvalid, OperationInProgress,
+    ProviderUnavailable."""
     async with deps.db.uow() as uow:
         claim = await uow.idempotency.claim(request)
         operation_id = await _resumed(uow, claim.resource_id)
         if operation_id is None:
             async with uow.refusals(request):
                 payment = await _locked(uow, payment_id, merchant_id, "cancel")
-                if not payment.stripe_payment_intent_id and payment.state is not PaymentState.REQUIRES_CAPTURE:
-                    # Nobody else has heard of it: there is nobody to ask.
-                    payment = await deps.outcomes.canceled(uow, payment, "cancel", reason=reason)
-                    await uow.idempotency.complete(request, payment)
-                    return payment
-                operation_id = (await _begin(deps, uow, payment, OperationKind.CANCEL, reason=reason)).id
+                if in_review and payment.state is not PaymentState.REQUIRES_REVIEW:
+                    raise PaymentStateInvalid(
+                        f"A payment in {payment.state.name} is not in review.",
+                        metadata={"payment_id": payment.id, "state": payment.state.name},
+                    )
+                begun = await begin_cancel(deps, uow, payment, reason)
+                if isinstance(begun, Payment):
+                    await uow.idempotency.complete(request, begun)
+                    return begun
+                operation_id = begun.id
             await uow.idempotency.advance(request, "canceling", operation_id, shows=partial(_begun, uow, payment_id))
     crash_point("payments.cancel.after_intent")
     return await drive_operation(deps, operation_id, request)
+
+
+async def begin_cancel(deps: Deps, uow: UnitOfWork, payment: Payment, reason: str) -> Operation | Payment:
+    """Write down the cancel that is about to be sent. Where nobody else has heard of the payment there is nobody to ask: it is
+    canceled and returned. Its row is locked by the caller, who has seen that it allows it."""
+    if not payment.stripe_payment_intent_id and payment.state is not PaymentState.REQUIRES_CAPTURE:
+        return await deps.outcomes.canceled(uow, payment, "cancel", reason=reason)
+    return await _begin(deps, uow, payment, OperationKind.CANCEL, reason=reason)
 
 
 async def _begun(uow: UnitOfWork, payment_id: str) -> Payment:

@@ -24,6 +24,7 @@ from servers.payments.domain import (
     Payment,
     Purpose,
 )
+from servers.payments.risk import CLEAR, Assessment, Question
 from servers.payments.usecases.confirm import (
     DECLINES_OF_PAYER,
     begin_attempt,
@@ -61,16 +62,27 @@ class CreatePayment:
 async def create_payment(deps: Deps, request: IdempotentRequest, command: CreatePayment) -> Payment:
     """Create a payment that waits to be confirmed, or confirm it at once. Raises ResourceNotFound for a card without a mandate,
     FieldInvalid, MethodStateInvalid; with `confirm` also what confirming raises."""
+    assessment = CLEAR
     if command.confirm:
         await deps.throttle.look(DECLINES_OF_PAYER, command.payment_method_id)
+        assessment = await deps.screening.assess(
+            Question(
+                payment_id="",
+                merchant_id=command.merchant_id,
+                customer_id=command.customer_id,
+                amount=command.amount,
+                off_session=command.manner.off_session,
+                from_wallet=False,
+            )
+        )
     async with deps.db.uow() as uow:
         claim = await uow.idempotency.claim(request)
         attempt: Attempt | None
         async with uow.refusals(request):
             if claim.resource_id is not None:
-                attempt = await _resumed(deps, uow, claim.resource_id, command)
+                attempt = await _resumed(deps, uow, claim.resource_id, command, assessment)
             else:
-                payment, attempt = await _create(deps, uow, command)
+                payment, attempt = await _create(deps, uow, command, assessment)
         if attempt is None:
             await uow.idempotency.complete(request, payment)
             return payment
@@ -81,7 +93,9 @@ async def create_payment(deps: Deps, request: IdempotentRequest, command: Create
     return await finish_confirm(deps, request, attempt, command.payment_method_id)
 
 
-async def _create(deps: Deps, uow: UnitOfWork, command: CreatePayment) -> tuple[Payment, Attempt | None]:
+async def _create(
+    deps: Deps, uow: UnitOfWork, command: CreatePayment, assessment: Assessment
+) -> tuple[Payment, Attempt | None]:
     check_deadline(deps, command.capture_deadline)
     payment, event = new_payment(
         deps,
@@ -105,10 +119,12 @@ async def _create(deps: Deps, uow: UnitOfWork, command: CreatePayment) -> tuple[
     await uow.outbox.append(deps.events.payment(event, payment))
     if not command.confirm or source is None:
         return payment, None
-    return payment, await begin_attempt(deps, uow, payment, source, command.manner)
+    return payment, await begin_attempt(deps, uow, payment, source, command.manner, assessment)
 
 
-async def _resumed(deps: Deps, uow: UnitOfWork, attempt_id: str, command: CreatePayment) -> Attempt:
+async def _resumed(
+    deps: Deps, uow: UnitOfWork, attempt_id: str, command: CreatePayment, assessment: Assessment
+) -> Attempt:
     """Return the attempt that a same-key call goes on with; a new one begins where Stripe provably never saw the old one."""
     attempt = await store.attempt_by_id(uow.conn, attempt_id)
     if attempt.state is not AttemptState.NOT_SENT:
@@ -116,7 +132,7 @@ async def _resumed(deps: Deps, uow: UnitOfWork, attempt_id: str, command: Create
     payment = await store.payment(uow.conn, attempt.payment_id, owner_id=attempt.owner_id, lock=True)
     assert payment is not None
     source = await card_under_mandate(uow, payment, command.payment_method_id, off_session=command.manner.off_session)
-    return await begin_attempt(deps, uow, payment, source, command.manner)
+    return await begin_attempt(deps, uow, payment, source, command.manner, assessment)
 
 
 def new_payment(
@@ -200,7 +216,7 @@ def _uncertain(payment: Payment, now: datetime) -> str | None:
     attempt = payment.latest_attempt
     if payment.open_operation is not None:
         return payment.open_operation.id
-    if attempt is None or attempt.state is AttemptState.CREATED:
+    if attempt is None or attempt.state in (AttemptState.CREATED, AttemptState.IN_REVIEW):
         return None
     over = (
         payment.state in AUTHORIZED and payment.capture_before_time is not None and payment.capture_before_time <= now

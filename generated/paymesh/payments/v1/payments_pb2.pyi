@@ -250,6 +250,8 @@ class Payment(_message.Message):
         """It was canceled; nothing was captured."""
         EXPIRED: Payment._State.ValueType  # 10
         """The authorization ended before anything was captured."""
+        REQUIRES_REVIEW: Payment._State.ValueType  # 11
+        """A person looks at it before it is charged."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """The states of a payment."""
@@ -276,6 +278,8 @@ class Payment(_message.Message):
     """It was canceled; nothing was captured."""
     EXPIRED: Payment.State.ValueType  # 10
     """The authorization ended before anything was captured."""
+    REQUIRES_REVIEW: Payment.State.ValueType  # 11
+    """A person looks at it before it is charged."""
 
     class _CaptureMethod:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -316,6 +320,10 @@ class Payment(_message.Message):
         """It looks like fraud."""
         ABANDONED: Payment._CancellationReason.ValueType  # 4
         """The customer did not go on."""
+        REVIEW_REJECTED: Payment._CancellationReason.ValueType  # 5
+        """Somebody looked at it and rejected it; not in a request."""
+        REVIEW_TIMED_OUT: Payment._CancellationReason.ValueType  # 6
+        """Nobody looked at it in time; not in a request."""
 
     class CancellationReason(_CancellationReason, metaclass=_CancellationReasonEnumTypeWrapper):
         """Why a payment was canceled."""
@@ -330,6 +338,10 @@ class Payment(_message.Message):
     """It looks like fraud."""
     ABANDONED: Payment.CancellationReason.ValueType  # 4
     """The customer did not go on."""
+    REVIEW_REJECTED: Payment.CancellationReason.ValueType  # 5
+    """Somebody looked at it and rejected it; not in a request."""
+    REVIEW_TIMED_OUT: Payment.CancellationReason.ValueType  # 6
+    """Nobody looked at it in time; not in a request."""
 
     @_typing.final
     class MetadataEntry(_message.Message):
@@ -348,6 +360,69 @@ class Payment(_message.Message):
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
         _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Review(_message.Message):
+        """A person's look at a payment before it is charged."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        class _State:
+            ValueType = _typing.NewType("ValueType", _builtins.int)
+            V: _TypeAlias = ValueType  # noqa: Y015
+
+        class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Payment.Review._State.ValueType], _builtins.type):
+            DESCRIPTOR: _descriptor.EnumDescriptor
+            STATE_UNSPECIFIED: Payment.Review._State.ValueType  # 0
+            """Never returned."""
+            OPEN: Payment.Review._State.ValueType  # 1
+            """Somebody has to look."""
+            APPROVED: Payment.Review._State.ValueType  # 2
+            """It was let go on."""
+            REJECTED: Payment.Review._State.ValueType  # 3
+            """It was ended."""
+            TIMED_OUT: Payment.Review._State.ValueType  # 4
+            """Nobody looked in time."""
+
+        class State(_State, metaclass=_StateEnumTypeWrapper):
+            """How a review stands."""
+
+        STATE_UNSPECIFIED: Payment.Review.State.ValueType  # 0
+        """Never returned."""
+        OPEN: Payment.Review.State.ValueType  # 1
+        """Somebody has to look."""
+        APPROVED: Payment.Review.State.ValueType  # 2
+        """It was let go on."""
+        REJECTED: Payment.Review.State.ValueType  # 3
+        """It was ended."""
+        TIMED_OUT: Payment.Review.State.ValueType  # 4
+        """Nobody looked in time."""
+
+        STATE_FIELD_NUMBER: _builtins.int
+        REASONS_FIELD_NUMBER: _builtins.int
+        EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+        state: Global___Payment.Review.State.ValueType
+        """How it ended, if it has."""
+        @_builtins.property
+        def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+            """Why: AMOUNT_ABOVE_THRESHOLD, or NO_ANSWER where the fraud rules gave none in time. Values may be added."""
+
+        @_builtins.property
+        def expire_time(self) -> _timestamp_pb2.Timestamp:
+            """When the payment is canceled if nobody has looked at it."""
+
+        def __init__(
+            self,
+            *,
+            state: Global___Payment.Review.State.ValueType = ...,
+            reasons: _abc.Iterable[_builtins.str] | None = ...,
+            expire_time: _timestamp_pb2.Timestamp | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "reasons", b"reasons", "state", b"state"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -384,6 +459,7 @@ class Payment(_message.Message):
     STATEMENT_DESCRIPTOR_SUFFIX_FIELD_NUMBER: _builtins.int
     CAPTURE_BEFORE_FIELD_NUMBER: _builtins.int
     AUTHORIZATION_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    REVIEW_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id, `pay_…`."""
     resource_version: _builtins.int
@@ -483,6 +559,10 @@ class Payment(_message.Message):
     def authorization_expire_time(self) -> _timestamp_pb2.Timestamp:
         """When the authorization ends by itself: what was not captured by then is let go. Unset where there is none."""
 
+    @_builtins.property
+    def review(self) -> Global___Payment.Review:
+        """A person's look at it before it is charged; unset where none was asked for, and for payers."""
+
     def __init__(
         self,
         *,
@@ -519,10 +599,11 @@ class Payment(_message.Message):
         statement_descriptor_suffix: _builtins.str = ...,
         capture_before: _timestamp_pb2.Timestamp | None = ...,
         authorization_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        review: Global___Payment.Review | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "amount_capturable", b"amount_capturable", "amount_capture_pending", b"amount_capture_pending", "amount_captured", b"amount_captured", "amount_refund_pending", b"amount_refund_pending", "amount_refunded", b"amount_refunded", "authorization_expire_time", b"authorization_expire_time", "capture_before", b"capture_before", "capture_before_time", b"capture_before_time", "create_time", b"create_time", "latest_attempt", b"latest_attempt", "next_action", b"next_action", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "amount_capturable", b"amount_capturable", "amount_capture_pending", b"amount_capture_pending", "amount_captured", b"amount_captured", "amount_refund_pending", b"amount_refund_pending", "amount_refunded", b"amount_refunded", "authorization_expire_time", b"authorization_expire_time", "capture_before", b"capture_before", "capture_before_time", b"capture_before_time", "create_time", b"create_time", "latest_attempt", b"latest_attempt", "next_action", b"next_action", "review", b"review", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "amount_capturable", b"amount_capturable", "amount_capture_pending", b"amount_capture_pending", "amount_captured", b"amount_captured", "amount_refund_pending", b"amount_refund_pending", "amount_refunded", b"amount_refunded", "authorization_expire_time", b"authorization_expire_time", "available_actions", b"available_actions", "cancellation_reason", b"cancellation_reason", "capture_before", b"capture_before", "capture_before_time", b"capture_before_time", "capture_method", b"capture_method", "captures", b"captures", "certainty", b"certainty", "client_secret", b"client_secret", "create_time", b"create_time", "customer_id", b"customer_id", "description", b"description", "etag", b"etag", "id", b"id", "latest_attempt", b"latest_attempt", "livemode", b"livemode", "merchant_id", b"merchant_id", "metadata", b"metadata", "multicapture_available", b"multicapture_available", "next_action", b"next_action", "payment_method_id", b"payment_method_id", "purpose", b"purpose", "resource_version", b"resource_version", "state", b"state", "statement_descriptor_suffix", b"statement_descriptor_suffix", "top_up_id", b"top_up_id", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "amount_capturable", b"amount_capturable", "amount_capture_pending", b"amount_capture_pending", "amount_captured", b"amount_captured", "amount_refund_pending", b"amount_refund_pending", "amount_refunded", b"amount_refunded", "authorization_expire_time", b"authorization_expire_time", "available_actions", b"available_actions", "cancellation_reason", b"cancellation_reason", "capture_before", b"capture_before", "capture_before_time", b"capture_before_time", "capture_method", b"capture_method", "captures", b"captures", "certainty", b"certainty", "client_secret", b"client_secret", "create_time", b"create_time", "customer_id", b"customer_id", "description", b"description", "etag", b"etag", "id", b"id", "latest_attempt", b"latest_attempt", "livemode", b"livemode", "merchant_id", b"merchant_id", "metadata", b"metadata", "multicapture_available", b"multicapture_available", "next_action", b"next_action", "payment_method_id", b"payment_method_id", "purpose", b"purpose", "resource_version", b"resource_version", "review", b"review", "state", b"state", "statement_descriptor_suffix", b"statement_descriptor_suffix", "top_up_id", b"top_up_id", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -617,6 +698,8 @@ class Attempt(_message.Message):
         """The answer was lost; it is resolved by reading."""
         NEEDS_OPERATOR: Attempt._State.ValueType  # 9
         """The last poll passed without an answer; a person decides."""
+        IN_REVIEW: Attempt._State.ValueType  # 10
+        """It waits until a person has looked at its payment."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """The states of an attempt."""
@@ -641,6 +724,8 @@ class Attempt(_message.Message):
     """The answer was lost; it is resolved by reading."""
     NEEDS_OPERATOR: Attempt.State.ValueType  # 9
     """The last poll passed without an answer; a person decides."""
+    IN_REVIEW: Attempt.State.ValueType  # 10
+    """It waits until a person has looked at its payment."""
 
     ID_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
@@ -1861,6 +1946,70 @@ class CancelPaymentRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelPaymentRequest: _TypeAlias = CancelPaymentRequest  # noqa: Y015
+
+@_typing.final
+class ApprovePaymentRequest(_message.Message):
+    """The request of ApprovePayment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    payment_id: _builtins.str
+    """The payment to let go on."""
+    request_id: _builtins.str
+    """Makes a repeat safe: a UUID, the same for every try of one request."""
+    validate_only: _builtins.bool
+    """Only check: the answer is the resource as it would be before Stripe or a wallet is asked, or the refusal. Nothing is written down, no
+    key is used, and an id in the answer is nobody's.
+    """
+    def __init__(
+        self,
+        *,
+        payment_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payment_id", b"payment_id", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApprovePaymentRequest: _TypeAlias = ApprovePaymentRequest  # noqa: Y015
+
+@_typing.final
+class RejectPaymentRequest(_message.Message):
+    """The request of RejectPayment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    payment_id: _builtins.str
+    """The payment to end."""
+    request_id: _builtins.str
+    """Makes a repeat safe: a UUID, the same for every try of one request."""
+    validate_only: _builtins.bool
+    """Only check: the answer is the resource as it would be before Stripe or a wallet is asked, or the refusal. Nothing is written down, no
+    key is used, and an id in the answer is nobody's.
+    """
+    def __init__(
+        self,
+        *,
+        payment_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payment_id", b"payment_id", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejectPaymentRequest: _TypeAlias = RejectPaymentRequest  # noqa: Y015
 
 @_typing.final
 class ListCapturesRequest(_message.Message):

@@ -96,6 +96,16 @@ class PaymentServiceStub(object):
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.CancelPaymentRequest.SerializeToString,
                 response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
                 _registered_method=True)
+        self.ApprovePayment = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/ApprovePayment',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ApprovePaymentRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+                _registered_method=True)
+        self.RejectPayment = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/RejectPayment',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.RejectPaymentRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+                _registered_method=True)
         self.ListCaptures = channel.unary_unary(
                 '/paymesh.payments.v1.PaymentService/ListCaptures',
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListCapturesRequest.SerializeToString,
@@ -282,6 +292,21 @@ class PaymentServiceServicer(object):
     def CancelPayment(self, request, context):
         """Cancels a payment of which nothing is captured; an authorization is let go. Allowed in REQUIRES_PAYMENT_METHOD, REQUIRES_CONFIRMATION,
         REQUIRES_ACTION and REQUIRES_CAPTURE, otherwise PAYMENT_STATE_INVALID; while an attempt or a capture is open OPERATION_IN_PROGRESS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApprovePayment(self, request, context):
+        """Lets a payment go on that is in REQUIRES_REVIEW: its card or wallet is charged now, as the confirm asked for, and it is not reviewed
+        again. Otherwise PAYMENT_STATE_INVALID; while it is being rejected OPERATION_IN_PROGRESS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RejectPayment(self, request, context):
+        """Ends a payment that is in REQUIRES_REVIEW: it is CANCELED, and nothing was charged. Otherwise PAYMENT_STATE_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -475,6 +500,16 @@ def add_PaymentServiceServicer_to_server(servicer, server):
             'CancelPayment': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelPayment,
                     request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.CancelPaymentRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.SerializeToString,
+            ),
+            'ApprovePayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApprovePayment,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ApprovePaymentRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.SerializeToString,
+            ),
+            'RejectPayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.RejectPayment,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.RejectPaymentRequest.FromString,
                     response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.SerializeToString,
             ),
             'ListCaptures': grpc.unary_unary_rpc_method_handler(
@@ -887,6 +922,60 @@ class PaymentService(object):
             target,
             '/paymesh.payments.v1.PaymentService/CancelPayment',
             paymesh_dot_payments_dot_v1_dot_payments__pb2.CancelPaymentRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApprovePayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/ApprovePayment',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.ApprovePaymentRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RejectPayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/RejectPayment',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.RejectPaymentRequest.SerializeToString,
             paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
             options,
             channel_credentials,

@@ -82,6 +82,12 @@ class PaymentServiceStub:
     """Cancels a payment of which nothing is captured; an authorization is let go. Allowed in REQUIRES_PAYMENT_METHOD, REQUIRES_CONFIRMATION,
     REQUIRES_ACTION and REQUIRES_CAPTURE, otherwise PAYMENT_STATE_INVALID; while an attempt or a capture is open OPERATION_IN_PROGRESS.
     """
+    ApprovePayment: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ApprovePaymentRequest, _payments_pb2.Payment]
+    """Lets a payment go on that is in REQUIRES_REVIEW: its card or wallet is charged now, as the confirm asked for, and it is not reviewed
+    again. Otherwise PAYMENT_STATE_INVALID; while it is being rejected OPERATION_IN_PROGRESS.
+    """
+    RejectPayment: _grpc.UnaryUnaryMultiCallable[_payments_pb2.RejectPaymentRequest, _payments_pb2.Payment]
+    """Ends a payment that is in REQUIRES_REVIEW: it is CANCELED, and nothing was charged. Otherwise PAYMENT_STATE_INVALID."""
     ListCaptures: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ListCapturesRequest, _payments_pb2.ListCapturesResponse]
     """Lists the payment's captures, newest first."""
     ListAttempts: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ListAttemptsRequest, _payments_pb2.ListAttemptsResponse]
@@ -184,6 +190,12 @@ class PaymentServiceAsyncStub(PaymentServiceStub):
     """Cancels a payment of which nothing is captured; an authorization is let go. Allowed in REQUIRES_PAYMENT_METHOD, REQUIRES_CONFIRMATION,
     REQUIRES_ACTION and REQUIRES_CAPTURE, otherwise PAYMENT_STATE_INVALID; while an attempt or a capture is open OPERATION_IN_PROGRESS.
     """
+    ApprovePayment: _aio.UnaryUnaryMultiCallable[_payments_pb2.ApprovePaymentRequest, _payments_pb2.Payment]  # type: ignore[assignment]
+    """Lets a payment go on that is in REQUIRES_REVIEW: its card or wallet is charged now, as the confirm asked for, and it is not reviewed
+    again. Otherwise PAYMENT_STATE_INVALID; while it is being rejected OPERATION_IN_PROGRESS.
+    """
+    RejectPayment: _aio.UnaryUnaryMultiCallable[_payments_pb2.RejectPaymentRequest, _payments_pb2.Payment]  # type: ignore[assignment]
+    """Ends a payment that is in REQUIRES_REVIEW: it is CANCELED, and nothing was charged. Otherwise PAYMENT_STATE_INVALID."""
     ListCaptures: _aio.UnaryUnaryMultiCallable[_payments_pb2.ListCapturesRequest, _payments_pb2.ListCapturesResponse]  # type: ignore[assignment]
     """Lists the payment's captures, newest first."""
     ListAttempts: _aio.UnaryUnaryMultiCallable[_payments_pb2.ListAttemptsRequest, _payments_pb2.ListAttemptsResponse]  # type: ignore[assignment]
@@ -355,6 +367,24 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         """Cancels a payment of which nothing is captured; an authorization is let go. Allowed in REQUIRES_PAYMENT_METHOD, REQUIRES_CONFIRMATION,
         REQUIRES_ACTION and REQUIRES_CAPTURE, otherwise PAYMENT_STATE_INVALID; while an attempt or a capture is open OPERATION_IN_PROGRESS.
         """
+
+    @_abc_1.abstractmethod
+    def ApprovePayment(
+        self,
+        request: _payments_pb2.ApprovePaymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.Payment, _abc.Awaitable[_payments_pb2.Payment]]:
+        """Lets a payment go on that is in REQUIRES_REVIEW: its card or wallet is charged now, as the confirm asked for, and it is not reviewed
+        again. Otherwise PAYMENT_STATE_INVALID; while it is being rejected OPERATION_IN_PROGRESS.
+        """
+
+    @_abc_1.abstractmethod
+    def RejectPayment(
+        self,
+        request: _payments_pb2.RejectPaymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.Payment, _abc.Awaitable[_payments_pb2.Payment]]:
+        """Ends a payment that is in REQUIRES_REVIEW: it is CANCELED, and nothing was charged. Otherwise PAYMENT_STATE_INVALID."""
 
     @_abc_1.abstractmethod
     def ListCaptures(
