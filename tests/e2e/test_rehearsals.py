@@ -10,6 +10,7 @@ import pytest
 from paymesh.payments.v1 import payments_pb2
 from paymesh.wallets.v1 import wallets_pb2
 
+from dev.stack import REVIEW_ABOVE
 from servers.runtime.policy import policies_of
 from tests.support.stack import Shop, reason_of
 
@@ -52,6 +53,8 @@ class Stage:
         assert shop.refund(self.paid["id"], 100).status_code == 503
         path = f"/v1/payments/{self.paid['id']}/refunds"
         self.unsent = shop.ok(shop.call("GET", path, token=shop.seller_token))["refunds"][0]
+        self.large = shop.payment(REVIEW_ABOVE["CHF"] + 1, "CHF")
+        shop.ok(shop.confirm(self.large["id"]))
         wallets = shop.ok(shop.call("GET", "/v1/wallets", token=shop.customer_token)).get("wallets", [])
         mine = [one for one in wallets if one["currency"] == "USD"]
         body = {"currency": "USD"}
@@ -66,6 +69,8 @@ class Stage:
             "CreatePayment": ("/v1/payments", shop.order(1000), seller),
             "ConfirmPayment": (f"/v1/payments/{self.fresh['id']}:confirm", card, customer),
             "CapturePayment": (f"{held}:capture", {"amount": usd}, seller),
+            "ApprovePayment": (f"/v1/payments/{self.large['id']}:approve", {}, seller),
+            "RejectPayment": (f"/v1/payments/{self.large['id']}:reject", {}, seller),
             "CancelPayment": (f"{held}:cancel", {}, seller),
             "CreateRefund": (f"/v1/payments/{self.paid['id']}/refunds", {"amount": usd}, seller),
             "CancelRefund": (f"/v1/refunds/{self.unsent['id']}:cancel", {}, seller),
@@ -101,6 +106,8 @@ EXPECTED: dict[str, tuple[str, dict[str, int]]] = {
     "ConfirmPayment": ("PROCESSING", {"amount": 1000}),
     "CapturePayment": ("REQUIRES_CAPTURE", {"amount_capturable": 700, "amount_capture_pending": 300}),
     "CancelPayment": ("REQUIRES_CAPTURE", {"amount_capturable": 1000}),
+    "ApprovePayment": ("PROCESSING", {"amount_captured": 0}),
+    "RejectPayment": ("CANCELED", {"amount_captured": 0}),
     "CreateRefund": ("PENDING", {"amount": 300}),
     "CancelRefund": ("CANCELED", {"amount": 100}),
     "CreateTopUp": ("PENDING", {"amount": 300}),
