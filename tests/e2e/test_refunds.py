@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.e2e.test_certainty import intent_of
-from tests.support.stack import Shop, insist, reason_of, wait_for
+from tests.support.stack import Shop, insist, open_shop, reason_of, wait_for
 
 REASONS = {
     "DUPLICATE": "duplicate",
@@ -120,12 +120,11 @@ def test_a_refund_that_was_not_sent_is_canceled_and_its_reserve_goes_back_once(s
 
 
 def test_a_merchant_that_wants_no_debt_has_refunds_wait(shop: Shop) -> None:
+    shop = open_shop(shop.platform, shop.client)  # whose balance no other test has touched
     token, path = shop.seller_token, "/v1/payment_settings"
     payment, other = paid(shop), paid(shop)
     settings = shop.ok(shop.call("PUT", path, {"refunds_wait_for_balance": True}, token=token))
     assert settings["refunds_wait_for_balance"] is True
-    balances = shop.ok(shop.call("GET", "/v1/balances", token=token))["balances"]
-    assert all(int(one["available"]["amount_minor"]) <= 0 for one in balances if one["currency"] == "USD")
     # The payment's own pending money covers what was captured less the fee, and nothing else is available.
     shop.ok(shop.refund(payment["id"], 100))
     waiting = [shop.ok(shop.refund(one["id"])) for one in (payment, other)]
