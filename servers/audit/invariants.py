@@ -278,7 +278,7 @@ PAYMENTS: Final = (
             LEFT JOIN LATERAL (SELECT coalesce(sum(amount_minor), 0) AS captured FROM captures c
                 WHERE c.owner_id = p.owner_id AND c.payment_id = p.id) c ON true
             LEFT JOIN LATERAL (SELECT coalesce(sum(amount_minor) FILTER (WHERE state = 'SUCCEEDED'), 0) AS refunded,
-                    coalesce(sum(amount_minor) FILTER (WHERE state = 'PENDING'), 0) AS pending FROM refunds r
+                    coalesce(sum(amount_minor) FILTER (WHERE state IN ('PENDING', 'REQUIRES_ACTION')), 0) AS pending FROM refunds r
                 WHERE r.owner_id = p.owner_id AND r.payment_id = p.id) r ON true
             WHERE p.captured_minor > p.amount_minor OR p.refunded_minor + p.refund_pending_minor > p.captured_minor
                OR p.captured_minor <> c.captured OR p.refunded_minor <> r.refunded

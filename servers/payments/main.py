@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from functools import partial
 
 from paymesh.payments.v1 import payments_pb2, payments_pb2_grpc, top_ups_pb2, top_ups_pb2_grpc
@@ -11,11 +12,12 @@ from servers.payments.client_secrets import ClientSecrets
 from servers.payments.disputing import Disputing
 from servers.payments.events import Events
 from servers.payments.gateway_stripe import StripeGateway, classify
-from servers.payments.jobs import SWEEP_SECONDS, sweep_windows
+from servers.payments.jobs import SWEEP_SECONDS, sweep_due
 from servers.payments.outcomes import Outcomes
 from servers.payments.render import Renderer
 from servers.payments.resolvers import resolvers
 from servers.payments.return_urls import ReturnUrls
+from servers.payments.risk import Screening, Thresholds
 from servers.payments.saving import Saving
 from servers.payments.service import PaymentService, TopUpPaymentService
 from servers.payments.settings import PaymentsSettings
@@ -44,6 +46,9 @@ def deps_of(context: Context[PaymentsSettings], renderer: Renderer, gateway: Str
         saving=saving,
         outcomes=Outcomes(events, settings.fee_plan, clock, saving, context.db.sealer, disputing),
         disputing=disputing,
+        screening=Screening(Thresholds(settings.review_above_minor), closed=settings.risk_failure_mode == "closed"),
+        review_timeout=timedelta(seconds=settings.review_timeout_seconds),
+        refunds_wait=settings.refunds_wait_for_balance,
         return_urls=ReturnUrls(platform_origins=settings.return_url_origins, loopback=settings.profile != "production"),
     )
 
@@ -82,7 +87,7 @@ async def build(context: Context[PaymentsSettings]) -> Parts:
         services=services,
         janitor=Janitor(context.db, resolvers(deps)),
         jobs=webhooks.jobs(),
-        tasks=[partial(sweep, partial(sweep_windows, deps), every_seconds=SWEEP_SECONDS)],
+        tasks=[partial(sweep, partial(sweep_due, deps), every_seconds=SWEEP_SECONDS)],
     )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from paymesh.payments.v1 import payments_pb2
 from paymesh.type.v1 import money_pb2
 
 from servers.payments.client_secrets import ClientSecrets
+from servers.payments.declines import for_payers
 from servers.payments.domain import (
     PAYMENT,
     REFUND,
@@ -69,8 +72,9 @@ class Renderer:
         message.client_secret = self._secrets.of(payment.id)
         return message
 
-    def payment(self, payment: Payment, *, secrets: bool = True) -> payments_pb2.Payment:
-        """Return a payment as a message; without `secrets` nothing in it lets anybody act."""
+    def payment(self, payment: Payment, *, secrets: bool = True, payer: bool = False) -> payments_pb2.Payment:
+        """Return a payment as a message; without `secrets` nothing in it lets anybody act, and for a `payer` its declines tell no
+        more than a cardholder may know. A top-up has no other party."""
         currency = payment.amount.currency
         message = payments_pb2.Payment(
             id=payment.id,
@@ -103,20 +107,28 @@ class Renderer:
             over_exposure=_minor(payment.over_exposure_minor, currency),
         )
         if payment.capture_before_time is not None:
-            message.capture_before_time.CopyFrom(stamp(payment.capture_before_time))
+            message.authorization_expire_time.CopyFrom(stamp(payment.capture_before_time))
+            message.capture_before_time.CopyFrom(message.authorization_expire_time)
+        if payment.capture_deadline is not None:
+            message.capture_before.CopyFrom(stamp(payment.capture_deadline))
+        if payment.review is not None:
+            message.review.state = payments_pb2.Payment.Review.State.Value(payment.review.state.value)
+            message.review.reasons.extend(payment.review.reasons)
+            message.review.expire_time.CopyFrom(stamp(payment.review.expire_time))
         if payment.cancellation_reason:
             message.cancellation_reason = payments_pb2.Payment.CancellationReason.Value(payment.cancellation_reason)
         if (attempt := payment.latest_attempt) is not None:
-            message.latest_attempt.CopyFrom(attempt_message(attempt))
+            payer = payer or payment.purpose is Purpose.TOP_UP
+            message.latest_attempt.CopyFrom(attempt_message(attempt, payer=payer))
             waits = payment.state is PaymentState.REQUIRES_ACTION and attempt.state is AttemptState.REQUIRES_ACTION
             if waits:
                 self._next_action(message.next_action, attempt.id, attempt.next_action, secrets=secrets)
         return message
 
     def setup(
-        self, setup: SetupIntent, *, secrets: bool = True, client_secret: bool = False
+        self, setup: SetupIntent, *, secrets: bool = True, client_secret: bool = False, payer: bool = False
     ) -> payments_pb2.SetupIntent:
-        """Return a setup intent as a message; with its `client_secret` for whoever created it only."""
+        """Return a setup intent as a message; with its `client_secret` for whoever created it only; for a `payer` as `payment`."""
         message = payments_pb2.SetupIntent(
             id=setup.id,
             create_time=stamp(setup.create_time),
@@ -137,7 +149,8 @@ class Renderer:
         if setup.state is SetupState.REQUIRES_ACTION:
             self._next_action(message.next_action, setup.id, setup.next_action, secrets=secrets)
         if setup.last_decline is not None:
-            message.last_decline.CopyFrom(_decline(setup.last_decline))
+            decline = for_payers(setup.last_decline) if payer or not setup.merchant_id else setup.last_decline
+            message.last_decline.CopyFrom(_decline(decline, setup.update_time))
         return message
 
     def dispute(self, dispute: Dispute) -> payments_pb2.Dispute:
@@ -201,8 +214,8 @@ def capture_message(capture: Capture) -> payments_pb2.Capture:
     )
 
 
-def attempt_message(attempt: Attempt) -> payments_pb2.Attempt:
-    """Return an attempt as a message."""
+def attempt_message(attempt: Attempt, *, payer: bool = False) -> payments_pb2.Attempt:
+    """Return an attempt as a message; for a `payer`, without what only its merchant may know of a decline."""
     message = payments_pb2.Attempt(
         id=attempt.id,
         create_time=stamp(attempt.create_time),
@@ -214,16 +227,21 @@ def attempt_message(attempt: Attempt) -> payments_pb2.Attempt:
         state=payments_pb2.Attempt.State.Value(attempt.state.value),
     )
     if attempt.decline is not None:
-        message.decline.CopyFrom(_decline(attempt.decline))
+        decline = for_payers(attempt.decline) if payer else attempt.decline
+        message.decline.CopyFrom(_decline(decline, attempt.update_time))
     return message
 
 
-def _decline(decline: Decline) -> payments_pb2.Decline:
-    return payments_pb2.Decline(
+def _decline(decline: Decline, time: datetime) -> payments_pb2.Decline:
+    message = payments_pb2.Decline(
         code=decline.code,
         message=decline.message,
         recommended_action=payments_pb2.Decline.RecommendedAction.Value(decline.recommended_action),
+        network_decline_code=decline.network_code,
     )
+    if decline.retry_after is not None:
+        message.retry_after_time.CopyFrom(stamp(time + decline.retry_after))
+    return message
 
 
 def mandate_message(mandate: Mandate) -> payments_pb2.Mandate:
@@ -250,6 +268,7 @@ def settings_message(settings: PaymentSettings) -> payments_pb2.PaymentSettings:
     message = payments_pb2.PaymentSettings(
         merchant_id=settings.merchant_id,
         return_url_origins=settings.return_url_origins,
+        refunds_wait_for_balance=settings.refunds_wait,
         etag=etag(settings.version),
     )
     if settings.update_time is not None:
@@ -259,7 +278,7 @@ def settings_message(settings: PaymentSettings) -> payments_pb2.PaymentSettings:
 
 def refund_message(refund: Refund) -> payments_pb2.Refund:
     """Return a refund as a message."""
-    return payments_pb2.Refund(
+    message = payments_pb2.Refund(
         id=refund.id,
         create_time=stamp(refund.create_time),
         update_time=stamp(refund.update_time),
@@ -272,9 +291,12 @@ def refund_message(refund: Refund) -> payments_pb2.Refund:
         state=payments_pb2.Refund.State.Value(refund.state.value),
         certainty=payments_pb2.UNKNOWN if refund.uncertain else payments_pb2.CERTAIN,
         failure_reason=refund.failure_reason,
-        available_actions=REFUND.available_actions(refund.state),
+        available_actions=REFUND.available_actions(refund.state) if refund.cancelable else (),
         metadata=refund.metadata,
     )
+    if refund.pending_reason:
+        message.pending_reason = payments_pb2.Refund.PendingReason.Value(refund.pending_reason)
+    return message
 
 
 def _minor(amount_minor: int, currency: str) -> money_pb2.Money:

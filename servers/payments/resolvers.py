@@ -10,6 +10,7 @@ from servers.payments.usecases import (
     ACCEPT,
     ATTACH,
     CANCEL,
+    CANCEL_REFUND,
     CAPTURE,
     CONFIRM,
     DETACH,
@@ -23,10 +24,12 @@ from servers.payments.usecases import (
     drive_attempt,
     drive_operation,
     drive_refund,
+    drive_refund_cancel,
     drive_setup,
     finish_detach,
     give_up_attempt,
     give_up_operation,
+    refund_of_cancel,
 )
 from servers.runtime.janitor import Resolver
 from servers.runtime.outbound import OutboundCall
@@ -52,6 +55,12 @@ def resolvers(deps: Deps) -> dict[str, Resolver]:
     async def refund(call: OutboundCall) -> None:
         try:
             await drive_refund(deps, call.target)
+        except Refusal:
+            return
+
+    async def refund_cancel(call: OutboundCall) -> None:
+        try:
+            await drive_refund_cancel(deps, refund_of_cancel(call.target))
         except Refusal:
             return
 
@@ -87,6 +96,7 @@ def resolvers(deps: Deps) -> dict[str, Resolver]:
         CANCEL: Resolver(look=operation, give_up=undecided),
         REFUND_CALL: Resolver(look=refund),
         ACCEPT: Resolver(look=accept),
+        CANCEL_REFUND: Resolver(look=refund_cancel),
         SET_UP: Resolver(look=set_up),
         WALLET_CONFIRM: Resolver(look=confirm, give_up=partial(give_up_attempt, deps)),
         WALLET_OPERATION: Resolver(look=operation, give_up=undecided),

@@ -13,7 +13,7 @@ from prometheus_client import Counter
 from sqlalchemy import text
 
 from servers.payments import store
-from servers.payments.domain import RefundState
+from servers.payments.domain import OPEN_REFUNDS
 from servers.payments.gateway_stripe import WebhookEvent
 from servers.payments.usecases import Deps, learn_dispute, learn_payment, learn_setup, learn_warning
 from servers.runtime.crashpoints import crash_point, declare
@@ -147,4 +147,4 @@ class Webhooks:
             current = await deps.outcomes.refund(uow, locked, current, outcome.value)
             call = await uow.outbound.open_for(refund_id)
             if call is not None:
-                await uow.outbound.settle(call.id, outcome, pending=current.state is RefundState.PENDING)
+                await uow.outbound.settle(call.id, outcome, pending=current.state in OPEN_REFUNDS)

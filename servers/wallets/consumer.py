@@ -68,6 +68,7 @@ def handlers(writer: Writer, deps: Deps) -> dict[str, Handler]:
         **dict.fromkeys(_OF_PAYMENT, payment_changed),
         **dict.fromkeys(_OF_DISPUTE, dispute_changed),
         "refund.failed": refund_ended,
+        "refund.canceled": refund_ended,
     }
 
 

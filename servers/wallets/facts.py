@@ -16,7 +16,7 @@ from servers.kernel.money import Money
 from servers.wallets import dispute_facts
 from servers.wallets.dispute_facts import DisputeEndedFact, DisputeFundsFact, DisputeOpenedFact
 from servers.wallets.domain import DONE, PLATFORM, AccountKind, Lot, Sheet, Transfer, Verdict, account_id
-from servers.wallets.lines import line, post_lines
+from servers.wallets.lines import line, line_id, post_lines
 from servers.wallets.wallet_facts import (
     FEE,
     REFUND,
@@ -54,11 +54,13 @@ class RefundCreatedFact:
     create_time: datetime
     wallet_customer_id: str = ""
     """Whose wallet paid and gets the money back at once; "" for a card."""
+    within_balance: bool = False
+    """Whether to refuse what the merchant's balance does not cover, instead of taking it below zero."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefundFailedFact:
-    """A refund that failed or was canceled."""
+    """A refund that failed or was canceled. One that was never booked is burnt, so that a late booking cannot come after it."""
 
     refund_id: str
     merchant_id: str
@@ -165,6 +167,21 @@ def holds_of(fact: Fact) -> set[str]:
             return {hold for capture in fact.captures for hold in holds_of(capture)}
         case _:
             return set()
+
+
+def tombstones_of(fact: Fact) -> set[str]:
+    """Return what tells, burnt, that a fact came to its end before it was booked."""
+    match fact:
+        case RefundCreatedFact():
+            return {_tombstone(fact.refund_id, owner_of(fact))}
+        case RefundFailedFact():
+            return {_tombstone(fact.refund_id, fact.merchant_id)}
+        case _:
+            return set()
+
+
+def _tombstone(refund_id: str, merchant_id: str) -> str:
+    return line_id(refund_id, "refund.ended", merchant_id)
 
 
 def opened_by(fact: Fact, currency: str) -> list[tuple[str, AccountKind, str]]:
@@ -290,6 +307,10 @@ def _refund(sheet: Sheet, fact: RefundCreatedFact) -> tuple[Verdict, list[Transf
             return verdict, []
     if any(t.fact_id == fact.refund_id for t in sheet.known.values()):
         return Verdict.EXISTS, []
+    if tombstones_of(fact) & sheet.burnt:
+        return Verdict.BURNT, []
+    if fact.within_balance and not _covered(sheet, fact):
+        return Verdict.INSUFFICIENT_FUNDS, []
     merchant, transit = owner_of(fact), (PLATFORM, AccountKind.REFUNDS_IN_TRANSIT)
     left = fact.amount.amount_minor
     lines = []
@@ -317,13 +338,24 @@ def _refund(sheet: Sheet, fact: RefundCreatedFact) -> tuple[Verdict, list[Transf
     return Verdict.CREATED, _post(sheet, lines)
 
 
+def _covered(sheet: Sheet, fact: RefundCreatedFact) -> bool:
+    """Tell whether the payment's pending money and what is available suffice for a refund."""
+    pending = sum(max(0, sheet.lots[capture.capture_id].left_minor) for capture in fact.captures)
+    available = sheet.accounts[account_id(owner_of(fact), AccountKind.MERCHANT_AVAILABLE, fact.amount.currency)]
+    return fact.amount.amount_minor <= pending + max(0, available.available)
+
+
 def _refunded_account(fact: RefundCreatedFact) -> str:
     return account_id(fact.wallet_customer_id, AccountKind.CUSTOMER_WALLET, fact.amount.currency)
 
 
 def _refund_failed(sheet: Sheet, fact: RefundFailedFact, taken: list[Transfer]) -> list[Transfer]:
     """Give back what the refund took, each part to where it came from."""
-    invariant(bool(taken), "a refund failed that was never booked", refund_id=fact.refund_id)
+    if not taken:
+        for tombstone in tombstones_of(fact) - sheet.burnt:
+            sheet.burnt.add(tombstone)
+            sheet.burns.append(tombstone)
+        return []
     invariant(all(t.code != REFUND for t in taken), "a refund to a wallet failed", refund_id=fact.refund_id)
     transit = (PLATFORM, AccountKind.REFUNDS_IN_TRANSIT)
     key = fact_key(fact)

@@ -138,6 +138,7 @@ def parse_fact(message: ledger_pb2.PostFactRequest) -> Fact:
                 captures=tuple(map(parse_capture, refund.captures)),
                 create_time=instant(refund.create_time),
                 wallet_customer_id=refund.wallet_customer_id,
+                within_balance=refund.within_balance,
             )
         case "wallet_hold":
             return parse_hold(message.wallet_hold)

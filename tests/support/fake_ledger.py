@@ -46,6 +46,8 @@ class FakeLedger(LedgerPeer):
     burnt: set[str] = field(default_factory=set)
     verdict_of_refunds: str = ""
     """What it says to refunds; "" where it books them."""
+    is_short: bool = False
+    """Whether the merchant's balance covers no refund."""
 
     def captured(self, payment_id: str) -> int:
         """Return what was taken for a payment."""
@@ -112,12 +114,14 @@ class FakeLedger(LedgerPeer):
 
         return await self.forecast.over(act, failure, KINDS)
 
-    async def reserve_refund(self, payment: Payment, refund: Refund) -> Booked:
+    async def reserve_refund(self, payment: Payment, refund: Refund, *, within_balance: bool = False) -> Booked:
         """Book a refund; to a wallet the money goes at once."""
 
         def act() -> Booked:
             if self.verdict_of_refunds or refund.id in self.given_back:
                 return Booked(verdict=self.verdict_of_refunds or "EXISTS")
+            if within_balance and self.is_short:
+                return Booked(verdict="INSUFFICIENT_FUNDS")
             self.given_back[refund.id] = refund.amount
             self.balance += refund.amount.amount_minor if payment.wallet_id else 0
             return Booked(verdict="CREATED")

@@ -364,6 +364,18 @@ class FakeStripe(StripeGateway):
         made.state = state
         self._tell("refund.updated", made.intent_id, object_id=made.id, paymesh_refund_id=made.refund_id)
 
+    async def cancel_refund(self, refund: Refund) -> RefundResult:
+        """Cancel a refund that waits for its customer; any other stays as it is."""
+
+        def act() -> RefundResult:
+            (made,) = (made for made in self.refunds.values() if made.refund_id == refund.id)
+            if made.state is RefundState.REQUIRES_ACTION:
+                made.state = RefundState.CANCELED
+            return _refund_of(made)
+
+        answer: RefundResult = await self._keyed("cancel_refund", f"{refund.id}-cancel", act)
+        return answer
+
     async def find_refund(self, refund: Refund, intent_id: str) -> RefundResult | None:
         """Find a refund by our id."""
 

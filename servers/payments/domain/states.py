@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import ClassVar, Final
 
+from servers.kernel.errors import FieldViolation
 from servers.kernel.transitions import Arrow, IllegalTransition, Machine
 
 
@@ -13,6 +14,7 @@ class PaymentState(Enum):
 
     REQUIRES_PAYMENT_METHOD = "REQUIRES_PAYMENT_METHOD"
     REQUIRES_CONFIRMATION = "REQUIRES_CONFIRMATION"
+    REQUIRES_REVIEW = "REQUIRES_REVIEW"
     REQUIRES_ACTION = "REQUIRES_ACTION"
     PROCESSING = "PROCESSING"
     REQUIRES_CAPTURE = "REQUIRES_CAPTURE"
@@ -21,6 +23,15 @@ class PaymentState(Enum):
     CANCELED = "CANCELED"
     EXPIRED = "EXPIRED"
     CONFLICTED = "CONFLICTED"
+
+
+class ReviewState(Enum):
+    """How a person's look at a payment ended, if it has."""
+
+    OPEN = "OPEN"
+    APPROVED = "APPROVED"
+    REJECTED = "REJECTED"
+    TIMED_OUT = "TIMED_OUT"
 
 
 class Purpose(Enum):
@@ -40,6 +51,7 @@ class CaptureMethod(Enum):
 class AttemptState(Enum):
     """The states of an attempt."""
 
+    IN_REVIEW = "IN_REVIEW"
     CREATED = "CREATED"
     SENT = "SENT"
     SUCCEEDED = "SUCCEEDED"
@@ -55,6 +67,7 @@ class RefundState(Enum):
     """The states of a refund."""
 
     PENDING = "PENDING"
+    REQUIRES_ACTION = "REQUIRES_ACTION"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
     CANCELED = "CANCELED"
@@ -160,6 +173,15 @@ class NotCarriedOut(PaymentStateInvalid):
         self.metadata["code"] = code
 
 
+class FieldFixed(PaymentStateInvalid):
+    """A field of the payment that cannot change in its state."""
+
+    def __init__(self, payment_id: str, state: str, field: str, why: str) -> None:
+        super().__init__(f"{field} {why}.", payment_id, state)
+        self.metadata["field"] = field
+        self.violations = (FieldViolation(field=field, description=why),)
+
+
 class RefundStateInvalid(IllegalTransition):
     """The refund's state does not allow the verb."""
 
@@ -215,7 +237,7 @@ PAYMENT: Final = Machine(
     states=PaymentState,
     terminal=frozenset({_P.SUCCEEDED, _P.CANCELED, _P.EXPIRED}),
     refusal=PaymentStateInvalid,
-    actions={_P.SUCCEEDED: ("refund",)},
+    actions={_P.SUCCEEDED: ("refund",), _P.REQUIRES_REVIEW: ("reject",)},
     arrows=(
         Arrow(None, "create", _P.REQUIRES_PAYMENT_METHOD, "payment.created"),
         Arrow(None, "create_with_method", _P.REQUIRES_CONFIRMATION, "payment.created"),
@@ -223,6 +245,9 @@ PAYMENT: Final = Machine(
         Arrow(_P.REQUIRES_PAYMENT_METHOD, "cancel", _P.CANCELED, "payment.canceled", "cancel"),
         Arrow(_P.REQUIRES_CONFIRMATION, "send", _P.PROCESSING, "payment.processing", "confirm"),
         Arrow(_P.REQUIRES_CONFIRMATION, "cancel", _P.CANCELED, "payment.canceled", "cancel"),
+        Arrow(_P.REQUIRES_CONFIRMATION, "review", _P.REQUIRES_REVIEW, "payment.in_review"),
+        Arrow(_P.REQUIRES_REVIEW, "approve", _P.PROCESSING, "payment.processing", "approve"),
+        Arrow(_P.REQUIRES_REVIEW, "cancel", _P.CANCELED, "payment.canceled", "cancel"),
         Arrow(_P.PROCESSING, "not_sent", _P.REQUIRES_CONFIRMATION, "payment.updated"),
         Arrow(_P.PROCESSING, "succeed", _P.SUCCEEDED, "payment.succeeded"),
         Arrow(_P.PROCESSING, "authorize", _P.REQUIRES_CAPTURE, "payment.authorized"),
@@ -254,6 +279,9 @@ ATTEMPT: Final = Machine(
     refusal=PaymentStateInvalid,
     arrows=(
         Arrow(None, "create", _A.CREATED, ""),
+        Arrow(None, "review", _A.IN_REVIEW, ""),
+        Arrow(_A.IN_REVIEW, "approve", _A.CREATED, ""),
+        Arrow(_A.IN_REVIEW, "decline", _A.DECLINED, ""),
         Arrow(_A.CREATED, "send", _A.SENT, ""),
         Arrow(_A.CREATED, "not_sent", _A.NOT_SENT, ""),
         Arrow(_A.SENT, "succeed", _A.SUCCEEDED, ""),
@@ -292,9 +320,14 @@ REFUND: Final = Machine(
     refusal=RefundStateInvalid,
     arrows=(
         Arrow(None, "create", _R.PENDING, "refund.created"),
+        # What it waits for has changed.
+        Arrow(_R.PENDING, "wait", _R.PENDING, "refund.updated"),
         Arrow(_R.PENDING, "succeed", _R.SUCCEEDED, "refund.succeeded"),
         Arrow(_R.PENDING, "fail", _R.FAILED, "refund.failed"),
-        Arrow(_R.PENDING, "cancel", _R.CANCELED, "refund.canceled"),
+        Arrow(_R.PENDING, "cancel", _R.CANCELED, "refund.canceled", "cancel"),
+        Arrow(_R.PENDING, "require_action", _R.REQUIRES_ACTION, "refund.requires_action"),
+        Arrow(_R.REQUIRES_ACTION, "pend", _R.PENDING, "refund.updated"),
+        Arrow(_R.REQUIRES_ACTION, "cancel", _R.CANCELED, "refund.canceled", "cancel"),
         Arrow(_R.SUCCEEDED, "fail", _R.FAILED, "refund.failed"),
     ),
 )
@@ -427,6 +460,10 @@ MACHINES: Final = (PAYMENT, ATTEMPT, OPERATION, REFUND, DISPUTE, METHOD, SETUP, 
 
 
 OPEN_ATTEMPTS: Final = frozenset({_A.CREATED, _A.SENT, _A.PENDING, _A.UNKNOWN, _A.NEEDS_OPERATOR})
+
+
+OPEN_REFUNDS: Final = frozenset({_R.PENDING, _R.REQUIRES_ACTION})
+"""Their amounts are reserved."""
 
 
 OPEN_SETUPS: Final = frozenset({_S.PROCESSING, _S.REQUIRES_ACTION})

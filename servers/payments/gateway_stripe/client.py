@@ -51,7 +51,12 @@ from servers.runtime.outbound import Failure
 
 API_VERSION: Final = "2026-08-26.dahlia"
 TIMEOUT_SECONDS: Final = 6.0
-_REASONS: Final = {"DUPLICATE": "duplicate", "FRAUDULENT": "fraudulent"}
+_REASONS: Final = {
+    "DUPLICATE": "duplicate",
+    "FRAUDULENT": "fraudulent",
+    "CUSTOMER_REQUEST": "requested_by_customer",
+}
+"""Of our seven reasons those that Stripe knows; with the others it is told none."""
 _USAGES: Final = {Usage.ON_SESSION: "on_session", Usage.OFF_SESSION: "off_session"}
 _CANCELLATIONS: Final = {
     "DUPLICATE_PAYMENT": "duplicate",
@@ -272,14 +277,26 @@ class StripeGateway:
         params: Any = {
             "payment_intent": intent_id,
             "amount": to_stripe(refund.amount),
-            "reason": _REASONS.get(refund.reason, "requested_by_customer"),
-            "metadata": {"paymesh_refund_id": refund.id},
+            "metadata": {"paymesh_refund_id": refund.id, "paymesh_reason": refund.reason},
         }
+        if refund.reason in _REASONS:
+            params["reason"] = _REASONS[refund.reason]
         try:
             made = await self._client.v1.refunds.create_async(params, {"idempotency_key": refund.id})
         except stripe.InvalidRequestError as error:
             return RefundResult(stripe_refund_id="", state=RefundState.FAILED, failure_reason=error.code or "refused")
         return refund_of(made)
+
+    async def cancel_refund(self, refund: Refund) -> RefundResult:
+        """Cancel a refund that waits for its customer, under a key of its own, and return how it stands then: Stripe refuses to
+        cancel any other."""
+        try:
+            canceled = await self._client.v1.refunds.cancel_async(
+                refund.stripe_refund_id, options={"idempotency_key": f"{refund.id}-cancel"}
+            )
+        except stripe.InvalidRequestError:
+            canceled = await self._client.v1.refunds.retrieve_async(refund.stripe_refund_id)
+        return refund_of(canceled)
 
     async def find_refund(self, refund: Refund, intent_id: str) -> RefundResult | None:
         """Return Stripe's refund that carries our id, or None where Stripe has none."""

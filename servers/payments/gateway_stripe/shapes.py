@@ -41,7 +41,12 @@ _REFUND_STATES: Final = {
     "failed": RefundState.FAILED,
     "canceled": RefundState.CANCELED,
     "pending": RefundState.PENDING,
-    "requires_action": RefundState.PENDING,
+    "requires_action": RefundState.REQUIRES_ACTION,
+}
+_PENDING_REASONS: Final = {
+    "charge_pending": "CHARGE_PENDING",
+    "insufficient_funds": "INSUFFICIENT_PLATFORM_BALANCE",
+    "processing": "PROCESSING",
 }
 _DISPUTE_STATES: Final = {
     "warning_needs_response": DisputeState.NEEDS_RESPONSE,
@@ -163,8 +168,8 @@ def setup_result_of(intent: stripe.SetupIntent) -> SetupResult:
 
 def _decline(error: Any) -> Decline:
     # The SDK has no attribute for a key that is not there, and Stripe leaves out what does not apply.
-    said = {name: getattr(error, name, None) or "" for name in ("code", "decline_code", "advice_code")}
-    return decline_of(**said)
+    names = ("code", "decline_code", "advice_code", "network_decline_code")
+    return decline_of(**{name: getattr(error, name, None) or "" for name in names})
 
 
 def declined_of(error: stripe.CardError) -> CardDeclined:
@@ -176,16 +181,20 @@ def declined_of(error: stripe.CardError) -> CardDeclined:
             code=error.code or "",
             decline_code=str(body.get("decline_code") or ""),
             advice_code=str(body.get("advice_code") or ""),
+            network_decline_code=str(body.get("network_decline_code") or ""),
         ),
     )
 
 
 def refund_of(refund: stripe.Refund) -> RefundResult:
     """Return what Stripe says of a refund."""
+    state = _REFUND_STATES[refund.status or "pending"]
+    reason = getattr(refund, "pending_reason", None) if state is RefundState.PENDING else None
     return RefundResult(
         stripe_refund_id=refund.id,
-        state=_REFUND_STATES[refund.status or "pending"],
+        state=state,
         failure_reason=getattr(refund, "failure_reason", None) or "",
+        pending_reason=_PENDING_REASONS.get(reason or "", ""),
     )
 
 

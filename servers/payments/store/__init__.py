@@ -48,6 +48,8 @@ from servers.payments.store.operations import (
 )
 from servers.payments.store.payments import (
     advance,
+    change_details,
+    due_payments,
     ended_windows,
     insert_payment,
     move_dispute_counters,
@@ -56,6 +58,7 @@ from servers.payments.store.payments import (
     payment_by_charge,
     payment_by_intent,
     payments,
+    postpone_payment,
     release_capture,
     reserve_capture,
     reserve_refund,
@@ -65,9 +68,11 @@ from servers.payments.store.refunds import (
     advance_refund,
     insert_refund,
     note_refund,
+    postpone_refund,
     refund,
     refunds,
     refunds_of_merchant,
+    waiting_refunds,
 )
 from servers.payments.store.setup_intents import (
     advance_setup,
@@ -87,11 +92,13 @@ __all__ = [
     "attempt_by_id",
     "attempts",
     "captures",
+    "change_details",
     "default_method",
     "dispute",
     "dispute_by_stripe_id",
     "dispute_by_warning",
     "disputes",
+    "due_payments",
     "ended_windows",
     "insert_attempt",
     "insert_capture",
@@ -120,6 +127,8 @@ __all__ = [
     "payment_by_intent",
     "payment_settings",
     "payments",
+    "postpone_payment",
+    "postpone_refund",
     "refund",
     "refunds",
     "refunds_of_merchant",
@@ -134,4 +143,5 @@ __all__ = [
     "stripe_customer",
     "update_mandate",
     "update_method",
+    "waiting_refunds",
 ]

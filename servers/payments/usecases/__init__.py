@@ -12,6 +12,11 @@ from servers.payments.usecases.attempts import (
     give_up_attempt,
     learn_attempt,
 )
+from servers.payments.usecases.changes import (
+    CHANGEABLE,
+    UpdatePayment,
+    update_payment,
+)
 from servers.payments.usecases.confirm import (
     ConfirmPayment,
     Payer,
@@ -27,6 +32,9 @@ from servers.payments.usecases.disputes import (
     learn_dispute,
     learn_warning,
     refresh_dispute,
+)
+from servers.payments.usecases.due import (
+    act_on_due,
 )
 from servers.payments.usecases.mandates import (
     replace_settings,
@@ -57,11 +65,21 @@ from servers.payments.usecases.payments import (
     end_windows,
     refresh_payment,
 )
+from servers.payments.usecases.refund_cancels import (
+    CANCEL_REFUND,
+    cancel_refund,
+    drive_refund_cancel,
+    refund_of_cancel,
+)
 from servers.payments.usecases.refunds import (
     REFUND_CALL,
     CreateRefund,
     create_refund,
     drive_refund,
+    retry_refunds,
+)
+from servers.payments.usecases.reviews import (
+    approve_payment,
 )
 from servers.payments.usecases.setup_intents import (
     SET_UP,
@@ -85,7 +103,9 @@ __all__ = [
     "ACCEPT",
     "ATTACH",
     "CANCEL",
+    "CANCEL_REFUND",
     "CAPTURE",
+    "CHANGEABLE",
     "CONFIRM",
     "DETACH",
     "REFUND_CALL",
@@ -99,9 +119,13 @@ __all__ = [
     "CreateRefund",
     "Deps",
     "Payer",
+    "UpdatePayment",
     "accept_dispute",
+    "act_on_due",
+    "approve_payment",
     "attach_method",
     "cancel_payment",
+    "cancel_refund",
     "capture_payment",
     "charge_top_up",
     "confirm_payment",
@@ -115,6 +139,7 @@ __all__ = [
     "drive_attempt",
     "drive_operation",
     "drive_refund",
+    "drive_refund_cancel",
     "drive_setup",
     "end_windows",
     "finish_detach",
@@ -128,8 +153,11 @@ __all__ = [
     "refresh_dispute",
     "refresh_payment",
     "refresh_setup",
+    "refund_of_cancel",
     "replace_settings",
+    "retry_refunds",
     "revoke_mandate",
     "set_default_method",
+    "update_payment",
     "visible_setup",
 ]

@@ -7,6 +7,7 @@ version that it was begun with: where the dispute has moved meanwhile, Stripe is
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from servers.kernel.errors import ConcurrentUpdate, ProviderUnavailable, ResourceNotFound
@@ -125,7 +126,9 @@ async def accept_dispute(deps: Deps, request: IdempotentRequest, *, dispute_id: 
         if not begun:
             async with uow.refusals(request):
                 await _begin(deps, uow, dispute_id, merchant_id)
-            await uow.idempotency.advance(request, "accepting", dispute_id)
+            await uow.idempotency.advance(
+                request, "accepting", dispute_id, shows=partial(store.dispute, uow.conn, dispute_id)
+            )
     crash_point("payments.accept.after_intent")
     return await drive_accept(deps, dispute_id, request, fresh=not begun)
 

@@ -70,8 +70,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     REFERENCE_TAKEN: _ErrorReason.ValueType  # 32
     """ALREADY_EXISTS, 409. The unique reference is taken. Metadata: `field`."""
     PAYMENT_STATE_INVALID: _ErrorReason.ValueType  # 40
-    """FAILED_PRECONDITION, 400. The payment's state does not allow the verb, or Stripe does not.
-    Metadata: `payment_id`, `state`. Optional metadata: `code`.
+    """FAILED_PRECONDITION, 400. The payment's state does not allow the verb or the change of a field, or Stripe does not.
+    Metadata: `payment_id`, `state`. Optional metadata: `code`, `field`.
     """
     REFUND_STATE_INVALID: _ErrorReason.ValueType  # 41
     """FAILED_PRECONDITION, 400. The refund's state does not allow the verb. Metadata: `refund_id`, `state`."""
@@ -182,8 +182,8 @@ METHOD_NOT_FOUND: ErrorReason.ValueType  # 31
 REFERENCE_TAKEN: ErrorReason.ValueType  # 32
 """ALREADY_EXISTS, 409. The unique reference is taken. Metadata: `field`."""
 PAYMENT_STATE_INVALID: ErrorReason.ValueType  # 40
-"""FAILED_PRECONDITION, 400. The payment's state does not allow the verb, or Stripe does not.
-Metadata: `payment_id`, `state`. Optional metadata: `code`.
+"""FAILED_PRECONDITION, 400. The payment's state does not allow the verb or the change of a field, or Stripe does not.
+Metadata: `payment_id`, `state`. Optional metadata: `code`, `field`.
 """
 REFUND_STATE_INVALID: ErrorReason.ValueType  # 41
 """FAILED_PRECONDITION, 400. The refund's state does not allow the verb. Metadata: `refund_id`, `state`."""

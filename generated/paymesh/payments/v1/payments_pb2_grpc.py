@@ -76,6 +76,11 @@ class PaymentServiceStub(object):
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentsRequest.SerializeToString,
                 response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentsResponse.FromString,
                 _registered_method=True)
+        self.UpdatePayment = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/UpdatePayment',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.UpdatePaymentRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+                _registered_method=True)
         self.ConfirmPayment = channel.unary_unary(
                 '/paymesh.payments.v1.PaymentService/ConfirmPayment',
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ConfirmPaymentRequest.SerializeToString,
@@ -91,6 +96,16 @@ class PaymentServiceStub(object):
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.CancelPaymentRequest.SerializeToString,
                 response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
                 _registered_method=True)
+        self.ApprovePayment = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/ApprovePayment',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ApprovePaymentRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+                _registered_method=True)
+        self.RejectPayment = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/RejectPayment',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.RejectPaymentRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+                _registered_method=True)
         self.ListCaptures = channel.unary_unary(
                 '/paymesh.payments.v1.PaymentService/ListCaptures',
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListCapturesRequest.SerializeToString,
@@ -104,6 +119,11 @@ class PaymentServiceStub(object):
         self.CreateRefund = channel.unary_unary(
                 '/paymesh.payments.v1.PaymentService/CreateRefund',
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.CreateRefundRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Refund.FromString,
+                _registered_method=True)
+        self.CancelRefund = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/CancelRefund',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.CancelRefundRequest.SerializeToString,
                 response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Refund.FromString,
                 _registered_method=True)
         self.GetRefund = channel.unary_unary(
@@ -253,6 +273,15 @@ class PaymentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdatePayment(self, request, context):
+        """Changes what `update_mask` names, or else every field that is given: `description` and `metadata` at any time,
+        `statement_descriptor_suffix` until the first confirm, `capture_before` until the payment is at its end. What cannot change any
+        more answers PAYMENT_STATE_INVALID and names the field. With `etag`, only the version that the caller has seen.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ConfirmPayment(self, request, context):
         """Confirms a payment: with a saved card, a wallet, a new Stripe payment method, or the card that the payment was created with. Its
         customer may, a shopper with its `client_secret`, and its merchant under a mandate. A declined card is a successful call: the
@@ -283,6 +312,21 @@ class PaymentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ApprovePayment(self, request, context):
+        """Lets a payment go on that is in REQUIRES_REVIEW: its card or wallet is charged now, as the confirm asked for, and it is not reviewed
+        again. Otherwise PAYMENT_STATE_INVALID; while it is being rejected OPERATION_IN_PROGRESS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RejectPayment(self, request, context):
+        """Ends a payment that is in REQUIRES_REVIEW: it is CANCELED, and nothing was charged. Otherwise PAYMENT_STATE_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListCaptures(self, request, context):
         """Lists the payment's captures, newest first.
         """
@@ -300,6 +344,15 @@ class PaymentServiceServicer(object):
     def CreateRefund(self, request, context):
         """Refunds a captured payment in full or in part. The money is reserved before Stripe is called. More than is left answers
         REFUND_EXCEEDS_AVAILABLE; a payment whose chargeback is open answers PAYMENT_DISPUTED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelRefund(self, request, context):
+        """Cancels a refund: at once while it was not sent, which is so above all while it waits for the merchant's balance, and at Stripe
+        while it waits for its customer (REQUIRES_ACTION). Its amount can be refunded again. One that Stripe carries out or has carried out
+        answers REFUND_STATE_INVALID, one that is being sent OPERATION_IN_PROGRESS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -466,6 +519,11 @@ def add_PaymentServiceServicer_to_server(servicer, server):
                     request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentsRequest.FromString,
                     response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentsResponse.SerializeToString,
             ),
+            'UpdatePayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdatePayment,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.UpdatePaymentRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.SerializeToString,
+            ),
             'ConfirmPayment': grpc.unary_unary_rpc_method_handler(
                     servicer.ConfirmPayment,
                     request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ConfirmPaymentRequest.FromString,
@@ -481,6 +539,16 @@ def add_PaymentServiceServicer_to_server(servicer, server):
                     request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.CancelPaymentRequest.FromString,
                     response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.SerializeToString,
             ),
+            'ApprovePayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApprovePayment,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ApprovePaymentRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.SerializeToString,
+            ),
+            'RejectPayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.RejectPayment,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.RejectPaymentRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.SerializeToString,
+            ),
             'ListCaptures': grpc.unary_unary_rpc_method_handler(
                     servicer.ListCaptures,
                     request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListCapturesRequest.FromString,
@@ -494,6 +562,11 @@ def add_PaymentServiceServicer_to_server(servicer, server):
             'CreateRefund': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateRefund,
                     request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.CreateRefundRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Refund.SerializeToString,
+            ),
+            'CancelRefund': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelRefund,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.CancelRefundRequest.FromString,
                     response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Refund.SerializeToString,
             ),
             'GetRefund': grpc.unary_unary_rpc_method_handler(
@@ -805,6 +878,33 @@ class PaymentService(object):
             _registered_method=True)
 
     @staticmethod
+    def UpdatePayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/UpdatePayment',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.UpdatePaymentRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ConfirmPayment(request,
             target,
             options=(),
@@ -886,6 +986,60 @@ class PaymentService(object):
             _registered_method=True)
 
     @staticmethod
+    def ApprovePayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/ApprovePayment',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.ApprovePaymentRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RejectPayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/RejectPayment',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.RejectPaymentRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListCaptures(request,
             target,
             options=(),
@@ -955,6 +1109,33 @@ class PaymentService(object):
             target,
             '/paymesh.payments.v1.PaymentService/CreateRefund',
             paymesh_dot_payments_dot_v1_dot_payments__pb2.CreateRefundRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.Refund.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelRefund(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/CancelRefund',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.CancelRefundRequest.SerializeToString,
             paymesh_dot_payments_dot_v1_dot_payments__pb2.Refund.FromString,
             options,
             channel_credentials,

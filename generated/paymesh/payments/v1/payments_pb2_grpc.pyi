@@ -59,6 +59,11 @@ class PaymentServiceStub:
     """
     ListPayments: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ListPaymentsRequest, _payments_pb2.ListPaymentsResponse]
     """Lists the merchant's payments, or the user's own, newest first."""
+    UpdatePayment: _grpc.UnaryUnaryMultiCallable[_payments_pb2.UpdatePaymentRequest, _payments_pb2.Payment]
+    """Changes what `update_mask` names, or else every field that is given: `description` and `metadata` at any time,
+    `statement_descriptor_suffix` until the first confirm, `capture_before` until the payment is at its end. What cannot change any
+    more answers PAYMENT_STATE_INVALID and names the field. With `etag`, only the version that the caller has seen.
+    """
     ConfirmPayment: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ConfirmPaymentRequest, _payments_pb2.Payment]
     """Confirms a payment: with a saved card, a wallet, a new Stripe payment method, or the card that the payment was created with. Its
     customer may, a shopper with its `client_secret`, and its merchant under a mandate. A declined card is a successful call: the
@@ -77,6 +82,12 @@ class PaymentServiceStub:
     """Cancels a payment of which nothing is captured; an authorization is let go. Allowed in REQUIRES_PAYMENT_METHOD, REQUIRES_CONFIRMATION,
     REQUIRES_ACTION and REQUIRES_CAPTURE, otherwise PAYMENT_STATE_INVALID; while an attempt or a capture is open OPERATION_IN_PROGRESS.
     """
+    ApprovePayment: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ApprovePaymentRequest, _payments_pb2.Payment]
+    """Lets a payment go on that is in REQUIRES_REVIEW: its card or wallet is charged now, as the confirm asked for, and it is not reviewed
+    again. Otherwise PAYMENT_STATE_INVALID; while it is being rejected OPERATION_IN_PROGRESS.
+    """
+    RejectPayment: _grpc.UnaryUnaryMultiCallable[_payments_pb2.RejectPaymentRequest, _payments_pb2.Payment]
+    """Ends a payment that is in REQUIRES_REVIEW: it is CANCELED, and nothing was charged. Otherwise PAYMENT_STATE_INVALID."""
     ListCaptures: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ListCapturesRequest, _payments_pb2.ListCapturesResponse]
     """Lists the payment's captures, newest first."""
     ListAttempts: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ListAttemptsRequest, _payments_pb2.ListAttemptsResponse]
@@ -84,6 +95,11 @@ class PaymentServiceStub:
     CreateRefund: _grpc.UnaryUnaryMultiCallable[_payments_pb2.CreateRefundRequest, _payments_pb2.Refund]
     """Refunds a captured payment in full or in part. The money is reserved before Stripe is called. More than is left answers
     REFUND_EXCEEDS_AVAILABLE; a payment whose chargeback is open answers PAYMENT_DISPUTED.
+    """
+    CancelRefund: _grpc.UnaryUnaryMultiCallable[_payments_pb2.CancelRefundRequest, _payments_pb2.Refund]
+    """Cancels a refund: at once while it was not sent, which is so above all while it waits for the merchant's balance, and at Stripe
+    while it waits for its customer (REQUIRES_ACTION). Its amount can be refunded again. One that Stripe carries out or has carried out
+    answers REFUND_STATE_INVALID, one that is being sent OPERATION_IN_PROGRESS.
     """
     GetRefund: _grpc.UnaryUnaryMultiCallable[_payments_pb2.GetRefundRequest, _payments_pb2.Refund]
     """Returns a refund of the caller's merchant, or of a payment of the calling user."""
@@ -159,6 +175,11 @@ class PaymentServiceAsyncStub(PaymentServiceStub):
     """
     ListPayments: _aio.UnaryUnaryMultiCallable[_payments_pb2.ListPaymentsRequest, _payments_pb2.ListPaymentsResponse]  # type: ignore[assignment]
     """Lists the merchant's payments, or the user's own, newest first."""
+    UpdatePayment: _aio.UnaryUnaryMultiCallable[_payments_pb2.UpdatePaymentRequest, _payments_pb2.Payment]  # type: ignore[assignment]
+    """Changes what `update_mask` names, or else every field that is given: `description` and `metadata` at any time,
+    `statement_descriptor_suffix` until the first confirm, `capture_before` until the payment is at its end. What cannot change any
+    more answers PAYMENT_STATE_INVALID and names the field. With `etag`, only the version that the caller has seen.
+    """
     ConfirmPayment: _aio.UnaryUnaryMultiCallable[_payments_pb2.ConfirmPaymentRequest, _payments_pb2.Payment]  # type: ignore[assignment]
     """Confirms a payment: with a saved card, a wallet, a new Stripe payment method, or the card that the payment was created with. Its
     customer may, a shopper with its `client_secret`, and its merchant under a mandate. A declined card is a successful call: the
@@ -177,6 +198,12 @@ class PaymentServiceAsyncStub(PaymentServiceStub):
     """Cancels a payment of which nothing is captured; an authorization is let go. Allowed in REQUIRES_PAYMENT_METHOD, REQUIRES_CONFIRMATION,
     REQUIRES_ACTION and REQUIRES_CAPTURE, otherwise PAYMENT_STATE_INVALID; while an attempt or a capture is open OPERATION_IN_PROGRESS.
     """
+    ApprovePayment: _aio.UnaryUnaryMultiCallable[_payments_pb2.ApprovePaymentRequest, _payments_pb2.Payment]  # type: ignore[assignment]
+    """Lets a payment go on that is in REQUIRES_REVIEW: its card or wallet is charged now, as the confirm asked for, and it is not reviewed
+    again. Otherwise PAYMENT_STATE_INVALID; while it is being rejected OPERATION_IN_PROGRESS.
+    """
+    RejectPayment: _aio.UnaryUnaryMultiCallable[_payments_pb2.RejectPaymentRequest, _payments_pb2.Payment]  # type: ignore[assignment]
+    """Ends a payment that is in REQUIRES_REVIEW: it is CANCELED, and nothing was charged. Otherwise PAYMENT_STATE_INVALID."""
     ListCaptures: _aio.UnaryUnaryMultiCallable[_payments_pb2.ListCapturesRequest, _payments_pb2.ListCapturesResponse]  # type: ignore[assignment]
     """Lists the payment's captures, newest first."""
     ListAttempts: _aio.UnaryUnaryMultiCallable[_payments_pb2.ListAttemptsRequest, _payments_pb2.ListAttemptsResponse]  # type: ignore[assignment]
@@ -184,6 +211,11 @@ class PaymentServiceAsyncStub(PaymentServiceStub):
     CreateRefund: _aio.UnaryUnaryMultiCallable[_payments_pb2.CreateRefundRequest, _payments_pb2.Refund]  # type: ignore[assignment]
     """Refunds a captured payment in full or in part. The money is reserved before Stripe is called. More than is left answers
     REFUND_EXCEEDS_AVAILABLE; a payment whose chargeback is open answers PAYMENT_DISPUTED.
+    """
+    CancelRefund: _aio.UnaryUnaryMultiCallable[_payments_pb2.CancelRefundRequest, _payments_pb2.Refund]  # type: ignore[assignment]
+    """Cancels a refund: at once while it was not sent, which is so above all while it waits for the merchant's balance, and at Stripe
+    while it waits for its customer (REQUIRES_ACTION). Its amount can be refunded again. One that Stripe carries out or has carried out
+    answers REFUND_STATE_INVALID, one that is being sent OPERATION_IN_PROGRESS.
     """
     GetRefund: _aio.UnaryUnaryMultiCallable[_payments_pb2.GetRefundRequest, _payments_pb2.Refund]  # type: ignore[assignment]
     """Returns a refund of the caller's merchant, or of a payment of the calling user."""
@@ -306,6 +338,17 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists the merchant's payments, or the user's own, newest first."""
 
     @_abc_1.abstractmethod
+    def UpdatePayment(
+        self,
+        request: _payments_pb2.UpdatePaymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.Payment, _abc.Awaitable[_payments_pb2.Payment]]:
+        """Changes what `update_mask` names, or else every field that is given: `description` and `metadata` at any time,
+        `statement_descriptor_suffix` until the first confirm, `capture_before` until the payment is at its end. What cannot change any
+        more answers PAYMENT_STATE_INVALID and names the field. With `etag`, only the version that the caller has seen.
+        """
+
+    @_abc_1.abstractmethod
     def ConfirmPayment(
         self,
         request: _payments_pb2.ConfirmPaymentRequest,
@@ -342,6 +385,24 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def ApprovePayment(
+        self,
+        request: _payments_pb2.ApprovePaymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.Payment, _abc.Awaitable[_payments_pb2.Payment]]:
+        """Lets a payment go on that is in REQUIRES_REVIEW: its card or wallet is charged now, as the confirm asked for, and it is not reviewed
+        again. Otherwise PAYMENT_STATE_INVALID; while it is being rejected OPERATION_IN_PROGRESS.
+        """
+
+    @_abc_1.abstractmethod
+    def RejectPayment(
+        self,
+        request: _payments_pb2.RejectPaymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.Payment, _abc.Awaitable[_payments_pb2.Payment]]:
+        """Ends a payment that is in REQUIRES_REVIEW: it is CANCELED, and nothing was charged. Otherwise PAYMENT_STATE_INVALID."""
+
+    @_abc_1.abstractmethod
     def ListCaptures(
         self,
         request: _payments_pb2.ListCapturesRequest,
@@ -365,6 +426,17 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_payments_pb2.Refund, _abc.Awaitable[_payments_pb2.Refund]]:
         """Refunds a captured payment in full or in part. The money is reserved before Stripe is called. More than is left answers
         REFUND_EXCEEDS_AVAILABLE; a payment whose chargeback is open answers PAYMENT_DISPUTED.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelRefund(
+        self,
+        request: _payments_pb2.CancelRefundRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.Refund, _abc.Awaitable[_payments_pb2.Refund]]:
+        """Cancels a refund: at once while it was not sent, which is so above all while it waits for the merchant's balance, and at Stripe
+        while it waits for its customer (REQUIRES_ACTION). Its amount can be refunded again. One that Stripe carries out or has carried out
+        answers REFUND_STATE_INVALID, one that is being sent OPERATION_IN_PROGRESS.
         """
 
     @_abc_1.abstractmethod

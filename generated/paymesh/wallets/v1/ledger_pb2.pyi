@@ -643,10 +643,15 @@ class RefundCreatedFact(_message.Message):
     CAPTURES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     WALLET_CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    WITHIN_BALANCE_FIELD_NUMBER: _builtins.int
     refund_id: _builtins.str
     """The refund, `ref_…`."""
     wallet_customer_id: _builtins.str
     """For a payment from a wallet: the user whose wallet gets the money at once; empty for a card."""
+    within_balance: _builtins.bool
+    """Answer INSUFFICIENT_FUNDS where the merchant's balance does not cover it, instead of taking it below zero; the same fact may be tried
+    again.
+    """
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """How much."""
@@ -667,10 +672,11 @@ class RefundCreatedFact(_message.Message):
         captures: _abc.Iterable[Global___CaptureFact] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         wallet_customer_id: _builtins.str = ...,
+        within_balance: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "captures", b"captures", "create_time", b"create_time", "refund_id", b"refund_id", "wallet_customer_id", b"wallet_customer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "captures", b"captures", "create_time", b"create_time", "refund_id", b"refund_id", "wallet_customer_id", b"wallet_customer_id", "within_balance", b"within_balance"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -678,7 +684,7 @@ Global___RefundCreatedFact: _TypeAlias = RefundCreatedFact  # noqa: Y015
 
 @_typing.final
 class RefundFailedFact(_message.Message):
-    """A refund that failed or was canceled: what `RefundCreatedFact` took goes back."""
+    """A refund that failed or was canceled: what `RefundCreatedFact` took goes back. Where it took nothing yet, a late one answers BURNT."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
