@@ -207,6 +207,37 @@ USERS_WALLETS: Final = (
     ),
     *(_told("wallets", table, f"one of {table}") for table in ("wallets", "top_ups")),
 )
+DISPUTES: Final = (
+    Check(
+        invariant="I7",
+        title="what is disputed is what chargebacks that are not won may cost; refunded + pending + disputed − over ≤ captured",
+        database="payments",
+        count="SELECT count(*) FROM disputes",
+        broken="""
+            SELECT p.id, format('disputed %s (%s), open %s (%s), over %s; captured %s, refunded %s, pending %s', p.disputed_minor,
+                d.disputed, p.open_chargebacks, d.open, p.over_exposure_minor, p.captured_minor, p.refunded_minor,
+                p.refund_pending_minor)
+            FROM payments p
+            LEFT JOIN LATERAL (SELECT coalesce(sum(at_risk_minor) FILTER (WHERE state <> 'WON'), 0) AS disputed,
+                    count(*) FILTER (WHERE state IN ('NEEDS_RESPONSE', 'UNDER_REVIEW', 'ACCEPTED')) AS open FROM disputes d
+                WHERE d.owner_id = p.owner_id AND d.payment_id = p.id AND d.stage <> 'INQUIRY') d ON true
+            WHERE p.disputed_minor <> d.disputed OR p.open_chargebacks <> d.open
+               OR p.refunded_minor + p.refund_pending_minor + p.disputed_minor - p.over_exposure_minor > p.captured_minor
+               OR (p.over_exposure_minor > 0
+                   AND p.refunded_minor + p.refund_pending_minor + p.disputed_minor - p.over_exposure_minor <> p.captured_minor)""",
+    ),
+    Check(
+        invariant="I6",
+        title="no dispute is being accepted without a call that somebody looks into",
+        database="payments",
+        count="SELECT count(*) FROM disputes WHERE accepting",
+        broken="""
+            SELECT d.id, d.state FROM disputes d WHERE d.accepting AND NOT EXISTS (
+                SELECT 1 FROM outbound_calls o WHERE o.target = d.id
+                  AND o.state IN ('CREATED', 'UNKNOWN', 'PENDING', 'NEEDS_OPERATOR'))""",
+    ),
+    _told("payments", "disputes", "dispute"),
+)
 PAYMENTS: Final = (
     Check(
         invariant="I5",
@@ -247,7 +278,7 @@ PAYMENTS: Final = (
             LEFT JOIN LATERAL (SELECT coalesce(sum(amount_minor), 0) AS captured FROM captures c
                 WHERE c.owner_id = p.owner_id AND c.payment_id = p.id) c ON true
             LEFT JOIN LATERAL (SELECT coalesce(sum(amount_minor) FILTER (WHERE state = 'SUCCEEDED'), 0) AS refunded,
-                    coalesce(sum(amount_minor) FILTER (WHERE state = 'PENDING'), 0) AS pending FROM refunds r
+                    coalesce(sum(amount_minor) FILTER (WHERE state IN ('PENDING', 'REQUIRES_ACTION')), 0) AS pending FROM refunds r
                 WHERE r.owner_id = p.owner_id AND r.payment_id = p.id) r ON true
             WHERE p.captured_minor > p.amount_minor OR p.refunded_minor + p.refund_pending_minor > p.captured_minor
                OR p.captured_minor <> c.captured OR p.refunded_minor <> r.refunded
@@ -268,6 +299,7 @@ PAYMENTS: Final = (
             WHERE p.capturable_minor + p.capture_pending_minor + p.captured_minor > p.amount_minor
                OR p.capture_pending_minor <> o.asked""",
     ),
+    *DISPUTES,
     _told("payments", "payments", "payment"),
     _told("payments", "refunds", "refund"),
     *(_told("payments", table, f"one of {table}") for table in ("setup_intents", "mandates")),

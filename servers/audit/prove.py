@@ -47,6 +47,9 @@ def prove(urls: Mapping[str, str]) -> list[Verdict]:
                 _top_ups_booked(engines),
                 _refunds_booked(engines),
                 _clearing_follows_stripe(engines),
+                _disputes_held(engines),
+                _dispute_funds_booked(engines),
+                _payments_netted(engines),
                 _nothing_unasked(engines),
                 _consumed_once(engines),
             ]
@@ -210,7 +213,10 @@ def _refunds_booked(engines: Mapping[str, Engine]) -> Verdict:
         taken, returned = booked.get(row.id, 0), booked.get(f"{row.id}:failed", 0)
         expected = row.amount_minor if row.state in ("FAILED", "CANCELED") else 0
         to_wallet = row.amount_minor if row.wallet_id else 0
-        if (taken, returned, given.get(row.id, 0)) != (row.amount_minor, expected, to_wallet):
+        books = (taken, returned, given.get(row.id, 0))
+        # What was canceled while it waited, or on its way, may never have come to the ledger.
+        unbooked = row.state == "CANCELED" and books == (0, 0, 0)
+        if books != (row.amount_minor, expected, to_wallet) and not unbooked:
             detail = f"the ledger took {taken}, gave back {returned}, and to a wallet {given.get(row.id, 0)}"
             broken.append((row.id, f"{row.state} {row.amount_minor}; {detail}"))
     title = "every settled refund is in the ledger with its amount, and what a wallet paid went back to it"
@@ -251,15 +257,110 @@ def _clearing_follows_stripe(engines: Mapping[str, Engine]) -> Verdict:
     return Verdict(invariant="I9", title=title, looked_at=len(lines), broken=tuple(broken))
 
 
+def _disputes_held(engines: Mapping[str, Engine]) -> Verdict:
+    """What is held from each owner is what their open chargebacks hold, and a stage that ended has ended as its dispute says."""
+    held_for = """
+        SELECT owner_id, at_risk_currency, sum(at_risk_minor) FROM disputes
+        WHERE stage <> 'INQUIRY' AND state IN ('NEEDS_RESPONSE', 'UNDER_REVIEW', 'ACCEPTED')
+        GROUP BY owner_id, at_risk_currency
+        """
+    balances = """
+        SELECT owner_id, currency, credits_posted - debits_posted FROM accounts
+        WHERE kind IN ('MERCHANT_DISPUTED', 'CUSTOMER_DISPUTED') AND credits_posted <> debits_posted
+        """
+    ended = """
+        SELECT id, stage, CASE state WHEN 'WON' THEN 'dispute.won' ELSE 'dispute.lost' END AS code FROM disputes
+        WHERE stage <> 'INQUIRY' AND state IN ('WON', 'LOST', 'PREVENTED')
+        """
+    ends = "SELECT fact_id, code FROM transfers WHERE code IN ('dispute.won', 'dispute.lost')"
+    with engines["payments"].connect() as conn:
+        open_sums = {(row[0], row[1]): int(row[2]) for row in conn.execute(text(held_for))}
+        outcomes = {f"{row.id}:{row.stage}:ended": row.code for row in conn.execute(text(ended))}
+    with engines["wallets"].connect() as conn:
+        held = {(row[0], row[1]): int(row[2]) for row in conn.execute(text(balances))}
+        booked = {row.fact_id: row.code for row in conn.execute(text(ends))}
+    broken = [
+        (
+            owner,
+            f"open chargebacks of {open_sums.get((owner, currency), 0)} {currency}, held {held.get((owner, currency), 0)}",
+        )
+        for owner, currency in sorted(open_sums.keys() | held.keys())
+        if open_sums.get((owner, currency), 0) != held.get((owner, currency), 0)
+    ]
+    broken += [
+        (fact_id, f"{code} is not in the ledger, which says {booked.get(fact_id)}")
+        for fact_id, code in sorted(outcomes.items())
+        if booked.get(fact_id) != code
+    ]
+    title = "what is held for disputes is what open chargebacks hold, and each ended as Stripe says"
+    return Verdict(invariant="I6", title=title, looked_at=len(open_sums) + len(outcomes), broken=tuple(broken))
+
+
+def _dispute_funds_booked(engines: Mapping[str, Engine]) -> Verdict:
+    signed = """
+        SELECT fact_id, sum(CASE code WHEN 'dispute.withdrawal' THEN -amount_minor WHEN 'dispute.reinstatement' THEN amount_minor
+                                      ELSE 0 END) AS moved,
+               sum(CASE code WHEN 'dispute.fee' THEN amount_minor WHEN 'dispute.fee_returned' THEN -amount_minor
+                             ELSE 0 END) AS fee
+        FROM transfers WHERE code IN ('dispute.withdrawal', 'dispute.reinstatement', 'dispute.fee', 'dispute.fee_returned')
+        GROUP BY fact_id
+        """
+    with engines["wallets"].connect() as conn:
+        booked = {row.fact_id: (int(row.moved), int(row.fee)) for row in conn.execute(text(signed))}
+    with engines["payments"].connect() as conn:
+        rows = conn.execute(text("SELECT id, amount_minor, fee_minor FROM dispute_movements"))
+        moved = {row.id: (int(row.amount_minor), int(row.fee_minor)) for row in rows}
+    broken = tuple(
+        (name, f"Stripe moved {moved.get(name)}, the ledger says {booked.get(name)}")
+        for name in sorted(moved.keys() | booked.keys())
+        if moved.get(name) != booked.get(name)
+    )
+    title = "what Stripe took and gave back for disputes is in the ledger, with its fees"
+    return Verdict(invariant="I6", title=title, looked_at=len(moved), broken=broken)
+
+
+def _payments_netted(engines: Mapping[str, Engine]) -> Verdict:
+    """Per payment, captured − refunded − disputed is what its transfers say. Where a refund is on its way to the ledger, it is not
+    known yet on which side."""
+    posted = _fact_sums(engines, "kind IN ('POSTED', 'POST_PENDING') AND code NOT IN ('refund.wallet')")
+    from_wallets = _fact_sums(engines, "kind = 'POST_PENDING' AND fact_id LIKE 'cap_%'")
+    statement = """
+        SELECT p.id, p.captured_minor - p.refunded_minor - p.disputed_minor AS net,
+               ARRAY(SELECT id FROM captures c WHERE c.owner_id = p.owner_id AND c.payment_id = p.id) AS captures,
+               ARRAY(SELECT id FROM refunds r WHERE r.owner_id = p.owner_id AND r.payment_id = p.id) AS refunds,
+               ARRAY(SELECT id FROM disputes d WHERE d.owner_id = p.owner_id AND d.payment_id = p.id) AS disputes
+        FROM payments p WHERE p.captured_minor > 0 AND p.refund_pending_minor = 0
+        """
+    ends = _fact_sums(engines, "code = 'dispute.won'")
+    with engines["payments"].connect() as conn:
+        payments = conn.execute(text(statement)).all()
+    broken = []
+    for row in payments:
+        # From a wallet the gross is one transfer and the fee another one out of it; from a card the two make up the gross.
+        net = sum(from_wallets.get(name, posted.get(name, 0)) for name in row.captures)
+        net -= sum(posted.get(name, 0) - posted.get(f"{name}:failed", 0) for name in row.refunds)
+        for name in row.disputes:
+            for stage in ("CHARGEBACK", "PRE_ARBITRATION"):
+                net -= posted.get(f"{name}:{stage}", 0) - ends.get(f"{name}:{stage}:ended", 0)
+        if net != row.net:
+            broken.append((row.id, f"captured − refunded − disputed is {row.net}, its transfers say {net}"))
+    title = "captured − refunded − disputed of each payment is what its transfers say"
+    return Verdict(invariant="I7", title=title, looked_at=len(payments), broken=tuple(broken))
+
+
 def _nothing_unasked(engines: Mapping[str, Engine]) -> Verdict:
-    facts = [name for name in _fact_sums(engines, "true") if name.startswith(("cap_", "ref_", "att_"))]
-    statement = "SELECT id FROM captures UNION ALL SELECT id FROM refunds UNION ALL SELECT id FROM attempts"
+    facts = [name for name in _fact_sums(engines, "true") if name.startswith(("cap_", "ref_", "att_", "dsp_"))]
+    facts += _fact_sums(engines, "code LIKE 'dispute.%' AND fact_id NOT LIKE 'dsp_%'")
+    statement = """
+        SELECT id FROM captures UNION ALL SELECT id FROM refunds UNION ALL SELECT id FROM attempts
+        UNION ALL SELECT id FROM disputes UNION ALL SELECT id FROM dispute_movements
+        """
     with engines["payments"].connect() as conn:
         known = {row[0] for row in conn.execute(text(statement))}
     broken = tuple(
         (name, "is in the ledger, but payments has no such fact") for name in facts if name.split(":")[0] not in known
     )
-    title = "the ledger holds no capture, refund or hold that payments does not have"
+    title = "the ledger holds no capture, refund, hold or dispute that payments does not have"
     return Verdict(invariant="I6", title=title, looked_at=len(facts), broken=broken)
 
 
@@ -268,7 +369,7 @@ def _consumed_once(engines: Mapping[str, Engine]) -> Verdict:
         rows = conn.execute(
             text(
                 "SELECT event_id FROM records WHERE topic = 'paymesh.payments.v1' "
-                "AND type IN ('payment.succeeded', 'payment.partially_captured', 'refund.failed')"
+                "AND (type IN ('payment.succeeded', 'payment.partially_captured', 'refund.failed') OR type LIKE 'dispute.%')"
             )
         )
         told = {row[0] for row in rows}

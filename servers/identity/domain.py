@@ -161,11 +161,13 @@ CUSTOMER_SCOPES: Final = frozenset(
     }
 )
 _PAYMENTS_READ: Final = frozenset(
-    {"payments:read", "refunds:read", "setup_intents:read", "mandates:read", "payment_methods:read"}
+    {"payments:read", "refunds:read", "disputes:read", "setup_intents:read", "mandates:read", "payment_methods:read"}
 )
 _SELL: Final = frozenset({"payments:write", "payments:confirm", "setup_intents:write"})
+_GIVE_BACK: Final = frozenset({"refunds:write", "disputes:write"})
 _SETTINGS: Final = frozenset({"payment_settings:read", "payment_settings:write"})
-API_KEY_SCOPES: Final = _PAYMENTS_READ | _SELL | _SETTINGS | {"merchants:read", "refunds:write", "balances:read"}
+_OTHERS: Final = frozenset({"merchants:read", "balances:read", "payments:review"})
+API_KEY_SCOPES: Final = _PAYMENTS_READ | _SELL | _SETTINGS | _GIVE_BACK | _OTHERS
 """What a secret API key may carry."""
 PUBLISHABLE_KEY_SCOPES: Final = ("payments:confirm", "payments:read", "setup_intents:confirm", "setup_intents:read")
 """What every publishable API key carries."""
@@ -173,11 +175,11 @@ _MEMBER: Final = frozenset({"users:read", "users:write", "sessions:read", "sessi
 _READ: Final = _MEMBER | _PAYMENTS_READ | {"balances:read", "payment_settings:read"}
 _MANAGE: Final = frozenset({"merchants:write", "members:read", "members:write", "audit_log:read"})
 _KEYS: Final = frozenset({"api_keys:read", "api_keys:write"})
-_ALL: Final = _READ | _MANAGE | _SELL | _SETTINGS | _KEYS | {"refunds:write"}
+_ALL: Final = _READ | _MANAGE | _SELL | _SETTINGS | _KEYS | _GIVE_BACK | {"payments:review"}
 ROLE_SCOPES: Final = {
     "owner": _ALL,
     "admin": _ALL,
-    "finance": _READ | {"refunds:write"},
+    "finance": _READ | _GIVE_BACK | {"payments:review"},
     "support": _MEMBER | _PAYMENTS_READ,
     "developer": _READ | _KEYS | _SETTINGS,
     "viewer": _READ,

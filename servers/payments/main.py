@@ -9,13 +9,15 @@ from paymesh.payments.v1 import payments_pb2, payments_pb2_grpc, top_ups_pb2, to
 
 from servers.payments import peers
 from servers.payments.client_secrets import ClientSecrets
+from servers.payments.disputing import Disputing
 from servers.payments.events import Events
 from servers.payments.gateway_stripe import StripeGateway, classify
-from servers.payments.jobs import SWEEP_SECONDS, sweep_windows
+from servers.payments.jobs import SWEEP_SECONDS, sweep_due
 from servers.payments.outcomes import Outcomes
 from servers.payments.render import Renderer
 from servers.payments.resolvers import resolvers
 from servers.payments.return_urls import ReturnUrls
+from servers.payments.risk import Screening, Thresholds
 from servers.payments.saving import Saving
 from servers.payments.service import PaymentService, TopUpPaymentService
 from servers.payments.settings import PaymentsSettings
@@ -30,7 +32,7 @@ from servers.runtime.sweeps import sweep
 def deps_of(context: Context[PaymentsSettings], renderer: Renderer, gateway: StripeGateway) -> Deps:
     """Put together what the use cases work with."""
     events, settings, clock = Events(renderer), context.settings, context.clock
-    saving = Saving(events, clock)
+    saving, disputing = Saving(events, clock), Disputing(events, clock, settings.dispute_fee_payer)
     return Deps(
         db=context.db,
         clock=clock,
@@ -43,7 +45,11 @@ def deps_of(context: Context[PaymentsSettings], renderer: Renderer, gateway: Str
         events=events,
         throttle=context.throttle,
         saving=saving,
-        outcomes=Outcomes(events, settings.fee_plan, clock, saving, context.db.sealer),
+        outcomes=Outcomes(events, settings.fee_plan, clock, saving, context.db.sealer, disputing),
+        disputing=disputing,
+        screening=Screening(Thresholds(settings.review_above_minor), closed=settings.risk_failure_mode == "closed"),
+        review_timeout=timedelta(seconds=settings.review_timeout_seconds),
+        refunds_wait=settings.refunds_wait_for_balance,
         return_urls=ReturnUrls(platform_origins=settings.return_url_origins, loopback=settings.profile != "production"),
     )
 
@@ -87,7 +93,7 @@ async def build(context: Context[PaymentsSettings]) -> Parts:
         janitor=Janitor(context.db, resolvers(deps)),
         jobs=webhooks.jobs(),
         tasks=[
-            partial(sweep, partial(sweep_windows, deps), every_seconds=SWEEP_SECONDS),
+            partial(sweep, partial(sweep_due, deps), every_seconds=SWEEP_SECONDS),
             partial(sweep, partial(reconcile, deps, timing), every_seconds=settings.reconcile_every_seconds),
         ],
     )

@@ -16,8 +16,10 @@ from servers.kernel.ids import bucket_of, new_id
 from servers.kernel.money import Money
 from servers.payments import store
 from servers.payments.declines import PAYMENT_CANCELED
+from servers.payments.disputing import Disputing
 from servers.payments.domain import (
     ATTEMPT,
+    OPEN_REFUNDS,
     OPERATION,
     PAYMENT,
     REFUND,
@@ -44,6 +46,7 @@ from servers.payments.domain import (
     Refund,
     RefundResult,
     RefundState,
+    ReviewState,
     StillProcessing,
     Usage,
     UsedCard,
@@ -55,18 +58,30 @@ from servers.runtime.db import UnitOfWork
 from servers.runtime.sealed import Sealer
 
 _log = structlog.get_logger("payments")
-_REFUND_TRIGGERS: Final = {
-    RefundState.SUCCEEDED: "succeed",
-    RefundState.FAILED: "fail",
-    RefundState.CANCELED: "cancel",
+REVIEW_TIMED_OUT: Final = "REVIEW_TIMED_OUT"
+SHORT_OF_BALANCE: Final = "INSUFFICIENT_MERCHANT_BALANCE"
+_REFUND_PATHS: Final = {
+    (RefundState.PENDING, RefundState.SUCCEEDED): ("succeed",),
+    (RefundState.PENDING, RefundState.FAILED): ("fail",),
+    (RefundState.PENDING, RefundState.CANCELED): ("cancel",),
+    (RefundState.PENDING, RefundState.REQUIRES_ACTION): ("require_action",),
+    (RefundState.REQUIRES_ACTION, RefundState.PENDING): ("pend",),
+    (RefundState.REQUIRES_ACTION, RefundState.CANCELED): ("cancel",),
+    (RefundState.REQUIRES_ACTION, RefundState.SUCCEEDED): ("pend", "succeed"),
+    (RefundState.REQUIRES_ACTION, RefundState.FAILED): ("pend", "fail"),
+    (RefundState.SUCCEEDED, RefundState.FAILED): ("fail",),
 }
+"""The arrows from what is known of a refund to what the processor says of it; where there are none it is no news."""
 
 
 class Outcomes:
     """Applies answers of the processor."""
 
-    def __init__(self, events: Events, fee_plan: FeePlan, clock: Clock, saving: Saving, sealer: Sealer) -> None:
+    def __init__(
+        self, events: Events, fee_plan: FeePlan, clock: Clock, saving: Saving, sealer: Sealer, disputing: Disputing
+    ) -> None:
         self._events = events
+        self._disputing = disputing
         self._fee_plan = fee_plan
         self._clock = clock
         self._saving = saving
@@ -159,6 +174,7 @@ class Outcomes:
         if result.amount != payment.amount or payment.capture_method is not CaptureMethod.MANUAL:
             return await self._conflict(uow, payment, result.amount)
         payment = await self._succeeded(uow, payment, attempt, result.charge_id, result.used, now)
+        ends = result.capture_before_time
         return await self.walk(
             uow,
             payment,
@@ -166,7 +182,8 @@ class Outcomes:
             "authorize",
             capturable_minor=payment.amount.amount_minor,
             multicapture=result.multicapture,
-            capture_before_time=result.capture_before_time,
+            capture_before_time=ends,
+            due_time=replace(payment, capture_before_time=ends).capture_due_time,
         )
 
     async def _succeeded(
@@ -273,15 +290,25 @@ class Outcomes:
         return await self.canceled(uow, payment, "cancel", reason=operation.reason)
 
     async def canceled(self, uow: UnitOfWork, payment: Payment, trigger: str, *, reason: str) -> Payment:
-        """End a payment without money, or an authorization's window. A cardholder who was asked for 3-D Secure is asked no more."""
-        attempt = payment.latest_attempt
-        if attempt is not None and attempt.state is AttemptState.REQUIRES_ACTION:
+        """End a payment without money, or an authorization's window. A cardholder who was asked for 3-D Secure is asked no more,
+        and nobody looks at it any more."""
+        attempt, review = payment.latest_attempt, payment.review
+        if review is not None and review.state is ReviewState.OPEN:
+            ended_by = ReviewState.TIMED_OUT if reason == REVIEW_TIMED_OUT else ReviewState.REJECTED
+            review = replace(review, state=ended_by)
+        if attempt is not None and attempt.state in (AttemptState.REQUIRES_ACTION, AttemptState.IN_REVIEW):
             ended = await store.advance_attempt(
                 uow.conn, attempt, "decline", now=self._clock.now(), decline=PAYMENT_CANCELED
             )
             payment = replace(payment, latest_attempt=ended)
         return await self.walk(
-            uow, payment, trigger, capturable_minor=0, capture_pending_minor=0, cancellation_reason=reason
+            uow,
+            payment,
+            trigger,
+            capturable_minor=0,
+            capture_pending_minor=0,
+            cancellation_reason=reason,
+            review=review,
         )
 
     async def operation_failed(
@@ -314,40 +341,61 @@ class Outcomes:
 
     async def refund(self, uow: UnitOfWork, payment: Payment, refund: Refund, result: RefundResult) -> Refund:
         """Apply what Stripe says of a refund, and move the payment's counters with it."""
-        trigger = _REFUND_TRIGGERS.get(result.state)
-        if trigger is None:
-            if refund.state is RefundState.PENDING and (
-                refund.uncertain or result.stripe_refund_id != refund.stripe_refund_id
-            ):
-                return await store.note_refund(
-                    uow.conn, refund, uncertain=False, stripe_refund_id=result.stripe_refund_id
-                )
-            return refund
-        if not REFUND.allows(refund.state, trigger):
-            return refund
+        path: tuple[str, ...] = _REFUND_PATHS.get((refund.state, result.state), ())
+        if refund.state is result.state is RefundState.PENDING and refund.pending_reason != result.pending_reason:
+            path = ("wait",)
+        for trigger in path:
+            payment, refund = await self._walk_refund(uow, payment, refund, trigger, result)
+        known = refund.stripe_refund_id == (result.stripe_refund_id or refund.stripe_refund_id)
+        if refund.state in OPEN_REFUNDS and refund.state is result.state and (refund.uncertain or not known):
+            return await store.note_refund(uow.conn, refund, uncertain=False, stripe_refund_id=result.stripe_refund_id)
+        return refund
+
+    async def refund_waits(self, uow: UnitOfWork, payment: Payment, refund: Refund, retry_time: datetime) -> Refund:
+        """Apply that the merchant's balance does not cover a refund: nothing was sent, and it is tried again."""
+        if refund.pending_reason == SHORT_OF_BALANCE:
+            await store.postpone_refund(uow.conn, refund, retry_time)
+            return replace(refund, retry_time=retry_time)
+        waits = RefundResult(
+            stripe_refund_id="", state=RefundState.PENDING, failure_reason="", pending_reason=SHORT_OF_BALANCE
+        )
+        return (await self._walk_refund(uow, payment, refund, "wait", waits, retry_time=retry_time))[1]
+
+    async def _walk_refund(
+        self,
+        uow: UnitOfWork,
+        payment: Payment,
+        refund: Refund,
+        trigger: str,
+        result: RefundResult,
+        *,
+        retry_time: datetime | None = None,
+    ) -> tuple[Payment, Refund]:
         now, amount = self._clock.now(), refund.amount.amount_minor
-        event = REFUND.arrow(refund.state, trigger, refund.id).event
-        was_pending = refund.state is RefundState.PENDING
+        arrow, was_open = REFUND.arrow(refund.state, trigger, refund.id), refund.state in OPEN_REFUNDS
         refund = await store.advance_refund(
             uow.conn,
             refund,
             trigger,
             stripe_refund_id=result.stripe_refund_id,
-            failure_reason=result.failure_reason,
+            failure_reason=result.failure_reason if arrow.target is RefundState.FAILED else "",
+            pending_reason=result.pending_reason if arrow.target is RefundState.PENDING else "",
+            retry_time=retry_time,
             now=now,
         )
-        succeeded = refund.state is RefundState.SUCCEEDED
-        moved = await store.move_refund_counters(
-            uow.conn,
-            payment,
-            pending_minor=-amount if was_pending else 0,
-            refunded_minor=amount if succeeded else (0 if was_pending else -amount),
-            now=now,
-        )
-        await uow.outbox.append(
-            self._events.payment("payment.updated", moved), self._events.refund(event, refund, moved)
-        )
-        return refund
+        if not (was_open and refund.state in OPEN_REFUNDS):
+            succeeded = refund.state is RefundState.SUCCEEDED
+            payment = await store.move_refund_counters(
+                uow.conn,
+                payment,
+                pending_minor=-amount if was_open else 0,
+                refunded_minor=amount if succeeded else (0 if was_open else -amount),
+                now=now,
+            )
+            await uow.outbox.append(self._events.payment("payment.updated", payment))
+        await uow.outbox.append(self._events.refund(arrow.event, refund, payment))
+        await self._disputing.refunded(uow, payment)
+        return payment, refund
 
 
 def _steps(payment: Payment) -> tuple[str, ...]:

@@ -78,14 +78,16 @@ class LedgerPeer:
         fact = ledger_pb2.WalletVoidFact(attempt_id=attempt.id, merchant_id=payment.merchant_id, void_time=stamp(time))
         return await self._post(ledger_pb2.PostFactRequest(wallet_void=fact))
 
-    async def reserve_refund(self, payment: Payment, refund: Refund) -> Booked:
-        """Book the refund before Stripe is asked: an event could not refuse. To a wallet the money goes at once."""
+    async def reserve_refund(self, payment: Payment, refund: Refund, *, within_balance: bool = False) -> Booked:
+        """Book the refund before Stripe is asked: an event could not refuse. To a wallet the money goes at once. `within_balance`
+        refuses what the merchant's balance does not cover, instead of taking it below zero."""
         fact = ledger_pb2.RefundCreatedFact(
             refund_id=refund.id,
             amount=money(refund.amount),
             captures=[_capture(payment, capture) for capture in payment.captures],
             create_time=stamp(refund.create_time),
             wallet_customer_id=payment.customer_id if payment.wallet_id else "",
+            within_balance=within_balance,
         )
         return await self._post(ledger_pb2.PostFactRequest(refund_created=fact))
 

@@ -13,9 +13,9 @@ from prometheus_client import Counter
 from sqlalchemy import text
 
 from servers.payments import store
-from servers.payments.domain import RefundState
+from servers.payments.domain import OPEN_REFUNDS
 from servers.payments.gateway_stripe import WebhookEvent
-from servers.payments.usecases import Deps, learn_payment, learn_setup
+from servers.payments.usecases import Deps, learn_dispute, learn_payment, learn_setup, learn_warning
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.jobs import Job
 from servers.runtime.outbound import Answered
@@ -37,7 +37,7 @@ _STORE = text(
 _TRY = text(
     """
     UPDATE stripe_events SET tries = tries + 1 WHERE id = :id AND state = 'STORED'
-    RETURNING type, payment_intent_id, refund_id, setup_intent_id, tries
+    RETURNING type, object_id, payment_intent_id, refund_id, setup_intent_id, tries
     """
 )
 _SETTLE = text("UPDATE stripe_events SET state = :state, error = :error WHERE id = :id AND state = 'STORED'")
@@ -85,7 +85,7 @@ class Webhooks:
         if row is None:
             return
         try:
-            await self._apply(row.type, row.payment_intent_id, row.refund_id, row.setup_intent_id)
+            await self._apply(row.type, row.object_id, row.payment_intent_id, row.refund_id, row.setup_intent_id)
             crash_point("payments.webhook.before_applied")
         except Exception as failure:
             error = f"{type(failure).__name__}: {failure}"[:500]
@@ -101,13 +101,18 @@ class Webhooks:
             await uow.conn.execute(_SETTLE, {"state": state, "error": error, "id": event_id})
         _received.labels(state.lower()).inc()
 
-    async def _apply(self, kind: str, intent_id: str, refund_id: str, setup_id: str) -> None:
+    async def _apply(self, kind: str, object_id: str, intent_id: str, refund_id: str, setup_id: str) -> None:
         if kind.startswith(("refund.", "charge.refund.")):
             await self._apply_refund(refund_id)
         elif kind.startswith("payment_intent.") and kind != "payment_intent.created":
             await self._apply_intent(intent_id)
         elif kind.startswith("setup_intent.") and setup_id:
             await self._apply_setup(setup_id)
+        elif kind.startswith("charge.dispute."):
+            if not await learn_dispute(self._deps, object_id):
+                raise UnknownObject(object_id)
+        elif kind.startswith("radar.early_fraud_warning.") and not await learn_warning(self._deps, object_id):
+            raise UnknownObject(object_id)
 
     async def _apply_setup(self, setup_id: str) -> None:
         async with self._deps.db.read() as conn:
@@ -142,4 +147,4 @@ class Webhooks:
             current = await deps.outcomes.refund(uow, locked, current, outcome.value)
             call = await uow.outbound.open_for(refund_id)
             if call is not None:
-                await uow.outbound.settle(call.id, outcome, pending=current.state is RefundState.PENDING)
+                await uow.outbound.settle(call.id, outcome, pending=current.state in OPEN_REFUNDS)

@@ -96,16 +96,22 @@ class Consumer:
 
     async def _round(self, source: LogConsumer) -> int:
         batch = await source.poll(max_records=BATCH)
+        # Where each partition stands whose last events concern nobody here: one commit passes them all.
+        passed: dict[tuple[str, int], Delivered] = {}
         for delivered in batch:
-            await self._handle(delivered)
+            place = delivered.record.topic, delivered.partition
+            if (handler := self._handlers.get(delivered.record.type)) is None:
+                passed[place] = delivered
+                continue
+            await self._handle(handler, delivered)
             crash_point("consumer.after_commit")
+            await source.commit(delivered)
+            passed.pop(place, None)
+        for delivered in passed.values():
             await source.commit(delivered)
         return len(batch)
 
-    async def _handle(self, delivered: Delivered) -> None:
-        handler = self._handlers.get(delivered.record.type)
-        if handler is None:
-            return
+    async def _handle(self, handler: Handler, delivered: Delivered) -> None:
         for attempt in range(self._tries):
             try:
                 await self._once(handler, delivered)

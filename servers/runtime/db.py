@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, LiteralString, Self
 
 import psycopg
 from sqlalchemy import text
@@ -27,6 +27,9 @@ from servers.runtime.jobs import SCHEMA, JobQueue, deferring_app
 from servers.runtime.outbound import OutboundStore
 from servers.runtime.outbox import Outbox
 from servers.runtime.sealed import Sealer
+
+Statement = tuple[LiteralString, tuple[Any, ...]]
+"""SQL as the driver takes it, with the values of its placeholders."""
 
 PRESENCE_SECONDS = 0.5
 PRESENCE_CLASS = 7701  # the advisory-lock class in which every live process holds the lock of its instance number
@@ -134,59 +137,93 @@ class Database:
 class Lane:
     """One connection kept by one task, which has one transaction after another on it.
 
-    It spares what a unit of work pays each time: the pool's checkout and ping and, for the statements that go to the
-    `driver` itself, most of SQLAlchemy's part. A connection that broke is replaced at the next use.
+    It spares what a unit of work pays each time: the pool's checkout and ping and, for statements that go straight to the driver,
+    SQLAlchemy's part and most of the waiting. Statements that need not wait for each other's answers travel together (libpq's
+    pipeline mode), BEGIN and COMMIT with them. A connection that broke is replaced at the next use.
     """
-
-    conn: AsyncConnection
-    driver: psycopg.AsyncConnection[Any]
 
     def __init__(self, db: Database) -> None:
         self._db = db
         self._open = False
+        self._begun = False
+        self._closing: list[Statement] = []
+        self._conn: AsyncConnection
+        self._driver: psycopg.AsyncConnection[Any]
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Self]:
         """Commit on a clean exit, roll back on an exception. The driver's errors leave as SQLAlchemy's."""
         await self._connect()
+        self._begun, self._closing = False, []
         try:
             yield self
-            await self.driver.commit()
-            if self.conn.in_transaction():
-                await self.conn.commit()  # SQLAlchemy's own state: nothing is sent any more
+            await self._commit()
         except psycopg.Error as error:
-            lost = self.driver.broken
+            lost = self._driver.broken
             await self._abandon()
             raise DBAPIError.instance("", None, error, psycopg.Error, connection_invalidated=lost) from error
         except BaseException:
             await self._abandon()
             raise
 
+    async def run(self, *statements: Statement) -> list[list[tuple[Any, ...]]]:
+        """Send statements together; return the rows of each, none for one that returns none."""
+        sent = await self._send(statements)
+        return [[] if cursor.description is None else await cursor.fetchall() for cursor in sent]
+
+    def close_with(self, *statements: Statement) -> None:
+        """Send statements whose answers nobody reads together with the COMMIT: it is not carried out where one of them fails."""
+        self._closing += statements
+
+    async def session(self) -> AsyncConnection:
+        """Return the connection as SQLAlchemy's, inside the transaction."""
+        if not self._begun:
+            await self._send(())
+        return self._conn
+
     async def close(self) -> None:
         """Give the connection back."""
         if self._open:
             self._open = False
-            await self.conn.close()
+            await self._conn.close()
+
+    async def _send(self, statements: Sequence[Statement]) -> list[psycopg.AsyncCursor[tuple[Any, ...]]]:
+        async with self._driver.pipeline():
+            if not self._begun:
+                self._begun = True
+                await self._driver.execute("BEGIN")
+            return [await self._driver.execute(text, values) for text, values in statements]
+
+    async def _commit(self) -> None:
+        if not self._begun and not self._closing:
+            return
+        *_, done = await self._send([*self._closing, ("COMMIT", ())])
+        # The answer to COMMIT in a transaction that has failed is ROLLBACK, and no error.
+        invariant(done.statusmessage == "COMMIT", "the transaction had failed before its commit")
+        if self._conn.in_transaction():
+            await self._conn.commit()  # SQLAlchemy's own state: nothing is sent any more
 
     async def _connect(self) -> None:
-        if self._open and not self.driver.closed and not self.conn.invalidated:
+        if self._open and not self._driver.closed and not self._conn.invalidated:
             return
         await self.close()
-        self.conn = await self._db.engine.connect()
-        driver = (await self.conn.get_raw_connection()).driver_connection
+        self._conn = await self._db.engine.connect()
+        # BEGIN and COMMIT are sent here: the driver's own wait for their answers.
+        await self._conn.execution_options(isolation_level="AUTOCOMMIT")
+        driver = (await self._conn.get_raw_connection()).driver_connection
         assert isinstance(driver, psycopg.AsyncConnection)
-        self.driver = driver
+        self._driver = driver
         self._open = True
 
     async def _abandon(self) -> None:
         """Roll back. Where that fails the connection is dropped: Postgres rolls back what it held."""
         try:
-            await self.driver.rollback()
-            await self.conn.rollback()
+            await self._driver.rollback()
+            await self._conn.rollback()
         except (psycopg.Error, DBAPIError):
             self._open = False
-            await self.conn.invalidate()
-            await self.conn.close()
+            await self._conn.invalidate()
+            await self._conn.close()
 
 
 class UnitOfWork:
@@ -217,7 +254,9 @@ class UnitOfWork:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if error is None or error is self._kept:
+            if self.idempotency.rehearsing:
+                await self.conn.rollback()
+            elif error is None or error is self._kept:
                 await self.conn.commit()
                 if self.outbox.written:
                     self._db.on_outbox()
@@ -225,6 +264,10 @@ class UnitOfWork:
                 await self.conn.rollback()
         finally:
             await self.conn.close()
+
+    def rehearse(self) -> None:
+        """Make sure that nothing of this transaction is written, however it ends."""
+        self.idempotency.rehearsing = True
 
     @asynccontextmanager
     async def refusals(self, request: IdempotentRequest) -> AsyncIterator[None]:

@@ -27,18 +27,24 @@ _HEAD = text(
     """
 )
 _LOCK_HEAD = text("SELECT next_offset FROM heads WHERE topic = :topic AND partition = :partition FOR UPDATE")
-_KNOWN = text(
-    "SELECT event_id FROM records WHERE topic = :topic AND partition = :partition AND event_id = ANY(:event_ids)"
-)
 _APPEND = text(
     """
-    INSERT INTO records (topic, partition, record_offset, key, event_id, type, source, subject, version, occur_time,
-                         traceparent, data)
-    VALUES (:topic, :partition, :record_offset, :key, :event_id, :type, :source, :subject, :version, :occur_time,
-            :traceparent, :data)
+    WITH appended AS (
+        INSERT INTO records (topic, partition, record_offset, key, event_id, type, source, subject, version, occur_time,
+                             traceparent, data)
+        SELECT :topic, :partition, :next_offset + row_number() OVER (ORDER BY n.place) - 1, n.key, n.event_id, n.type, n.source,
+               n.subject, n.version, n.occur_time, n.traceparent, n.data
+        FROM unnest(CAST(:keys AS text[]), CAST(:event_ids AS text[]), CAST(:types AS text[]), CAST(:sources AS text[]),
+                    CAST(:subjects AS text[]), CAST(:versions AS bigint[]), CAST(:occur_times AS timestamptz[]),
+                    CAST(:traceparents AS text[]), CAST(:datas AS bytea[])) WITH ORDINALITY
+             AS n(key, event_id, type, source, subject, version, occur_time, traceparent, data, place)
+        WHERE NOT EXISTS (SELECT FROM records r
+                          WHERE r.topic = :topic AND r.partition = :partition AND r.event_id = n.event_id)
+        RETURNING record_offset)
+    UPDATE heads SET next_offset = next_offset + (SELECT count(*) FROM appended)
+    WHERE topic = :topic AND partition = :partition
     """
 )
-_MOVE_HEAD = text("UPDATE heads SET next_offset = :next WHERE topic = :topic AND partition = :partition")
 
 _SEEN = text(
     """
@@ -141,32 +147,28 @@ class PostgresEventLog:
     @staticmethod
     async def _append(conn: AsyncConnection, topic: str, partition: int, records: list[EventRecord]) -> None:
         place = {"topic": topic, "partition": partition}
-        await conn.execute(_HEAD, place)
-        offset: int = (await conn.execute(_LOCK_HEAD, place)).scalar_one()
-        known = set((await conn.execute(_KNOWN, {**place, "event_ids": [r.event_id for r in records]})).scalars())
-        rows: list[dict[str, Any]] = []
-        for record in records:
-            if record.event_id in known:
-                continue
-            known.add(record.event_id)
-            rows.append(
-                {
-                    **place,
-                    "record_offset": offset + len(rows),
-                    "key": record.key,
-                    "event_id": record.event_id,
-                    "type": record.type,
-                    "source": record.source,
-                    "subject": record.subject,
-                    "version": record.version,
-                    "occur_time": record.occur_time,
-                    "traceparent": record.traceparent,
-                    "data": record.data,
-                }
-            )
-        if rows:
-            await conn.execute(_APPEND, rows)
-            await conn.execute(_MOVE_HEAD, {**place, "next": offset + len(rows)})
+        offset: int | None = (await conn.execute(_LOCK_HEAD, place)).scalar()
+        if offset is None:  # the partition's first record
+            await conn.execute(_HEAD, place)
+            offset = (await conn.execute(_LOCK_HEAD, place)).scalar_one()
+        # A statement of its own behind the lock: its snapshot shows what every earlier publisher has appended.
+        unique = list({record.event_id: record for record in records}.values())
+        await conn.execute(
+            _APPEND,
+            {
+                **place,
+                "next_offset": offset,
+                "keys": [record.key for record in unique],
+                "event_ids": [record.event_id for record in unique],
+                "types": [record.type for record in unique],
+                "sources": [record.source for record in unique],
+                "subjects": [record.subject for record in unique],
+                "versions": [record.version for record in unique],
+                "occur_times": [record.occur_time for record in unique],
+                "traceparents": [record.traceparent for record in unique],
+                "datas": [record.data for record in unique],
+            },
+        )
 
     def consumer(self, *, group: str, topics: Sequence[str]) -> PostgresLogConsumer:
         """Return a new member of `group`."""

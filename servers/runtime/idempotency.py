@@ -10,7 +10,7 @@ dead, is taken over by the next same-key call, which resumes from the recovery p
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.kernel.clock import Clock
 from servers.kernel.errors import Kind, Refusal
+from servers.kernel.invariant import invariant
 from servers.runtime.grpc_errors import status_bytes
 from servers.runtime.sealed import Sealer
 
@@ -39,6 +40,8 @@ class IdempotentRequest:
     render: Callable[[Any], bytes]
     secret: bool = False
     money: bool = False
+    rehearsal: bool = False
+    """Whether the caller only wants to know what would become of it: nothing is written, whatever the outcome."""
     token: str = field(default_factory=lambda: secrets.token_hex(8))
     """Tells this very call from another holder of the same key."""
 
@@ -59,6 +62,14 @@ class Replayed(Exception):
         super().__init__("replayed")
         self.answer = answer
         self.refused = refused
+
+
+class Rehearsed(Exception):
+    """A rehearsal came to its end: `answer` is what the response would be, in bytes. Its transaction is rolled back."""
+
+    def __init__(self, answer: bytes) -> None:
+        super().__init__("rehearsed")
+        self.answer = answer
 
 
 class IdempotencyInProgress(Refusal):
@@ -140,9 +151,13 @@ class IdempotencyStore:
         self._clock = clock
         self._sealer = sealer
         self._owner = owner
+        self.rehearsing = False
+        """Whether this transaction must not commit."""
 
     async def claim(self, request: IdempotentRequest) -> Claim:
-        """Win the key. Raises Replayed, IdempotencyInProgress or IdempotencyKeyReused."""
+        """Win the key. Raises Replayed, IdempotencyInProgress or IdempotencyKeyReused. A rehearsal has no key, and from here on its
+        transaction cannot commit."""
+        self.rehearsing = request.rehearsal
         if request.key is None:
             return Claim(fresh=True)
         keep = KEEP_MONEY if request.money else KEEP
@@ -172,8 +187,20 @@ class IdempotencyStore:
         )
         return Claim(fresh=False, recovery_point=row.recovery_point, resource_id=row.resource_id)
 
-    async def advance(self, request: IdempotentRequest, recovery_point: str, resource_id: str) -> None:
-        """Note how far the call is, so that a same-key call after a crash goes on from there."""
+    async def advance(
+        self,
+        request: IdempotentRequest,
+        recovery_point: str,
+        resource_id: str,
+        *,
+        shows: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
+        """Note how far the call is, so that a same-key call after a crash goes on from there. A rehearsal ends here, before
+        anything outside is asked: it raises Rehearsed with the resource that `shows` reads as it was written."""
+        if request.rehearsal:
+            invariant(shows is not None, "a rehearsal has nothing to show", method=request.method)
+            assert shows is not None
+            raise Rehearsed(request.render(await shows()))
         if request.key is not None:
             await self._conn.execute(
                 _ADVANCE,
@@ -187,8 +214,10 @@ class IdempotencyStore:
             )
 
     async def complete(self, request: IdempotentRequest, value: object) -> None:
-        """Store the answer to `request`."""
+        """Store the answer to `request`. Raises Rehearsed for a rehearsal."""
         answer = request.render(value)
+        if request.rehearsal:
+            raise Rehearsed(answer)
         if request.secret:
             answer = self._sealer.seal(answer, place=_place(request))
         await self._store(request, answer, refused=False)

@@ -34,9 +34,10 @@ from servers.runtime.call import (
 from servers.runtime.card_numbers import LOOKS_LIKE_A_CARD, holds_card_number, unfit_texts
 from servers.runtime.db import Database
 from servers.runtime.grpc_errors import abort, deadline_status, internal_status, status_of, unknown_method_status
-from servers.runtime.idempotency import Replayed
+from servers.runtime.idempotency import Rehearsed, Replayed
 from servers.runtime.policy import ANY_PEER, EDGE, FOREIGN, MethodPolicy
 from servers.runtime.telemetry import span_of_call
+from servers.runtime.timers import Timers
 
 DEADLINE_SECONDS: Final = 15.0
 DEADLINE_SECONDS_MAX: Final = 60.0
@@ -103,6 +104,7 @@ class Interceptor(grpc.GenericRpcHandler):
         self._policies = policies
         self._db = db
         self._running: set[asyncio.Task[Any]] = set()
+        self._timers = Timers()
         self._handlers: dict[str, Any] = {}
         self._unknown: Any = grpc.unary_unary_rpc_method_handler(_refuse_unknown)
 
@@ -174,6 +176,8 @@ class Interceptor(grpc.GenericRpcHandler):
             if replayed.refused:
                 return None, status_pb2.Status.FromString(replayed.answer)
             return replayed.answer, None
+        except Rehearsed as rehearsed:
+            return rehearsed.answer, None
         except Refusal as refusal:
             _log.info("call.refused", reason=refusal.reason, **refusal.metadata)
             await self._release(call)
@@ -201,8 +205,7 @@ class Interceptor(grpc.GenericRpcHandler):
         remaining = context.time_remaining()
         seconds = min(remaining if remaining is not None else DEADLINE_SECONDS, DEADLINE_SECONDS_MAX)
         if policy.repeatable:
-            async with asyncio.timeout(seconds):
-                return await handler(request, context)
+            return await self._within(seconds, handler(request, context))
         loop = asyncio.get_running_loop()
         task = loop.create_task(handler(request, context))
         ended: asyncio.Future[bool] = loop.create_future()
@@ -220,14 +223,35 @@ class Interceptor(grpc.GenericRpcHandler):
 
         self._running.add(task)
         task.add_done_callback(note)
-        timer = loop.call_later(max(seconds, 0.0), expire)
+        call_off = self._timers.call_later(seconds, expire)
         try:
             # A future of its own, not the task: what cancels the call cancels only the waiting.
             if not await ended:
                 raise TimeoutError
         finally:
-            timer.cancel()
+            call_off()
         return task.result()
+
+    async def _within(self, seconds: float, answer: Coroutine[Any, Any, Any]) -> Any:
+        """Run in the call's own task; raises TimeoutError. What `asyncio.timeout` does, with a timer that costs next to nothing."""
+        task = asyncio.current_task()
+        assert task is not None
+        expired = False
+
+        def expire() -> None:
+            nonlocal expired
+            expired = True
+            task.cancel()
+
+        call_off = self._timers.call_later(seconds, expire)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            if expired and not task.uncancel():
+                raise TimeoutError from None
+            raise
+        finally:
+            call_off()
 
     async def _release(self, call: Call | None) -> None:
         """Give the keys back of a call that failed in a way which trying again may cure."""

@@ -8,6 +8,7 @@ absorbs them by event id.
 from __future__ import annotations
 
 import asyncio
+import time
 
 import structlog
 from prometheus_client import Counter
@@ -21,6 +22,8 @@ from servers.runtime.eventlog import EventLog, EventLogUnavailable, EventRecord
 
 RELAY_LOCK_CLASS = 7702
 GATHER_SECONDS = 0.04
+GATHER_SECONDS_MAX = 0.2
+GATHER_SHARE = 10  # so many times as long as carrying took
 POLL_SECONDS = 0.25
 BATCH = 500
 BACKOFF_SECONDS_MAX = 5.0
@@ -77,20 +80,21 @@ class Relay:
             try:
                 while True:
                     self._wake.clear()
+                    began = time.perf_counter()
                     if await self.carry(conn) < BATCH:
-                        await self._idle()
+                        await self._idle(time.perf_counter() - began)
             finally:
                 await conn.execute(text("SELECT pg_advisory_unlock(:class, 0)"), {"class": RELAY_LOCK_CLASS})
 
-    async def _idle(self) -> None:
+    async def _idle(self, carried_seconds: float) -> None:
         try:
             async with asyncio.timeout(POLL_SECONDS):
                 await self._wake.wait()
         except TimeoutError:
             return  # the poll that finds rows which another process of this domain wrote
         # Rows that follow at once are carried with this one: under load, a commit of the log for each commit of the domain would
-        # cost as much as the domain's own work.
-        await asyncio.sleep(GATHER_SECONDS)
+        # cost as much as the domain's own work. The longer that takes, the busier the process is, and the more are gathered.
+        await asyncio.sleep(min(max(GATHER_SECONDS, GATHER_SHARE * carried_seconds), GATHER_SECONDS_MAX))
 
     async def carry(self, conn: AsyncConnection) -> int:
         """Publish and archive one batch on an autocommit connection that holds the lock. Returns how many."""

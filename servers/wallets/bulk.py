@@ -1,21 +1,18 @@
-"""The statements that every commit of the writer runs, straight to the driver: two reads and one write, whatever the number of
-transfers.
+"""What a commit of the writer reads and writes, straight to the driver (docs/adr/0011): two round trips, whatever the number of
+transfers. The first locks and looks up, the second writes and commits.
 
 Each array goes as one literal: psycopg's own dumper looks at every element of every list, which cost more than the statement.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, Final
-
-import psycopg
+from typing import Any, Final, LiteralString
 
 from servers.kernel.ids import bucket_of
-from servers.wallets.domain import Account, AccountKind, Sheet, Transfer, TransferKind
-
-Driver = psycopg.AsyncConnection[Any]
+from servers.runtime.db import Lane, Statement
+from servers.wallets.domain import Account, AccountKind, Lot, Pending, Sheet, Transfer, TransferKind
 
 _LOCK: Final = """
     SELECT a.id, a.owner_id, a.kind, a.currency, a.debits_posted, a.credits_posted, a.debits_pending, a.credits_pending,
@@ -53,15 +50,35 @@ _SAVE: Final = """
          AS n(bucket, id, dp, cp, dh, ch, version)
     WHERE a.bucket = n.bucket AND a.id = n.id
 """
+_SAVE_PENDINGS: Final = """
+    INSERT INTO pendings (bucket, id, remaining_minor, closed, expire_time)
+    SELECT * FROM unnest(%s::smallint[], %s::text[], %s::bigint[], %s::boolean[], %s::timestamptz[])
+    ON CONFLICT (bucket, id) DO UPDATE SET remaining_minor = excluded.remaining_minor, closed = excluded.closed
+"""
+_SAVE_LOTS: Final = """
+    INSERT INTO lots (bucket, capture_id, payment_id, merchant_id, currency, net_minor, taken_minor, capture_time, due_time,
+                      settled)
+    SELECT * FROM unnest(%s::smallint[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[],
+                         %s::timestamptz[], %s::timestamptz[], %s::boolean[])
+    ON CONFLICT (bucket, capture_id) DO UPDATE SET taken_minor = excluded.taken_minor, settled = excluded.settled
+"""
+_BURN: Final = """
+    INSERT INTO burnt (bucket, id, record_time)
+    SELECT k.bucket, k.id, %s::timestamptz FROM unnest(%s::smallint[], %s::text[]) AS k(bucket, id)
+    ON CONFLICT DO NOTHING
+"""
 
 
-async def lock_accounts(driver: Driver, ids: Iterable[str]) -> dict[str, Account]:
-    """Lock accounts in the order of their ids, so that two writers never wait for each other in a circle."""
-    unique = sorted(set(ids))
-    if not unique:
-        return {}
-    rows = await (await driver.execute(_LOCK, (_buckets(unique), _texts(unique)))).fetchall()
-    return {
+async def read(
+    lane: Lane, account_ids: Iterable[str], transfer_ids: Iterable[str]
+) -> tuple[dict[str, Account], dict[str, Transfer], set[str]]:
+    """Lock accounts, then look up ids. Returns the accounts, those ids that are written, and those that are burnt.
+
+    The accounts are locked in the order of their ids, so that two writers never wait for each other in a circle. The look-up is
+    a statement of its own behind the locks: its snapshot is taken when they are held, so nothing it finds missing is being written.
+    """
+    locked, found = await lane.run(_of_ids(_LOCK, sorted(set(account_ids))), _of_ids(_LOOK_UP, list(set(transfer_ids))))
+    accounts = {
         row[0]: Account(
             id=row[0],
             owner_id=row[1],
@@ -73,16 +90,8 @@ async def lock_accounts(driver: Driver, ids: Iterable[str]) -> dict[str, Account
             credits_pending=row[7],
             version=row[8],
         )
-        for row in rows
+        for row in locked
     }
-
-
-async def look_up(driver: Driver, ids: Iterable[str]) -> tuple[dict[str, Transfer], set[str]]:
-    """Return those of `ids` that are written, and those that are burnt."""
-    unique = list(set(ids))
-    if not unique:
-        return {}, set()
-    rows = await (await driver.execute(_LOOK_UP, (_buckets(unique), _texts(unique)))).fetchall()
     known = {
         row[0]: Transfer(
             id=row[0],
@@ -98,16 +107,20 @@ async def look_up(driver: Driver, ids: Iterable[str]) -> tuple[dict[str, Transfe
             forced=row[12],
             expire_time=row[13],
         )
-        for row in rows
+        for row in found
         if row[2]
     }
-    return known, {row[0] for row in rows if row[1]}
+    return accounts, known, {row[0] for row in found if row[1]}
 
 
-async def save(driver: Driver, sheet: Sheet, touched: Collection[str], batch_id: str, event: dict[str, Any]) -> None:
-    """Write transfers, entries, accounts and the event that tells of them."""
-    changed = [sheet.accounts[identifier] for identifier in sorted(touched)]
-    await driver.execute(
+def _of_ids(statement: LiteralString, ids: Sequence[str]) -> Statement:
+    return statement, (_buckets(ids), _texts(ids))
+
+
+def save(sheet: Sheet, batch_id: str, event: dict[str, Any]) -> Statement:
+    """Return the statement that writes transfers, entries, accounts and the event that tells of them."""
+    changed = [sheet.accounts[identifier] for identifier in sorted(sheet.touched_accounts)]
+    return (
         _SAVE,
         (
             sheet.now,
@@ -120,6 +133,16 @@ async def save(driver: Driver, sheet: Sheet, touched: Collection[str], batch_id:
             *_accounts(changed),
         ),
     )
+
+
+def save_rest(sheet: Sheet) -> Iterator[Statement]:
+    """Yield the statements for what only some batches have: holds, lots, burnt ids. New holds' transfers must be written before."""
+    if sheet.touched_pendings:
+        yield _SAVE_PENDINGS, _pendings([sheet.pendings[identifier] for identifier in sorted(sheet.touched_pendings)])
+    if sheet.touched_lots:
+        yield _SAVE_LOTS, _lots([sheet.lots[capture_id] for capture_id in sorted(sheet.touched_lots)])
+    if sheet.burns:
+        yield _BURN, (sheet.now, _buckets(sheet.burns), _texts(sheet.burns))
 
 
 def _transfers(written: Sequence[Transfer]) -> tuple[str, ...]:
@@ -164,6 +187,31 @@ def _accounts(changed: Sequence[Account]) -> tuple[str, ...]:
         _numbers(a.debits_pending for a in changed),
         _numbers(a.credits_pending for a in changed),
         _numbers(a.version for a in changed),
+    )
+
+
+def _pendings(touched: Sequence[Pending]) -> tuple[str, ...]:
+    return (
+        _buckets(p.transfer.id for p in touched),
+        _texts([p.transfer.id for p in touched]),
+        _numbers(p.remaining_minor for p in touched),
+        _truths(p.closed for p in touched),
+        _times(p.transfer.expire_time for p in touched),
+    )
+
+
+def _lots(touched: Sequence[Lot]) -> tuple[str, ...]:
+    return (
+        _buckets(lot.merchant_id for lot in touched),
+        _texts([lot.capture_id for lot in touched]),
+        _texts([lot.payment_id for lot in touched]),
+        _texts([lot.merchant_id for lot in touched]),
+        _texts([lot.currency for lot in touched]),
+        _numbers(lot.net_minor for lot in touched),
+        _numbers(lot.taken_minor for lot in touched),
+        _times(lot.capture_time for lot in touched),
+        _times(lot.due_time for lot in touched),
+        _truths(lot.settled for lot in touched),
     )
 
 

@@ -1,5 +1,5 @@
-"""What wallets does with the payments domain's events: book captures and failed refunds, for the first time or once more, and tell
-top-ups how their payments stand."""
+"""What wallets does with the payments domain's events: book captures, failed refunds and disputes, for the first time or once more,
+and tell top-ups how their payments stand."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from servers.runtime.db import UnitOfWork
 from servers.runtime.eventlog import Delivered
 from servers.runtime.render import instant, parse_money
 from servers.wallets.facts import CaptureFact, RefundFailedFact
+from servers.wallets.render import facts_of_dispute
 from servers.wallets.render_wallets import parse_news
 from servers.wallets.usecases import Deps, hear_of_payment
 from servers.wallets.writer import Writer
@@ -27,6 +28,10 @@ _OF_PAYMENT = (
     "payment.conflicted",
 )
 """Those that may change the state of a top-up: not what happens before its card is charged, nor counters of refunds."""
+
+_OF_DISPUTE = tuple(
+    f"dispute.{kind}" for kind in ("opened", "updated", "funds_withdrawn", "funds_reinstated", "won", "lost", "closed")
+)
 
 
 def handlers(writer: Writer, deps: Deps) -> dict[str, Handler]:
@@ -53,7 +58,18 @@ def handlers(writer: Writer, deps: Deps) -> dict[str, Handler]:
         )
         await writer.post_fact(fact)
 
-    return {**dict.fromkeys(_OF_PAYMENT, payment_changed), "refund.failed": refund_ended}
+    async def dispute_changed(_: UnitOfWork, delivered: Delivered) -> None:
+        event = payments_events_pb2.PaymentEvent.FromString(delivered.record.data)
+        occur_time = instant(event.occur_time)
+        for fact in facts_of_dispute(event.dispute, customer_id=event.customer_id, occur_time=occur_time):
+            await writer.post_fact(fact)
+
+    return {
+        **dict.fromkeys(_OF_PAYMENT, payment_changed),
+        **dict.fromkeys(_OF_DISPUTE, dispute_changed),
+        "refund.failed": refund_ended,
+        "refund.canceled": refund_ended,
+    }
 
 
 def _capture(payment: payments_pb2.Payment, capture: payments_pb2.Capture) -> CaptureFact:

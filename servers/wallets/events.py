@@ -16,7 +16,9 @@ from servers.wallets.resources import TopUp, Wallet
 def batch_posted(batch_id: str, shard: str, sheet: Sheet, now: datetime) -> OutboxEvent:
     """Return the event that tells what one commit wrote."""
     entries = {(e.transfer_id, e.amount_minor > 0): e for e in sheet.entries}
-    batch = wallets_events_pb2.LedgerBatch()
+    # Filled in place: a message that is given to another one is copied.
+    message = wallets_events_pb2.WalletEvent()
+    batch = message.ledger_batch
     for transfer in sheet.written:
         posted = batch.transfers.add(transfer=render_transfer(transfer, record_time=now))
         for is_credit, target in ((False, posted.debit), (True, posted.credit)):
@@ -26,8 +28,6 @@ def batch_posted(batch_id: str, shard: str, sheet: Sheet, now: datetime) -> Outb
                 target.account_version = entry.version
                 target.amount_minor = entry.amount_minor
                 target.balance_after_minor = entry.balance_after
-
-    message = wallets_events_pb2.WalletEvent(ledger_batch=batch)
     return event_of("ledger.batch_posted", message, root_id=shard, subject=batch_id, version=1)
 
 

@@ -13,8 +13,10 @@ from datetime import datetime
 
 from servers.kernel.invariant import invariant
 from servers.kernel.money import Money
+from servers.wallets import dispute_facts
+from servers.wallets.dispute_facts import DisputeEndedFact, DisputeFundsFact, DisputeOpenedFact
 from servers.wallets.domain import DONE, PLATFORM, AccountKind, Lot, Sheet, Transfer, Verdict, account_id
-from servers.wallets.lines import line, post_lines
+from servers.wallets.lines import line, line_id, post_lines
 from servers.wallets.processor_facts import (
     BalanceTransactionFact,
     ProcessorFact,
@@ -60,11 +62,13 @@ class RefundCreatedFact:
     create_time: datetime
     wallet_customer_id: str = ""
     """Whose wallet paid and gets the money back at once; "" for a card."""
+    within_balance: bool = False
+    """Whether to refuse what the merchant's balance does not cover, instead of taking it below zero."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefundFailedFact:
-    """A refund that failed or was canceled."""
+    """A refund that failed or was canceled. One that was never booked is burnt, so that a late booking cannot come after it."""
 
     refund_id: str
     merchant_id: str
@@ -89,6 +93,9 @@ Fact = (
     | WalletHoldFact
     | WalletVoidFact
     | TopUpFact
+    | DisputeOpenedFact
+    | DisputeEndedFact
+    | DisputeFundsFact
     | ProcessorFact
 )
 
@@ -110,6 +117,8 @@ def fact_key(fact: Fact) -> str:
             return f"{fact.attempt_id}:void"
         case BalanceTransactionFact() | WriteOffFact():
             return processor_key(fact)
+        case DisputeOpenedFact() | DisputeEndedFact() | DisputeFundsFact():
+            return fact.key
 
 
 def related_keys(fact: Fact) -> tuple[str, ...]:
@@ -125,7 +134,16 @@ def related_keys(fact: Fact) -> tuple[str, ...]:
             return (fact_key(fact), fact.capture_id)
         case WalletVoidFact():
             return (fact_key(fact), fact.attempt_id)
-        case WalletHoldFact() | TopUpFact() | BalanceTransactionFact() | WriteOffFact():
+        case DisputeEndedFact():
+            return (fact.key, fact.opened.key)
+        case (
+            WalletHoldFact()
+            | TopUpFact()
+            | DisputeOpenedFact()
+            | DisputeFundsFact()
+            | BalanceTransactionFact()
+            | WriteOffFact()
+        ):
             return (fact_key(fact),)
 
 
@@ -138,6 +156,8 @@ def owner_of(fact: Fact) -> str:
             return fact.customer_id
         case BalanceTransactionFact() | WriteOffFact():
             return PLATFORM
+        case DisputeOpenedFact() | DisputeEndedFact() | DisputeFundsFact():
+            return fact.owner_id
         case _:
             return fact.merchant_id
 
@@ -145,6 +165,8 @@ def owner_of(fact: Fact) -> str:
 def currency_of(fact: Fact) -> str:
     """Return a fact's currency, or "" where only its stored transfers know it."""
     match fact:
+        case DisputeEndedFact():
+            return fact.opened.amount.currency
         case (
             CaptureFact()
             | RefundCreatedFact()
@@ -152,6 +174,8 @@ def currency_of(fact: Fact) -> str:
             | TopUpFact()
             | BalanceTransactionFact()
             | WriteOffFact()
+            | DisputeOpenedFact()
+            | DisputeFundsFact()
         ):
             return fact.amount.currency
         case SettlementFact():
@@ -175,6 +199,21 @@ def holds_of(fact: Fact) -> set[str]:
             return set()
 
 
+def tombstones_of(fact: Fact) -> set[str]:
+    """Return what tells, burnt, that a fact came to its end before it was booked."""
+    match fact:
+        case RefundCreatedFact():
+            return {_tombstone(fact.refund_id, owner_of(fact))}
+        case RefundFailedFact():
+            return {_tombstone(fact.refund_id, fact.merchant_id)}
+        case _:
+            return set()
+
+
+def _tombstone(refund_id: str, merchant_id: str) -> str:
+    return line_id(refund_id, "refund.ended", merchant_id)
+
+
 def opened_by(fact: Fact, currency: str) -> list[tuple[str, AccountKind, str]]:
     """Return owner, kind and currency of every account that a fact may touch and that is opened where it is missing."""
     platform = (AccountKind.PROCESSOR_CLEARING, AccountKind.PLATFORM_FEES, AccountKind.REFUNDS_IN_TRANSIT)
@@ -182,6 +221,8 @@ def opened_by(fact: Fact, currency: str) -> list[tuple[str, AccountKind, str]]:
         return [(PLATFORM, AccountKind.PROCESSOR_CLEARING, currency)]
     if isinstance(fact, BalanceTransactionFact | WriteOffFact):
         return processor_accounts(fact)
+    if isinstance(fact, DisputeOpenedFact | DisputeEndedFact | DisputeFundsFact):
+        return [(owner, kind, currency) for owner, kind in dispute_facts.opened_by(fact)]
     merchant = (AccountKind.MERCHANT_PENDING, AccountKind.MERCHANT_AVAILABLE)
     return [(owner_of(fact), kind, currency) for kind in merchant] + [(PLATFORM, kind, currency) for kind in platform]
 
@@ -198,6 +239,10 @@ def wallet_accounts_of(fact: Fact) -> set[str]:
             return taken | ({_refunded_account(fact)} if fact.wallet_customer_id else set())
         case TopUpFact():
             return {account_id(fact.customer_id, AccountKind.CUSTOMER_WALLET, fact.amount.currency)}
+        case DisputeEndedFact():
+            return wallet_accounts_of(fact.opened)
+        case DisputeOpenedFact():
+            return {account_id(*fact.held_from, fact.amount.currency)} if fact.of_top_up else set()
         case _:
             return set()
 
@@ -222,11 +267,20 @@ def book(sheet: Sheet, fact: Fact, stored: Iterable[Transfer]) -> tuple[Verdict,
             return post_top_up(sheet, fact)
         case BalanceTransactionFact() | WriteOffFact():
             return post_processor(sheet, fact)
+        case DisputeOpenedFact():
+            written = _post(sheet, dispute_facts.opening(sheet, fact))
+        case DisputeEndedFact():
+            written = _post(sheet, dispute_facts.opening(sheet, fact.opened))
+            written = [*written, *_post(sheet, dispute_facts.ending(sheet, fact))]
+        case DisputeFundsFact():
+            written = _post(sheet, dispute_facts.funds(sheet, fact))
     return (Verdict.CREATED if written else Verdict.EXISTS), written
 
 
 def _post(sheet: Sheet, lines: list[Transfer]) -> list[Transfer]:
-    """Post the lines of a fact that has happened: what the ledger says cannot undo it."""
+    """Post the lines of a fact that has happened: what the ledger says cannot undo it. None for one that is booked already."""
+    if not lines:
+        return []
     verdict, written = post_lines(sheet, lines)
     invariant(verdict in DONE, "a fact was refused", verdict=verdict.value, fact_id=lines[0].fact_id)
     return written
@@ -287,6 +341,10 @@ def _refund(sheet: Sheet, fact: RefundCreatedFact) -> tuple[Verdict, list[Transf
             return verdict, []
     if any(t.fact_id == fact.refund_id for t in sheet.known.values()):
         return Verdict.EXISTS, []
+    if tombstones_of(fact) & sheet.burnt:
+        return Verdict.BURNT, []
+    if fact.within_balance and not _covered(sheet, fact):
+        return Verdict.INSUFFICIENT_FUNDS, []
     merchant, transit = owner_of(fact), (PLATFORM, AccountKind.REFUNDS_IN_TRANSIT)
     left = fact.amount.amount_minor
     lines = []
@@ -314,13 +372,24 @@ def _refund(sheet: Sheet, fact: RefundCreatedFact) -> tuple[Verdict, list[Transf
     return Verdict.CREATED, _post(sheet, lines)
 
 
+def _covered(sheet: Sheet, fact: RefundCreatedFact) -> bool:
+    """Tell whether the payment's pending money and what is available suffice for a refund."""
+    pending = sum(max(0, sheet.lots[capture.capture_id].left_minor) for capture in fact.captures)
+    available = sheet.accounts[account_id(owner_of(fact), AccountKind.MERCHANT_AVAILABLE, fact.amount.currency)]
+    return fact.amount.amount_minor <= pending + max(0, available.available)
+
+
 def _refunded_account(fact: RefundCreatedFact) -> str:
     return account_id(fact.wallet_customer_id, AccountKind.CUSTOMER_WALLET, fact.amount.currency)
 
 
 def _refund_failed(sheet: Sheet, fact: RefundFailedFact, taken: list[Transfer]) -> list[Transfer]:
     """Give back what the refund took, each part to where it came from."""
-    invariant(bool(taken), "a refund failed that was never booked", refund_id=fact.refund_id)
+    if not taken:
+        for tombstone in tombstones_of(fact) - sheet.burnt:
+            sheet.burnt.add(tombstone)
+            sheet.burns.append(tombstone)
+        return []
     invariant(all(t.code != REFUND for t in taken), "a refund to a wallet failed", refund_id=fact.refund_id)
     transit = (PLATFORM, AccountKind.REFUNDS_IN_TRANSIT)
     key = fact_key(fact)

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Final
 
+from paymesh.payments.v1 import payments_pb2
+from paymesh.type.v1 import money_pb2
 from paymesh.wallets.v1 import ledger_pb2, wallets_pb2
 
 from servers.kernel.money import Money
 from servers.runtime.render import instant, money, parse_money, stamp
-from servers.wallets.domain import Account, AccountKind, StatementLine, Transfer, TransferKind
+from servers.wallets.dispute_facts import DisputeEndedFact, DisputeFundsFact, DisputeOpenedFact
+from servers.wallets.domain import Account, AccountKind, StatementLine, Transfer, TransferKind, Verdict
 from servers.wallets.facts import CaptureFact, Fact, RefundCreatedFact, RefundFailedFact
 from servers.wallets.processor_facts import BalanceTransactionFact, WriteOffFact
 from servers.wallets.resources import Wallet
 from servers.wallets.wallet_facts import WalletHoldFact, WalletVoidFact
 
-_KINDS = {ledger_pb2.Transfer.Kind.Value(kind.value): kind for kind in TransferKind}
+_KINDS: Final = {ledger_pb2.Transfer.Kind.Value(kind.value): kind for kind in TransferKind}
+_KIND_NUMBERS: Final = {kind: number for number, kind in _KINDS.items()}
+VERDICTS: Final = {verdict: ledger_pb2.Verdict.Value(verdict.value) for verdict in Verdict}
+"""The contract's number of each verdict."""
 
 
 def render_account(account: Account) -> ledger_pb2.Account:
@@ -57,9 +64,9 @@ def render_transfer(transfer: Transfer, *, record_time: datetime | None = None) 
         id=transfer.id,
         debit_account_id=transfer.debit_account_id,
         credit_account_id=transfer.credit_account_id,
-        amount=money(Money(amount_minor=transfer.amount_minor, currency=transfer.currency)),
+        amount=money_pb2.Money(amount_minor=transfer.amount_minor, currency=transfer.currency),
         code=transfer.code,
-        kind=ledger_pb2.Transfer.Kind.Value(transfer.kind.value),
+        kind=_KIND_NUMBERS[transfer.kind],
         pending_id=transfer.pending_id,
         linked=transfer.linked,
         forced=transfer.forced,
@@ -146,6 +153,7 @@ def parse_fact(message: ledger_pb2.PostFactRequest) -> Fact:
                 captures=tuple(map(parse_capture, refund.captures)),
                 create_time=instant(refund.create_time),
                 wallet_customer_id=refund.wallet_customer_id,
+                within_balance=refund.within_balance,
             )
         case "wallet_hold":
             return parse_hold(message.wallet_hold)
@@ -161,11 +169,69 @@ def parse_fact(message: ledger_pb2.PostFactRequest) -> Fact:
             return WriteOffFact(
                 item_id=off.item_id, amount=parse_money(off.amount), decide_time=instant(off.decide_time)
             )
+        case "dispute_opened":
+            return _dispute_opened(message.dispute_opened)
+        case "dispute_ended":
+            ended = message.dispute_ended
+            return DisputeEndedFact(
+                opened=_dispute_opened(ended.opened), won=ended.won, end_time=instant(ended.end_time)
+            )
+        case "dispute_funds":
+            funds = message.dispute_funds
+            return DisputeFundsFact(
+                balance_transaction_id=funds.balance_transaction_id,
+                owner_id=funds.owner_id,
+                amount=parse_money(funds.amount),
+                fee=parse_money(funds.fee),
+                fee_from_owner=funds.fee_from_owner,
+                create_time=instant(funds.create_time),
+            )
         case _:
             failed = message.refund_failed
             return RefundFailedFact(
                 refund_id=failed.refund_id, merchant_id=failed.merchant_id, fail_time=instant(failed.fail_time)
             )
+
+
+def _dispute_opened(message: ledger_pb2.DisputeOpenedFact) -> DisputeOpenedFact:
+    return DisputeOpenedFact(
+        dispute_id=message.dispute_id,
+        stage=payments_pb2.Dispute.Stage.Name(message.stage),
+        owner_id=message.owner_id,
+        amount=parse_money(message.amount),
+        open_time=instant(message.open_time),
+    )
+
+
+def facts_of_dispute(
+    dispute: payments_pb2.Dispute, *, customer_id: str, occur_time: datetime
+) -> list[DisputeOpenedFact | DisputeFundsFact | DisputeEndedFact]:
+    """Return the facts that a dispute's state tells, those of its earlier versions among them: what is booked stays as it is."""
+    owner_id = dispute.merchant_id or customer_id
+    facts: list[DisputeOpenedFact | DisputeFundsFact | DisputeEndedFact] = [
+        DisputeFundsFact(
+            balance_transaction_id=one.id,
+            owner_id=owner_id,
+            amount=parse_money(one.amount),
+            fee=parse_money(one.fee),
+            fee_from_owner=dispute.fee_payer == payments_pb2.Dispute.MERCHANT,
+            create_time=instant(one.create_time),
+        )
+        for one in dispute.movements
+    ]
+    if dispute.stage == payments_pb2.Dispute.INQUIRY:
+        return facts
+    opened = DisputeOpenedFact(
+        dispute_id=dispute.id,
+        stage=payments_pb2.Dispute.Stage.Name(dispute.stage),
+        owner_id=owner_id,
+        amount=parse_money(dispute.amount_at_risk),
+        open_time=instant(dispute.stage_time),
+    )
+    if dispute.state in (payments_pb2.Dispute.WON, payments_pb2.Dispute.LOST, payments_pb2.Dispute.PREVENTED):
+        won = dispute.state == payments_pb2.Dispute.WON
+        return [*facts, DisputeEndedFact(opened=opened, won=won, end_time=occur_time)]
+    return [opened, *facts]
 
 
 def render_balances(merchant_id: str, accounts: Iterable[Account]) -> wallets_pb2.Balances:

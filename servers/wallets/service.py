@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from paymesh.wallets.v1 import ledger_pb2, ledger_pb2_grpc, wallets_pb2, wallets_pb2_grpc
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -18,6 +18,7 @@ from servers.runtime.requests import idempotent
 from servers.wallets import store, wallet_store
 from servers.wallets.domain import Account, AccountKind, Verdict, account_id
 from servers.wallets.render import (
+    VERDICTS,
     parse_fact,
     parse_transfer,
     render_account,
@@ -36,6 +37,11 @@ from servers.wallets.usecases import (
     refresh_top_up,
 )
 from servers.wallets.writer import Writer
+
+_BALANCES: Final = {
+    wallets_pb2.PENDING_SETTLEMENT: AccountKind.MERCHANT_PENDING,
+    wallets_pb2.DISPUTED: AccountKind.MERCHANT_DISPUTED,
+}
 
 
 class WalletService(wallets_pb2_grpc.WalletServiceServicer):
@@ -57,11 +63,7 @@ class WalletService(wallets_pb2_grpc.WalletServiceServicer):
     ) -> wallets_pb2.ListBalanceTransactionsResponse:
         """List the lines of one of the merchant's balances."""
         page = self._pages.read(request)
-        kind = (
-            AccountKind.MERCHANT_PENDING
-            if request.balance == wallets_pb2.PENDING_SETTLEMENT
-            else AccountKind.MERCHANT_AVAILABLE
-        )
+        kind = _BALANCES.get(request.balance, AccountKind.MERCHANT_AVAILABLE)
         account = account_id(current_call().principal.merchant_id, kind, request.currency)
         # An account's lines are numbered: the page token carries the number.
         before = None if page.before == START else int(page.before)
@@ -191,9 +193,7 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
         response = ledger_pb2.CreateAccountsResponse()
         for identifier in ids:
             verdict = Verdict.CREATED if identifier in new else Verdict.EXISTS
-            response.results.add(
-                verdict=ledger_pb2.Verdict.Value(verdict.value), account=render_account(opened[identifier])
-            )
+            response.results.add(verdict=VERDICTS[verdict], account=render_account(opened[identifier]))
         return response
 
     async def PostTransfers(
@@ -203,16 +203,14 @@ class LedgerService(ledger_pb2_grpc.LedgerServiceServicer):
         verdicts = await self._writer.post([parse_transfer(transfer) for transfer in request.transfers])
         response = ledger_pb2.PostTransfersResponse()
         for transfer, (verdict, field) in zip(request.transfers, verdicts, strict=True):
-            response.results.add(
-                transfer_id=transfer.id, verdict=ledger_pb2.Verdict.Value(verdict.value), differing_field=field
-            )
+            response.results.add(transfer_id=transfer.id, verdict=VERDICTS[verdict], differing_field=field)
         return response
 
     async def PostFact(self, request: ledger_pb2.PostFactRequest, context: Any) -> ledger_pb2.PostFactResponse:
         """Book a fact; one that takes from a wallet may be refused by its verdict. Raises LedgerOverloaded."""
         posted = await self._writer.post_fact(parse_fact(request))
         return ledger_pb2.PostFactResponse(
-            verdict=ledger_pb2.Verdict.Value(posted.verdicts[0][0].value),
+            verdict=VERDICTS[posted.verdicts[0][0]],
             transfers=[render_transfer(transfer) for transfer in posted.transfers],
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +16,6 @@ from servers.wallets.domain import (
     AccountKind,
     Lot,
     Pending,
-    Sheet,
     StatementLine,
     Transfer,
     TransferKind,
@@ -153,67 +152,6 @@ async def lock_lots(conn: AsyncConnection, lots: Iterable[tuple[str, str]]) -> d
         {"buckets": [bucket_of(merchant) for _, merchant in pairs], "ids": [capture for capture, _ in pairs]},
     )
     return {row.capture_id: _lot(row) for row in rows}
-
-
-async def save_rest(conn: AsyncConnection, sheet: Sheet) -> None:
-    """Write what only some batches have: holds, lots, burnt ids. The transfers of new holds are written already."""
-    if sheet.touched_pendings:
-        await conn.execute(
-            text(
-                """
-                INSERT INTO pendings (bucket, id, remaining_minor, closed, expire_time)
-                VALUES (:bucket, :id, :remaining, :closed, :expire_time)
-                ON CONFLICT (bucket, id) DO UPDATE SET remaining_minor = excluded.remaining_minor, closed = excluded.closed
-                """
-            ),
-            [
-                {
-                    "bucket": bucket_of(identifier),
-                    "id": identifier,
-                    "remaining": sheet.pendings[identifier].remaining_minor,
-                    "closed": sheet.pendings[identifier].closed,
-                    "expire_time": sheet.pendings[identifier].transfer.expire_time,
-                }
-                for identifier in sorted(sheet.touched_pendings)
-            ],
-        )
-    if sheet.touched_lots:
-        await _save_lots(conn, [sheet.lots[capture_id] for capture_id in sorted(sheet.touched_lots)])
-    if sheet.burns:
-        await conn.execute(
-            text("INSERT INTO burnt (bucket, id, record_time) VALUES (:bucket, :id, :now) ON CONFLICT DO NOTHING"),
-            [{"bucket": bucket_of(identifier), "id": identifier, "now": sheet.now} for identifier in sheet.burns],
-        )
-
-
-async def _save_lots(conn: AsyncConnection, lots: Sequence[Lot]) -> None:
-    await conn.execute(
-        text(
-            """
-            INSERT INTO lots (bucket, capture_id, payment_id, merchant_id, currency, net_minor, taken_minor, capture_time,
-                              due_time, settled)
-            VALUES (:bucket, :capture_id, :payment_id, :merchant_id, :currency, :net, :taken, :capture_time, :due_time,
-                    :settled)
-            ON CONFLICT (bucket, capture_id)
-            DO UPDATE SET taken_minor = excluded.taken_minor, settled = excluded.settled
-            """
-        ),
-        [
-            {
-                "bucket": bucket_of(lot.merchant_id),
-                "capture_id": lot.capture_id,
-                "payment_id": lot.payment_id,
-                "merchant_id": lot.merchant_id,
-                "currency": lot.currency,
-                "net": lot.net_minor,
-                "taken": lot.taken_minor,
-                "capture_time": lot.capture_time,
-                "due_time": lot.due_time,
-                "settled": lot.settled,
-            }
-            for lot in lots
-        ],
-    )
 
 
 async def due_lots(conn: AsyncConnection, now: datetime, limit: int) -> list[Lot]:

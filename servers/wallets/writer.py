@@ -34,6 +34,7 @@ from servers.wallets.facts import (
     opened_by,
     owner_of,
     related_keys,
+    tombstones_of,
     wallet_accounts_of,
 )
 from servers.wallets.wallet_facts import expiry_of
@@ -168,9 +169,8 @@ class Writer:
                 batch_id = new_id("jnl", clock=self._db.clock)
                 told = [events.batch_posted(batch_id, SHARD, sheet, now)]
                 (event,) = outbox_rows(told, topic=topic_of(self._db.domain), clock=self._db.clock)
-                await bulk.save(self._lane.driver, sheet, sheet.touched_accounts, batch_id, event)
-            if sheet.touched_pendings or sheet.touched_lots or sheet.burns:
-                await store.save_rest(self._lane.conn, sheet)
+                self._lane.close_with(bulk.save(sheet, batch_id, event))
+            self._lane.close_with(*bulk.save_rest(sheet))
         if sheet.written:
             self._db.on_outbox()
             _batch_size.observe(len(sheet.written))
@@ -181,27 +181,28 @@ class Writer:
         facts = [job.fact for job in batch if job.fact is not None]
         asked = [transfer for job in batch for transfer in job.transfers]
         holds = {hold for fact in facts for hold in holds_of(fact)}
-        if holds:
-            await store.guard(self._lane.conn, holds)
+        tombstones = {tombstone for fact in facts for tombstone in tombstones_of(fact)}
+        if holds or tombstones:
+            await store.guard(await self._lane.session(), holds | tombstones)
         wanted, keys = await self._open_accounts(facts) if facts else ([], [])
         pending_ids = {t.pending_id for t in asked if t.pending_id} | holds
-        origins = await store.transfers(self._lane.conn, pending_ids) if pending_ids else {}
+        origins = await store.transfers(await self._lane.session(), pending_ids) if pending_ids else {}
         ids = {t.debit_account_id for t in asked} | {t.credit_account_id for t in asked}
         ids |= {id for t in origins.values() for id in (t.debit_account_id, t.credit_account_id)}
         ids |= {account_id(*row) for row in wanted}
         ids |= {account for fact in facts for account in wallet_accounts_of(fact)}
-        locked = await bulk.lock_accounts(self._lane.driver, ids - {""})
-        # Read again under the locks: a fact or an id may have been written while this batch waited for them.
-        known, burnt = await bulk.look_up(self._lane.driver, [*(t.id for t in asked), *holds])
-        stored = await store.transfers_of_facts(self._lane.conn, keys) if keys else []
+        # Under the locks: a fact or an id may have been written while this batch waited for them.
+        looked_for = [*(t.id for t in asked), *holds, *tombstones]
+        locked, known, burnt = await bulk.read(self._lane, ids - {""}, looked_for)
+        stored = await store.transfers_of_facts(await self._lane.session(), keys) if keys else []
         captures = _captures(facts, keys, stored)
         sheet = Sheet(
             now=self._db.clock.now(),
             accounts=locked,
             known=known | {t.id: t for t in stored},
             burnt=burnt,
-            pendings=await store.lock_pendings(self._lane.conn, pending_ids) if pending_ids else {},
-            lots=await store.lock_lots(self._lane.conn, captures),
+            pendings=await store.lock_pendings(await self._lane.session(), pending_ids) if pending_ids else {},
+            lots=await store.lock_lots(await self._lane.session(), captures),
             settlement_delay=self._settlement_delay,
         )
         return sheet, stored
@@ -210,7 +211,7 @@ class Writer:
         self, facts: list[Fact]
     ) -> tuple[list[tuple[str, AccountKind, str]], list[tuple[str, str]]]:
         """Open the accounts that facts need. Returns these and the keys under which earlier transfers of the facts are found."""
-        conn = self._lane.conn
+        conn = await self._lane.session()
         wanted = [row for fact in facts for row in opened_by(fact, currency_of(fact))]
         failed = [fact for fact in facts if not currency_of(fact)]
         keys = [(key, owner_of(fact)) for fact in facts for key in related_keys(fact)]

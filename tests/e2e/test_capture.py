@@ -171,6 +171,28 @@ def test_an_authorization_that_ends_at_stripe_ends_here(shop: Shop) -> None:
     assert minor(shop.read(partly["id"]), "capturable", "captured") == [0, 100]
 
 
+def test_a_scheduled_capture_is_made_by_itself_and_a_past_deadline_is_refused(shop: Shop) -> None:
+    past = shop.call(
+        "POST",
+        "/v1/payments",
+        shop.order(1000, capture_method="MANUAL", capture_before="2020-01-01T00:00:00Z"),
+        token=shop.seller_token,
+    )
+    automatic = shop.order(1000, capture_before="2099-01-01T00:00:00Z")
+    for refused in (past, shop.call("POST", "/v1/payments", automatic, token=shop.seller_token)):
+        assert reason_of(refused) == "FIELD_INVALID"
+        assert "capture_before" in refused.text
+    payment = shop.payment(1000, capture_method="MANUAL", capture_before="2099-01-01T00:00:00Z")
+    held = shop.ok(shop.confirm(payment["id"]))
+    assert (held["state"], held["capture_before"]) == ("REQUIRES_CAPTURE", "2099-01-01T00:00:00Z")
+    assert held["authorization_expire_time"] == held["capture_before_time"]
+    shop.ok(shop.capture(payment["id"], 300))
+    shop.platform.sql("payments", f"UPDATE payments SET due_time = now() WHERE id = '{payment['id']}'")
+    wait_for(lambda: shop.read(payment["id"])["state"] == "SUCCEEDED", "the sweep")
+    assert received(shop, payment["id"]) == 1000
+    wait_for(lambda: shop.booked(payment["id"]) == 960, "the ledger")
+
+
 def test_one_card_is_the_default_and_a_removed_card_pays_nothing(shop: Shop) -> None:
     first, second = shop.card("pm_card_visa"), shop.card("pm_card_mastercard")
     token = shop.customer_token

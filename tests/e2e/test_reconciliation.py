@@ -76,6 +76,14 @@ def test_what_stripe_withdrew_for_a_refund_leaves_the_transit_account(shop: Shop
     wait_for(settled, "the refund's line")
 
 
+def test_what_stripe_takes_for_a_dispute_is_matched_with_the_dispute(shop: Shop) -> None:
+    payment = shop.payment(4_000)
+    disputed = shop.card("pm_card_createDispute")
+    shop.ok(shop.confirm(payment["id"], method_id=disputed["id"]))
+    matched = [("CAPTURE", "MATCHED", 4_000, 4_000), ("DISPUTE", "MATCHED", -4_000, -4_000)]
+    wait_for(lambda: items(shop, payment["id"]) == matched, "the dispute's line")
+
+
 @pytest.mark.parametrize("point", POINTS)
 def test_a_kill_during_reconciliation_books_every_line_once(shop: Shop, point: str) -> None:
     armed = shop.platform.arm(point)

@@ -19,8 +19,10 @@ from servers.kernel.ids import new_id
 from servers.kernel.money import Money
 from servers.payments import peers, store
 from servers.payments.client_secrets import ClientSecrets
+from servers.payments.disputing import Disputing
 from servers.payments.domain import (
     CaptureMethod,
+    FeePayer,
     FeePlan,
     Manner,
     Payment,
@@ -116,6 +118,11 @@ class Desk:
     stripe: FakeStripe
     ledger: FakeLedger
     renderer: Renderer
+
+    @property
+    def deaths(self) -> int:
+        """How often the process died after a call was carried out."""
+        return self.stripe.forecast.deaths + self.ledger.forecast.deaths
 
     @property
     def db(self) -> Database:
@@ -273,7 +280,7 @@ def desk_of(db: Database, stripe: FakeStripe, ledger: FakeLedger, redis_url: str
     """Put a process together as `main.py` does. Two of them may share a database and the outside."""
     renderer, clock = renderer_of(db), db.clock
     events = Events(renderer)
-    saving = Saving(events, clock)
+    saving, disputing = Saving(events, clock), Disputing(events, clock, FeePayer.MERCHANT)
     deps = Deps(
         db=db,
         clock=clock,
@@ -285,7 +292,8 @@ def desk_of(db: Database, stripe: FakeStripe, ledger: FakeLedger, redis_url: str
         events=events,
         throttle=Throttle(redis_url, clock),
         saving=saving,
-        outcomes=Outcomes(events, FEES, clock, saving, db.sealer),
+        outcomes=Outcomes(events, FEES, clock, saving, db.sealer, disputing),
+        disputing=disputing,
         return_urls=ReturnUrls(),
     )
     return Desk(deps=deps, stripe=stripe, ledger=ledger, renderer=renderer)

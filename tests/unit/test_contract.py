@@ -63,11 +63,23 @@ def test_what_moves_money_demands_a_key() -> None:
         "CreatePayment",
         "ConfirmPayment",
         "CapturePayment",
+        "ApprovePayment",
+        "RejectPayment",
         "CancelPayment",
         "CreateRefund",
+        "AcceptDispute",
+        "CancelRefund",
         "CreateTopUp",
         "ResolveReconciliationItem",
     }
+
+
+def test_what_moves_money_can_be_rehearsed() -> None:
+    demanding = [method for method in METHODS if policy_of(method).key_required]
+    for method in demanding:
+        field = method.input_type.fields_by_name.get("validate_only")
+        assert field is not None, method.name
+        assert field.type == field.TYPE_BOOL
 
 
 def test_the_ledger_is_out_of_the_edges_reach() -> None:

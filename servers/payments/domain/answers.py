@@ -94,11 +94,13 @@ OperationResult = IntentStatus | OperationRefused
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefundResult:
-    """What the processor says of a refund: `state` is PENDING, SUCCEEDED, FAILED or CANCELED."""
+    """What the processor says of a refund."""
 
     stripe_refund_id: str
     state: RefundState
     failure_reason: str
+    pending_reason: str = ""
+    """What it waits for; in PENDING only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ class ItemKind(Enum):
     CAPTURE = "CAPTURE"
     REFUND = "REFUND"
     REFUND_FAILURE = "REFUND_FAILURE"
+    DISPUTE = "DISPUTE"
     OTHER = "OTHER"
 
 

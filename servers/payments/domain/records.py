@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from servers.kernel.money import Money, Rounding, apply_bps
 from servers.payments.domain.states import (
@@ -19,9 +20,13 @@ from servers.payments.domain.states import (
     PaymentState,
     Purpose,
     RefundState,
+    ReviewState,
     SetupState,
     Usage,
 )
+
+CAPTURE_LEAD: Final = timedelta(minutes=10)
+"""How long before its deadline a scheduled capture is made: enough for tries that fail."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +84,10 @@ class Decline:
     code: str
     recommended_action: str
     message: str
+    retry_after: timedelta | None = None
+    """How soon the same card may be tried again; None where there is no telling, or no use in it."""
+    network_code: str = ""
+    """What the card network calls it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +177,17 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """A person's look at a payment before its card is charged."""
+
+    state: ReviewState
+    reasons: tuple[str, ...]
+    """Why a person shall look."""
+    expire_time: datetime
+    """When the payment is canceled if nobody has looked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Payment:
     """A sum that a merchant wants from a customer, or a user from their own card for a wallet."""
 
@@ -192,12 +212,20 @@ class Payment:
     captured_minor: int
     refunded_minor: int
     refund_pending_minor: int
+    capture_deadline: datetime | None
+    """By when the merchant wants it captured by itself."""
+    due_time: datetime | None
+    """When the sweep has something to do with it, whatever that is in its state."""
+    review: Review | None = None
     stripe_payment_intent_id: str
     description: str
     metadata: Mapping[str, str]
     version: int
     create_time: datetime
     update_time: datetime
+    disputed_minor: int = 0
+    """What chargebacks that are not won may cost."""
+    open_chargebacks: int = 0
     latest_attempt: Attempt | None = None
     captures: tuple[Capture, ...] = ()
     open_operation: Operation | None = None
@@ -224,9 +252,22 @@ class Payment:
 
     @property
     def refundable(self) -> Money:
-        """What can still be refunded."""
-        left = self.captured_minor - self.refunded_minor - self.refund_pending_minor
-        return Money(amount_minor=left, currency=self.amount.currency)
+        """What can still be refunded: nothing while a chargeback is open."""
+        left = self.captured_minor - self.refunded_minor - self.refund_pending_minor - self.disputed_minor
+        return Money(amount_minor=0 if self.open_chargebacks else max(0, left), currency=self.amount.currency)
+
+    @property
+    def over_exposure_minor(self) -> int:
+        """How much more is refunded and disputed than captured; the database generates the same."""
+        return max(0, self.refunded_minor + self.refund_pending_minor + self.disputed_minor - self.captured_minor)
+
+    @property
+    def capture_due_time(self) -> datetime | None:
+        """When all that is left is captured by itself: some minutes before the deadline, and while the authorization lasts."""
+        if self.capture_deadline is None:
+            return None
+        ends = self.capture_before_time
+        return (min(self.capture_deadline, ends) if ends is not None else self.capture_deadline) - CAPTURE_LEAD
 
     @property
     def certain(self) -> bool:
@@ -247,11 +288,20 @@ class Refund:
     state: RefundState
     stripe_refund_id: str
     failure_reason: str
+    pending_reason: str = ""
+    """What it waits for; in PENDING only."""
+    retry_time: datetime | None = None
+    """When one that waits for the merchant's balance is tried again."""
     uncertain: bool
     metadata: Mapping[str, str]
     version: int
     create_time: datetime
     update_time: datetime
+
+    @property
+    def cancelable(self) -> bool:
+        """Whether a cancel has a chance: Stripe carries out what it has accepted, unless it waits for its customer."""
+        return self.state is RefundState.REQUIRES_ACTION or not (self.stripe_refund_id or self.uncertain)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,5 +358,7 @@ class PaymentSettings:
 
     merchant_id: str
     return_url_origins: tuple[str, ...]
+    refunds_wait: bool = False
+    """Whether a refund that the merchant's balance does not cover waits, instead of taking it below zero."""
     version: int
     update_time: datetime | None

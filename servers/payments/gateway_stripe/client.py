@@ -20,6 +20,7 @@ from servers.payments.domain import (
     Card,
     CardDeclined,
     ChargeResult,
+    DisputeNews,
     IntentStatus,
     LinesPage,
     NotConfirmed,
@@ -34,6 +35,7 @@ from servers.payments.domain import (
     SetupIntent,
     SetupResult,
     Usage,
+    WarningNews,
 )
 from servers.payments.gateway_stripe.shapes import (
     balance_transaction_of,
@@ -41,18 +43,25 @@ from servers.payments.gateway_stripe.shapes import (
     card_of,
     code_of,
     declined_of,
+    dispute_of,
     refund_of,
     result_of,
     rounded_from_stripe,
     setup_result_of,
     status_of,
     to_stripe,
+    warning_of,
 )
 from servers.runtime.outbound import Failure
 
 API_VERSION: Final = "2026-08-26.dahlia"
 TIMEOUT_SECONDS: Final = 6.0
-_REASONS: Final = {"DUPLICATE": "duplicate", "FRAUDULENT": "fraudulent"}
+_REASONS: Final = {
+    "DUPLICATE": "duplicate",
+    "FRAUDULENT": "fraudulent",
+    "CUSTOMER_REQUEST": "requested_by_customer",
+}
+"""Of our seven reasons those that Stripe knows; with the others it is told none."""
 _USAGES: Final = {Usage.ON_SESSION: "on_session", Usage.OFF_SESSION: "off_session"}
 _CANCELLATIONS: Final = {
     "DUPLICATE_PAYMENT": "duplicate",
@@ -273,14 +282,26 @@ class StripeGateway:
         params: Any = {
             "payment_intent": intent_id,
             "amount": to_stripe(refund.amount),
-            "reason": _REASONS.get(refund.reason, "requested_by_customer"),
-            "metadata": {"paymesh_refund_id": refund.id},
+            "metadata": {"paymesh_refund_id": refund.id, "paymesh_reason": refund.reason},
         }
+        if refund.reason in _REASONS:
+            params["reason"] = _REASONS[refund.reason]
         try:
             made = await self._client.v1.refunds.create_async(params, {"idempotency_key": refund.id})
         except stripe.InvalidRequestError as error:
             return RefundResult(stripe_refund_id="", state=RefundState.FAILED, failure_reason=error.code or "refused")
         return refund_of(made)
+
+    async def cancel_refund(self, refund: Refund) -> RefundResult:
+        """Cancel a refund that waits for its customer, under a key of its own, and return how it stands then: Stripe refuses to
+        cancel any other."""
+        try:
+            canceled = await self._client.v1.refunds.cancel_async(
+                refund.stripe_refund_id, options={"idempotency_key": f"{refund.id}-cancel"}
+            )
+        except stripe.InvalidRequestError:
+            canceled = await self._client.v1.refunds.retrieve_async(refund.stripe_refund_id)
+        return refund_of(canceled)
 
     async def find_refund(self, refund: Refund, intent_id: str) -> RefundResult | None:
         """Return Stripe's refund that carries our id, or None where Stripe has none."""
@@ -308,6 +329,29 @@ class StripeGateway:
             amount = rounded_from_stripe(part.amount, part.currency)
             sums[amount.currency] = sums.get(amount.currency, 0) + amount.amount_minor
         return sums
+
+    async def read_dispute(self, stripe_dispute_id: str) -> DisputeNews | None:
+        """Return how a dispute stands now, None where Stripe has none."""
+        try:
+            return dispute_of(await self._client.v1.disputes.retrieve_async(stripe_dispute_id))
+        except stripe.InvalidRequestError:
+            return None
+
+    async def read_warning(self, stripe_warning_id: str) -> WarningNews | None:
+        """Return an early fraud warning, None where Stripe has none."""
+        try:
+            return warning_of(await self._client.v1.radar.early_fraud_warnings.retrieve_async(stripe_warning_id))
+        except stripe.InvalidRequestError:
+            return None
+
+    async def close_dispute(self, stripe_dispute_id: str, *, key: str) -> DisputeNews | OperationRefused:
+        """Tell Stripe that a dispute is conceded."""
+        try:
+            return dispute_of(
+                await self._client.v1.disputes.close_async(stripe_dispute_id, {}, {"idempotency_key": key})
+            )
+        except stripe.InvalidRequestError as error:
+            return OperationRefused(code=code_of(error) or "refused")
 
     def verify_webhook(self, body: bytes, signature: str) -> WebhookEvent:
         """Check the signature on the raw bytes, with each live secret. Raises SignatureInvalid."""

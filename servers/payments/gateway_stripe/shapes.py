@@ -22,6 +22,9 @@ from servers.payments.domain import (
     Charged,
     ChargeResult,
     Decline,
+    DisputeNews,
+    DisputeState,
+    FundsMovement,
     IntentStatus,
     NotConfirmed,
     RefundResult,
@@ -30,6 +33,7 @@ from servers.payments.domain import (
     SetupResult,
     StillProcessing,
     UsedCard,
+    WarningNews,
 )
 
 # Without decimals in ISO 4217, but counted in hundredths by Stripe's API (Stripe, "Special cases for currencies").
@@ -39,7 +43,22 @@ _REFUND_STATES: Final = {
     "failed": RefundState.FAILED,
     "canceled": RefundState.CANCELED,
     "pending": RefundState.PENDING,
-    "requires_action": RefundState.PENDING,
+    "requires_action": RefundState.REQUIRES_ACTION,
+}
+_PENDING_REASONS: Final = {
+    "charge_pending": "CHARGE_PENDING",
+    "insufficient_funds": "INSUFFICIENT_PLATFORM_BALANCE",
+    "processing": "PROCESSING",
+}
+_DISPUTE_STATES: Final = {
+    "warning_needs_response": DisputeState.NEEDS_RESPONSE,
+    "warning_under_review": DisputeState.UNDER_REVIEW,
+    "warning_closed": DisputeState.CLOSED,
+    "needs_response": DisputeState.NEEDS_RESPONSE,
+    "under_review": DisputeState.UNDER_REVIEW,
+    "won": DisputeState.WON,
+    "lost": DisputeState.LOST,
+    "prevented": DisputeState.PREVENTED,
 }
 
 
@@ -151,8 +170,8 @@ def setup_result_of(intent: stripe.SetupIntent) -> SetupResult:
 
 def _decline(error: Any) -> Decline:
     # The SDK has no attribute for a key that is not there, and Stripe leaves out what does not apply.
-    said = {name: getattr(error, name, None) or "" for name in ("code", "decline_code", "advice_code")}
-    return decline_of(**said)
+    names = ("code", "decline_code", "advice_code", "network_decline_code")
+    return decline_of(**{name: getattr(error, name, None) or "" for name in names})
 
 
 def declined_of(error: stripe.CardError) -> CardDeclined:
@@ -164,16 +183,20 @@ def declined_of(error: stripe.CardError) -> CardDeclined:
             code=error.code or "",
             decline_code=str(body.get("decline_code") or ""),
             advice_code=str(body.get("advice_code") or ""),
+            network_decline_code=str(body.get("network_decline_code") or ""),
         ),
     )
 
 
 def refund_of(refund: stripe.Refund) -> RefundResult:
     """Return what Stripe says of a refund."""
+    state = _REFUND_STATES[refund.status or "pending"]
+    reason = getattr(refund, "pending_reason", None) if state is RefundState.PENDING else None
     return RefundResult(
         stripe_refund_id=refund.id,
-        state=_REFUND_STATES[refund.status or "pending"],
+        state=state,
         failure_reason=getattr(refund, "failure_reason", None) or "",
+        pending_reason=_PENDING_REASONS.get(reason or "", ""),
     )
 
 
@@ -193,6 +216,54 @@ def balance_transaction_of(line: stripe.BalanceTransaction) -> BalanceTransactio
         exchange_rate=Decimal(str(rate)) if rate is not None else None,
         create_time=datetime.fromtimestamp(line.created, UTC),
     )
+
+
+def dispute_of(dispute: stripe.Dispute) -> DisputeNews:
+    """Return how a dispute stands."""
+    details = dispute.evidence_details
+    due = getattr(details, "due_by", None)
+    return DisputeNews(
+        stripe_dispute_id=dispute.id,
+        payment_intent_id=_id_of(getattr(dispute, "payment_intent", None)),
+        charge_id=_id_of(dispute.charge),
+        # What was prevented may have cost the money all the same, where a network's rule gave it back.
+        is_inquiry=dispute.status.startswith("warning_")
+        or (dispute.status == "prevented" and not dispute.balance_transactions),
+        state=_DISPUTE_STATES[dispute.status],
+        amount=from_stripe(dispute.amount, dispute.currency),
+        reason=dispute.reason,
+        # Stripe says 0 or nothing where no response is possible.
+        evidence_due_time=datetime.fromtimestamp(due, UTC) if due else None,
+        has_evidence=details.has_evidence,
+        past_due=details.past_due,
+        submission_count=details.submission_count,
+        create_time=datetime.fromtimestamp(dispute.created, UTC),
+        movements=tuple(
+            FundsMovement(
+                id=one.id,
+                amount=from_stripe(one.amount, one.currency),
+                fee=from_stripe(one.fee, one.currency),
+                create_time=datetime.fromtimestamp(one.created, UTC),
+            )
+            for one in dispute.balance_transactions
+        ),
+    )
+
+
+def warning_of(warning: stripe.radar.EarlyFraudWarning) -> WarningNews:
+    """Return an issuer's report of fraud."""
+    return WarningNews(
+        stripe_warning_id=warning.id,
+        payment_intent_id=_id_of(getattr(warning, "payment_intent", None)),
+        charge_id=_id_of(warning.charge),
+        reason=warning.fraud_type,
+        create_time=datetime.fromtimestamp(warning.created, UTC),
+    )
+
+
+def _id_of(found: Any) -> str:
+    """Return the id of what Stripe names, expanded or not, or ""."""
+    return found if isinstance(found, str) else found.id if found is not None else ""
 
 
 def step_of(currency: str) -> int:

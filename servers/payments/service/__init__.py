@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from servers.payments.service.disputes import Disputes
 from servers.payments.service.payment_methods import PaymentMethods
 from servers.payments.service.payments import Payments
 from servers.payments.service.reconciliation import Reconciliation
@@ -13,5 +14,5 @@ from servers.payments.service.webhooks import Intake
 __all__ = ["PaymentService", "TopUpPaymentService"]
 
 
-class PaymentService(PaymentMethods, Payments, Refunds, SetupIntents, Reconciliation, Intake):
+class PaymentService(PaymentMethods, Payments, Refunds, Disputes, SetupIntents, Reconciliation, Intake):
     """Card payments, for customers, shoppers, merchants and staff."""

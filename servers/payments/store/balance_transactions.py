@@ -166,14 +166,16 @@ async def save_judgement(
     counterpart: str,
     item: ReconciliationItem | None,
     explained: bool = False,
+    booked: bool = False,
 ) -> None:
-    """Note what a line means: the intent to book it so."""
+    """Note what a line means: the intent to book it so. `booked`: a fact of payments' own books it under the line's id."""
     done = await conn.execute(
         text(
             """
             UPDATE balance_transactions
-            SET state = 'JUDGED', matched_minor = :matched, matched_currency = :currency, counterpart = :counterpart,
-                item_owner_id = :owner, item_id = :item, explained = :explained
+            SET state = CASE WHEN :booked THEN 'BOOKED' ELSE 'JUDGED' END, matched_minor = :matched,
+                matched_currency = :currency, counterpart = :counterpart, item_owner_id = :owner, item_id = :item,
+                explained = :explained
             WHERE id = :id AND state = CASE WHEN :explained THEN 'BOOKED' ELSE 'STORED' END
             """
         ),
@@ -185,6 +187,7 @@ async def save_judgement(
             "owner": item.owner_id if item is not None else "",
             "item": item.id if item is not None else "",
             "explained": explained,
+            "booked": booked,
         },
     )
     one_row(done.rowcount, identifier)

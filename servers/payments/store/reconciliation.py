@@ -46,16 +46,24 @@ _REFUNDS: Final = """
            -r.amount_minor AS amount_minor, r.currency, r.update_time AS time
     FROM refunds r
     """
+_MOVEMENTS: Final = """
+    SELECT m.owner_id, 'DISPUTE' AS kind, d.payment_id, m.id AS source_id, d.stripe_dispute_id AS stripe_source_id,
+           m.amount_minor, m.currency, m.create_time AS time
+    FROM dispute_movements m JOIN disputes d ON d.owner_id = m.owner_id AND d.id = m.dispute_id
+    """
 
 
 async def unexpected_yet(conn: AsyncConnection, *, since: datetime, limit: int) -> list[Expectation]:
-    """Return captures from cards and refunds that succeeded at Stripe, of which no item speaks yet, oldest first."""
+    """Return captures from cards, refunds that succeeded at Stripe and what moved for disputes, of which no item speaks yet, oldest
+    first."""
     rows = await conn.execute(
         text(
             f"""
             SELECT * FROM ({_CAPTURES} WHERE c.capture_time >= :since
                            UNION ALL
-                           {_REFUNDS} WHERE r.update_time >= :since AND r.state = 'SUCCEEDED' AND r.stripe_refund_id <> '') e
+                           {_REFUNDS} WHERE r.update_time >= :since AND r.state = 'SUCCEEDED' AND r.stripe_refund_id <> ''
+                           UNION ALL
+                           {_MOVEMENTS} WHERE m.create_time >= :since) e
             WHERE NOT EXISTS (SELECT 1 FROM reconciliation_items i
                               WHERE i.owner_id = e.owner_id AND i.kind = e.kind AND i.source_id = e.source_id)
             ORDER BY time LIMIT :limit
@@ -79,6 +87,12 @@ async def expectation_of_refund(conn: AsyncConnection, stripe_refund_id: str) ->
     row = (
         await conn.execute(text(f"{_REFUNDS} WHERE r.stripe_refund_id = :refund"), {"refund": stripe_refund_id})
     ).one_or_none()
+    return _expectation(row) if row is not None else None
+
+
+async def expectation_of_movement(conn: AsyncConnection, line_id: str) -> Expectation | None:
+    """Return what one of our disputes tells of a balance transaction."""
+    row = (await conn.execute(text(f"{_MOVEMENTS} WHERE m.id = :id"), {"id": line_id})).one_or_none()
     return _expectation(row) if row is not None else None
 
 

@@ -92,14 +92,17 @@ async def refunds_of_merchant(
 
 
 async def advance_refund(
-    conn: AsyncConnection, refund: Refund, trigger: str, *, stripe_refund_id: str, failure_reason: str, now: datetime
-) -> Refund:
+    conn: AsyncConnection, refund: Refund, trigger: str, *, stripe_refund_id: str = "", failure_reason: str = "",
+    pending_reason: str = "", retry_time: datetime | None = None, now: datetime,
+) -> Refund:  # fmt: skip
     """Walk one arrow of the refund's machine. Raises RefundStateInvalid, or ConcurrentUpdate where the version moved."""
     moved = replace(
         refund,
         state=REFUND.arrow(refund.state, trigger, refund.id).target,
         stripe_refund_id=stripe_refund_id or refund.stripe_refund_id,
         failure_reason=failure_reason,
+        pending_reason=pending_reason,
+        retry_time=retry_time,
         uncertain=False,
         version=refund.version + 1,
         update_time=now,
@@ -107,8 +110,9 @@ async def advance_refund(
     done = await conn.execute(
         text(
             """
-            UPDATE refunds SET state = :state, stripe_refund_id = :stripe_id, failure_reason = :failure, uncertain = false,
-                               version = :version, update_time = :now
+            UPDATE refunds SET state = :state, stripe_refund_id = :stripe_id, failure_reason = :failure,
+                               pending_reason = :pending, retry_time = :retry, uncertain = false, version = :version,
+                               update_time = :now
             WHERE owner_id = :owner_id AND id = :id AND version = :expected
             """
         ),
@@ -116,6 +120,8 @@ async def advance_refund(
             "state": moved.state.value,
             "stripe_id": moved.stripe_refund_id,
             "failure": moved.failure_reason,
+            "pending": moved.pending_reason,
+            "retry": moved.retry_time,
             "version": moved.version,
             "now": now,
             "owner_id": refund.owner_id,
@@ -142,6 +148,23 @@ async def note_refund(conn: AsyncConnection, refund: Refund, *, uncertain: bool,
     return replace(refund, uncertain=uncertain, stripe_refund_id=stripe_id)
 
 
+async def waiting_refunds(conn: AsyncConnection, now: datetime, limit: int) -> list[Refund]:
+    """Return refunds that wait for their merchant's balance and are due to be tried again."""
+    rows = await conn.execute(
+        text("SELECT * FROM refunds WHERE retry_time <= :now ORDER BY retry_time LIMIT :limit"),
+        {"now": now, "limit": limit},
+    )
+    return [_refund(row) for row in rows]
+
+
+async def postpone_refund(conn: AsyncConnection, refund: Refund, retry_time: datetime) -> None:
+    """Note when a refund that waits is tried the next time: nothing that anybody sees."""
+    await conn.execute(
+        text("UPDATE refunds SET retry_time = :retry WHERE owner_id = :owner_id AND id = :id"),
+        {"retry": retry_time, "owner_id": refund.owner_id, "id": refund.id},
+    )
+
+
 def _refund(row: Row[Any]) -> Refund:
     return Refund(
         id=row.id,
@@ -152,6 +175,8 @@ def _refund(row: Row[Any]) -> Refund:
         state=RefundState(row.state),
         stripe_refund_id=row.stripe_refund_id,
         failure_reason=row.failure_reason,
+        pending_reason=row.pending_reason,
+        retry_time=row.retry_time,
         uncertain=row.uncertain,
         metadata=row.metadata,
         version=row.version,

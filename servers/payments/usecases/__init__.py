@@ -12,6 +12,11 @@ from servers.payments.usecases.attempts import (
     give_up_attempt,
     learn_attempt,
 )
+from servers.payments.usecases.changes import (
+    CHANGEABLE,
+    UpdatePayment,
+    update_payment,
+)
 from servers.payments.usecases.confirm import (
     ConfirmPayment,
     Payer,
@@ -19,6 +24,17 @@ from servers.payments.usecases.confirm import (
 )
 from servers.payments.usecases.deps import (
     Deps,
+)
+from servers.payments.usecases.disputes import (
+    ACCEPT,
+    accept_dispute,
+    drive_accept,
+    learn_dispute,
+    learn_warning,
+    refresh_dispute,
+)
+from servers.payments.usecases.due import (
+    act_on_due,
 )
 from servers.payments.usecases.mandates import (
     replace_settings,
@@ -55,11 +71,21 @@ from servers.payments.usecases.reconciliation import (
     reconcile,
     resolve_item,
 )
+from servers.payments.usecases.refund_cancels import (
+    CANCEL_REFUND,
+    cancel_refund,
+    drive_refund_cancel,
+    refund_of_cancel,
+)
 from servers.payments.usecases.refunds import (
     REFUND_CALL,
     CreateRefund,
     create_refund,
     drive_refund,
+    retry_refunds,
+)
+from servers.payments.usecases.reviews import (
+    approve_payment,
 )
 from servers.payments.usecases.setup_intents import (
     SET_UP,
@@ -80,9 +106,12 @@ from servers.payments.usecases.wallet_rail import (
 )
 
 __all__ = [
+    "ACCEPT",
     "ATTACH",
     "CANCEL",
+    "CANCEL_REFUND",
     "CAPTURE",
+    "CHANGEABLE",
     "CONFIRM",
     "DETACH",
     "REFUND_CALL",
@@ -98,8 +127,13 @@ __all__ = [
     "Payer",
     "ResolveItem",
     "Timing",
+    "UpdatePayment",
+    "accept_dispute",
+    "act_on_due",
+    "approve_payment",
     "attach_method",
     "cancel_payment",
+    "cancel_refund",
     "capture_payment",
     "charge_top_up",
     "confirm_payment",
@@ -109,23 +143,31 @@ __all__ = [
     "create_refund",
     "create_setup",
     "detach_payment_method",
+    "drive_accept",
     "drive_attempt",
     "drive_operation",
     "drive_refund",
+    "drive_refund_cancel",
     "drive_setup",
     "end_windows",
     "finish_detach",
     "give_up_attempt",
     "give_up_operation",
     "learn_attempt",
+    "learn_dispute",
     "learn_payment",
     "learn_setup",
+    "learn_warning",
     "reconcile",
+    "refresh_dispute",
     "refresh_payment",
     "refresh_setup",
+    "refund_of_cancel",
     "replace_settings",
     "resolve_item",
+    "retry_refunds",
     "revoke_mandate",
     "set_default_method",
+    "update_payment",
     "visible_setup",
 ]

@@ -41,7 +41,7 @@ async def learn_attempt(deps: Deps, attempt_id: str) -> Payment:
     """Ask Stripe about an attempt and write down what it says; never sends, because the confirm may be on its way right now: news
     of the attempt before it can arrive in the middle of this one."""
     attempt, payment = await _load_attempt(deps, attempt_id)
-    if attempt.state in ATTEMPT.terminal or attempt.state is AttemptState.CREATED:
+    if attempt.state in (*ATTEMPT.terminal, AttemptState.CREATED, AttemptState.IN_REVIEW):
         return payment
     if attempt.source.wallet_id:
         # The ledger knows the attempt by its id: sending once more is reading.
@@ -60,7 +60,7 @@ async def drive_attempt(
     attempt, payment = await _load_attempt(deps, attempt_id)
     if attempt.state is AttemptState.NOT_SENT and request is not None:
         raise ProviderUnavailable
-    if attempt.state in ATTEMPT.terminal:
+    if attempt.state in ATTEMPT.terminal or attempt.state is AttemptState.IN_REVIEW:
         refusal = await _answer(deps, payment, attempt_id, request, refuse)
     elif attempt.source.wallet_id:
         payment, refusal = await _drive_wallet(deps, payment, attempt, request, refuse)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from servers.kernel.errors import FieldInvalid, ProviderUnavailable, ResourceNotFound
@@ -70,31 +71,52 @@ async def capture_payment(deps: Deps, request: IdempotentRequest, command: Captu
         operation_id = await _resumed(uow, claim.resource_id)
         if operation_id is None:
             async with uow.refusals(request):
-                operation_id = (await _begin_capture(deps, uow, command)).id
-            await uow.idempotency.advance(request, "capturing", operation_id)
+                operation_id = (await begin_capture(deps, uow, command)).id
+            await uow.idempotency.advance(
+                request, "capturing", operation_id, shows=partial(_begun, uow, command.payment_id)
+            )
     crash_point("payments.capture.after_intent")
     return await drive_operation(deps, operation_id, request)
 
 
 async def cancel_payment(
-    deps: Deps, request: IdempotentRequest, *, payment_id: str, merchant_id: str, reason: str
+    deps: Deps, request: IdempotentRequest, *, payment_id: str, merchant_id: str, reason: str, in_review: bool = False
 ) -> Payment:
-    """Cancel. Raises ResourceNotFound, PaymentStateInvalid, OperationInProgress, ProviderUnavailable."""
+    """Cancel; `in_review` only what is in review. Raises ResourceNotFound, PaymentStateInvalid, OperationInProgress,
+    ProviderUnavailable."""
     async with deps.db.uow() as uow:
         claim = await uow.idempotency.claim(request)
         operation_id = await _resumed(uow, claim.resource_id)
         if operation_id is None:
             async with uow.refusals(request):
                 payment = await _locked(uow, payment_id, merchant_id, "cancel")
-                if not payment.stripe_payment_intent_id and payment.state is not PaymentState.REQUIRES_CAPTURE:
-                    # Nobody else has heard of it: there is nobody to ask.
-                    payment = await deps.outcomes.canceled(uow, payment, "cancel", reason=reason)
-                    await uow.idempotency.complete(request, payment)
-                    return payment
-                operation_id = (await _begin(deps, uow, payment, OperationKind.CANCEL, reason=reason)).id
-            await uow.idempotency.advance(request, "canceling", operation_id)
+                if in_review and payment.state is not PaymentState.REQUIRES_REVIEW:
+                    raise PaymentStateInvalid(
+                        f"A payment in {payment.state.name} is not in review.", payment.id, payment.state.name
+                    )
+                begun = await begin_cancel(deps, uow, payment, reason)
+                if isinstance(begun, Payment):
+                    await uow.idempotency.complete(request, begun)
+                    return begun
+                operation_id = begun.id
+            await uow.idempotency.advance(request, "canceling", operation_id, shows=partial(_begun, uow, payment_id))
     crash_point("payments.cancel.after_intent")
     return await drive_operation(deps, operation_id, request)
+
+
+async def begin_cancel(deps: Deps, uow: UnitOfWork, payment: Payment, reason: str) -> Operation | Payment:
+    """Write down the cancel that is about to be sent. Where nobody else has heard of the payment there is nobody to ask: it is
+    canceled and returned. Its row is locked by the caller, who has seen that it allows it."""
+    if not payment.stripe_payment_intent_id and payment.state is not PaymentState.REQUIRES_CAPTURE:
+        return await deps.outcomes.canceled(uow, payment, "cancel", reason=reason)
+    return await _begin(deps, uow, payment, OperationKind.CANCEL, reason=reason)
+
+
+async def _begun(uow: UnitOfWork, payment_id: str) -> Payment:
+    """Return a payment as a rehearsal shows it: what was begun is no uncertainty, because it goes no further."""
+    payment = await store.payment(uow.conn, payment_id)
+    assert payment is not None
+    return replace(payment, open_operation=None)
 
 
 async def _resumed(uow: UnitOfWork, operation_id: str | None) -> str | None:
@@ -120,7 +142,8 @@ async def _locked(uow: UnitOfWork, payment_id: str, merchant_id: str, *triggers:
     return payment
 
 
-async def _begin_capture(deps: Deps, uow: UnitOfWork, command: CapturePayment) -> Operation:
+async def begin_capture(deps: Deps, uow: UnitOfWork, command: CapturePayment) -> Operation:
+    """Write down the capture that is about to be sent, and reserve its amount. Raises what `capture_payment` refuses."""
     payment = await _locked(uow, command.payment_id, command.merchant_id, "capture_part", "capture_last")
     left = payment.capturable
     amount = command.amount if command.amount is not None else left

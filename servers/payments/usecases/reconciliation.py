@@ -6,7 +6,7 @@ under it as the fact's id. What a line means is written down before the ledger i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 from prometheus_client import Counter, Gauge
 
-from servers.kernel.errors import FieldInvalid, ResourceNotFound
+from servers.kernel.errors import FieldInvalid, Refusal, ResourceNotFound
 from servers.kernel.ids import bucket_of, new_id
 from servers.kernel.money import Money
 from servers.payments import store
@@ -34,6 +34,7 @@ from servers.payments.domain import (
     judge,
 )
 from servers.payments.usecases.deps import Deps
+from servers.payments.usecases.disputes import learn_dispute
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import UnitOfWork
 from servers.runtime.idempotency import IdempotentRequest
@@ -56,7 +57,9 @@ _COUNTERPARTS: Final = {
     ItemKind.CAPTURE: "",
     ItemKind.REFUND: "REFUNDS_IN_TRANSIT",
     ItemKind.REFUND_FAILURE: "REFUNDS_IN_TRANSIT",
+    ItemKind.DISPUTE: "DISPUTES_WITHDRAWN",
 }
+_DISPUTES: Final = ("dp_", "du_")
 _OWN_ACCORD: Final = {
     **dict.fromkeys(("payout", "payout_cancel", "payout_failure", "topup", "topup_reversal"), "PLATFORM_BANK"),
     **dict.fromkeys(("stripe_fee", "stripe_fx_fee", "tax_fee"), "PROCESSOR_FEES"),
@@ -126,6 +129,8 @@ async def _explain(deps: Deps, uow: UnitOfWork, expectation: store.Expectation) 
             payment_id=expectation.payment_id,
             expected=expectation.amount,
         )
+        if expectation.kind is ItemKind.DISPUTE:
+            return True  # its own fact books it
         for line in await store.lines_of_item(uow.conn, moved):
             await store.save_judgement(
                 uow.conn,
@@ -195,39 +200,70 @@ async def judge_lines(deps: Deps, timing: Timing) -> int:
             waiting = await store.stored_balance_transactions(
                 conn, before=deps.clock.now() - timing.lag, after=after, limit=BATCH
             )
+        untold: set[str] = set()
         for _, identifier in waiting:
             async with deps.db.uow() as uow:
                 line = await store.lock_stored(uow.conn, identifier)
-                if line is not None:
-                    await _judge(deps, uow, line, timing)
+                if line is not None and not await _judge(deps, uow, line, timing) and _is_dispute(line):
+                    untold.add(line.source_id)
             crash_point("payments.reconcile.after_judgement")
+        await _learn_disputes(deps, untold)
         count += len(waiting)
         if len(waiting) < BATCH:
             return count
         after = waiting[-1]
 
 
-async def _judge(deps: Deps, uow: UnitOfWork, line: BalanceTransaction, timing: Timing) -> None:
-    kind = _KINDS.get(line.type, ItemKind.OTHER)
+def _is_dispute(line: BalanceTransaction) -> bool:
+    return line.source_id.startswith(_DISPUTES)
+
+
+async def _learn_disputes(deps: Deps, stripe_dispute_ids: Iterable[str]) -> None:
+    """Read disputes of which a line tells and we have not heard: their webhooks are late, or never came."""
+    for identifier in sorted(stripe_dispute_ids):
+        try:
+            await learn_dispute(deps, identifier)
+        except Refusal as refusal:
+            _log.warning("dispute.not_learnt", stripe_dispute_id=identifier, reason=refusal.reason)
+
+
+async def _judge(deps: Deps, uow: UnitOfWork, line: BalanceTransaction, timing: Timing) -> bool:
+    """Say what a line means. False where it must wait: something of ours is not known yet that may explain it."""
+    kind = ItemKind.DISPUTE if _is_dispute(line) else _KINDS.get(line.type, ItemKind.OTHER)
     if line.type in _OWN_ACCORD:
         _lines.labels(line.type, "booked").inc()
         await store.save_judgement(
             uow.conn, line.id, matched=line.amount, counterpart=_OWN_ACCORD[line.type], item=None
         )
-        return
+        return True
     found = judge(await _items_for(deps, uow, line, kind, timing), line)
     nothing = Money.zero(line.amount.currency)
     if found is None:
         about = await store.payment_of_line(uow.conn, line) if line.payment_intent_id else None
-        if about is not None and about[2] and deps.clock.now() - line.create_time < timing.missing_after:
-            return  # what became of the payment is being found out: the line waits for it
+        uncertain = about is not None and about[2]
+        if (uncertain or kind is ItemKind.DISPUTE) and deps.clock.now() - line.create_time < timing.missing_after:
+            return False  # what became of the payment or dispute is being found out: the line waits for it
         item = await _unexpected(deps, uow, line, kind, about)
-        await store.save_judgement(uow.conn, line.id, matched=nothing, counterpart="", item=item)
-        return
+        if kind is ItemKind.DISPUTE:
+            # Booked by the dispute's own fact or by nobody: until it is learnt, the audit shows that the ledger lacks it.
+            matched, counterpart = line.amount, _COUNTERPARTS[kind]
+            await store.save_judgement(
+                uow.conn, line.id, matched=matched, counterpart=counterpart, item=item, booked=True
+            )
+        else:
+            await store.save_judgement(uow.conn, line.id, matched=nothing, counterpart="", item=item)
+        return True
     item = await _apply(deps, uow, found, line)
     await store.save_judgement(
-        uow.conn, line.id, matched=found.matched, counterpart=_COUNTERPARTS.get(kind, ""), item=item
+        uow.conn,
+        line.id,
+        matched=found.matched,
+        counterpart=_COUNTERPARTS.get(kind, ""),
+        item=item,
+        # The dispute's own fact has the line's id, and knows who bears the fee.
+        booked=kind is ItemKind.DISPUTE,
     )
+    return True
 
 
 async def _items_for(
@@ -238,6 +274,9 @@ async def _items_for(
         return ()
     if kind is ItemKind.CAPTURE:
         records = await store.expectations_of_charge(uow.conn, line.source_id)
+    elif kind is ItemKind.DISPUTE:
+        movement = await store.expectation_of_movement(uow.conn, line.id)
+        records = [movement] if movement is not None else []
     else:
         refund = await store.expectation_of_refund(uow.conn, line.source_id)
         records = [refund] if refund is not None else []
@@ -246,6 +285,8 @@ async def _items_for(
     if not records:
         return ()
     held = await store.items_of_source(uow.conn, line.source_id, kind)
+    if kind is ItemKind.DISPUTE:
+        held = [item for item in held if item.source_id == line.id]
     missing = [r for r in records if r.source_id not in {item.source_id for item in held}]
     fresh = [_expected(deps, record, timing) for record in missing]
     if fresh:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime
 
@@ -61,6 +62,24 @@ async def test_events_reach_their_handler_once_and_in_order(make_database: MakeD
         assert await conn.scalar(text("SELECT count(*) FROM outbox_archive")) == 6
 
 
+async def test_events_that_nobody_handles_are_passed_for_good(make_database: MakeDatabase, log: EventLog) -> None:
+    db = await make_database("payments")
+    await append(db, *(event(subject, version) for version in range(1, 6) for subject in "abcd"))
+    await Relay(db, log).drain()
+    topics = ["paymesh.payments.v1"]
+    assert await Consumer(db, log, group="g", topics=topics, handlers={}).drain() == 20
+    seen: list[str] = []
+
+    async def handle(_: UnitOfWork, delivered: Delivered) -> None:
+        seen.append(delivered.record.data.decode())
+
+    await append(db, event("a", 6))
+    await Relay(db, log).drain()
+    consumer = Consumer(db, log, group="g", topics=topics, handlers={"test.happened": handle})
+    assert await consumer.drain() == 1
+    assert seen == ["a:6"]
+
+
 async def test_a_change_is_told_once_or_not_at_all(make_database: MakeDatabase) -> None:
     db = await make_database("payments")
     await append(db, event("a", 1))
@@ -68,6 +87,38 @@ async def test_a_change_is_told_once_or_not_at_all(make_database: MakeDatabase) 
 
     with pytest.raises(IntegrityError):
         await append(db, event("a", 1))
+
+
+async def test_a_change_that_is_rolled_back_is_not_told(make_database: MakeDatabase) -> None:
+    db = await make_database("payments")
+    with pytest.raises(RuntimeError):
+        async with db.uow() as uow:
+            await uow.outbox.append(event("a", 1))
+            raise RuntimeError("rolled back")
+    async with db.read() as conn:
+        assert await conn.scalar(text("SELECT count(*) FROM outbox")) == 0
+
+
+async def test_what_a_consumer_died_over_comes_again_and_takes_effect_once(
+    make_database: MakeDatabase, log: EventLog
+) -> None:
+    db = await make_database("payments")
+    await append(db, event("a", 1))
+    await Relay(db, log).drain()
+    seen: list[str] = []
+
+    async def die(_: UnitOfWork, delivered: Delivered) -> None:
+        raise asyncio.CancelledError  # as a process that is killed in the middle: nothing catches it
+
+    async def handle(_: UnitOfWork, delivered: Delivered) -> None:
+        seen.append(delivered.record.subject)
+
+    topics = ["paymesh.payments.v1"]
+    with pytest.raises(asyncio.CancelledError):
+        await Consumer(db, log, group="g", topics=topics, handlers={"test.happened": die}).drain()
+    for _ in range(2):
+        await Consumer(db, log, group="g", topics=topics, handlers={"test.happened": handle}).drain()
+    assert seen == ["a"]
 
 
 async def test_poison_becomes_a_dead_letter_the_rest_go_on_and_a_replay_heals(

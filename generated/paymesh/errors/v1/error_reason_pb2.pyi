@@ -46,8 +46,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     CONCURRENT_UPDATE: _ErrorReason.ValueType  # 6
     """ABORTED, 409. Another change won the race; read the resource and decide again. Metadata: `resource`."""
     OPERATION_IN_PROGRESS: _ErrorReason.ValueType  # 7
-    """ABORTED, 409. A confirm, capture or cancel of the payment, of the setup intent or with the payment method is still open.
-    Metadata: `resource`.
+    """ABORTED, 409. A confirm, capture or cancel of the payment, of the setup intent or with the payment method is still open, or the
+    accept of the dispute. Metadata: `resource`.
     """
     CREDENTIAL_INVALID: _ErrorReason.ValueType  # 20
     """UNAUTHENTICATED, 401. No credential, or one that is malformed, expired or revoked."""
@@ -70,8 +70,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     REFERENCE_TAKEN: _ErrorReason.ValueType  # 32
     """ALREADY_EXISTS, 409. The unique reference is taken. Metadata: `field`."""
     PAYMENT_STATE_INVALID: _ErrorReason.ValueType  # 40
-    """FAILED_PRECONDITION, 400. The payment's state does not allow the verb, or Stripe does not.
-    Metadata: `payment_id`, `state`. Optional metadata: `code`.
+    """FAILED_PRECONDITION, 400. The payment's state does not allow the verb or the change of a field, or Stripe does not.
+    Metadata: `payment_id`, `state`. Optional metadata: `code`, `field`.
     """
     REFUND_STATE_INVALID: _ErrorReason.ValueType  # 41
     """FAILED_PRECONDITION, 400. The refund's state does not allow the verb. Metadata: `refund_id`, `state`."""
@@ -107,6 +107,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION, 400. The top-up's state does not allow the verb. Metadata: `top_up_id`, `state`."""
     RECONCILIATION_ITEM_STATE_INVALID: _ErrorReason.ValueType  # 59
     """FAILED_PRECONDITION, 400. The reconciliation item is no open break. Metadata: `reconciliation_item_id`, `state`."""
+    PAYMENT_DISPUTED: _ErrorReason.ValueType  # 57
+    """FAILED_PRECONDITION, 400. A chargeback of the payment is open: a refund now would pay its cardholder twice. Metadata:
+    `payment_id`.
+    """
+    DISPUTE_STATE_INVALID: _ErrorReason.ValueType  # 58
+    """FAILED_PRECONDITION, 400. The dispute's state or stage does not allow the verb, or Stripe does not. Metadata: `dispute_id`,
+    `state`. Optional metadata: `stage`, `code`.
+    """
     RATE_LIMITED: _ErrorReason.ValueType  # 60
     """RESOURCE_EXHAUSTED, 429. Too many requests; `google.rpc.RetryInfo` says when to ask again.
     Optional metadata: `limit`.
@@ -152,8 +160,8 @@ ETAG_MISMATCH: ErrorReason.ValueType  # 5
 CONCURRENT_UPDATE: ErrorReason.ValueType  # 6
 """ABORTED, 409. Another change won the race; read the resource and decide again. Metadata: `resource`."""
 OPERATION_IN_PROGRESS: ErrorReason.ValueType  # 7
-"""ABORTED, 409. A confirm, capture or cancel of the payment, of the setup intent or with the payment method is still open.
-Metadata: `resource`.
+"""ABORTED, 409. A confirm, capture or cancel of the payment, of the setup intent or with the payment method is still open, or the
+accept of the dispute. Metadata: `resource`.
 """
 CREDENTIAL_INVALID: ErrorReason.ValueType  # 20
 """UNAUTHENTICATED, 401. No credential, or one that is malformed, expired or revoked."""
@@ -176,8 +184,8 @@ METHOD_NOT_FOUND: ErrorReason.ValueType  # 31
 REFERENCE_TAKEN: ErrorReason.ValueType  # 32
 """ALREADY_EXISTS, 409. The unique reference is taken. Metadata: `field`."""
 PAYMENT_STATE_INVALID: ErrorReason.ValueType  # 40
-"""FAILED_PRECONDITION, 400. The payment's state does not allow the verb, or Stripe does not.
-Metadata: `payment_id`, `state`. Optional metadata: `code`.
+"""FAILED_PRECONDITION, 400. The payment's state does not allow the verb or the change of a field, or Stripe does not.
+Metadata: `payment_id`, `state`. Optional metadata: `code`, `field`.
 """
 REFUND_STATE_INVALID: ErrorReason.ValueType  # 41
 """FAILED_PRECONDITION, 400. The refund's state does not allow the verb. Metadata: `refund_id`, `state`."""
@@ -213,6 +221,14 @@ TOP_UP_STATE_INVALID: ErrorReason.ValueType  # 56
 """FAILED_PRECONDITION, 400. The top-up's state does not allow the verb. Metadata: `top_up_id`, `state`."""
 RECONCILIATION_ITEM_STATE_INVALID: ErrorReason.ValueType  # 59
 """FAILED_PRECONDITION, 400. The reconciliation item is no open break. Metadata: `reconciliation_item_id`, `state`."""
+PAYMENT_DISPUTED: ErrorReason.ValueType  # 57
+"""FAILED_PRECONDITION, 400. A chargeback of the payment is open: a refund now would pay its cardholder twice. Metadata:
+`payment_id`.
+"""
+DISPUTE_STATE_INVALID: ErrorReason.ValueType  # 58
+"""FAILED_PRECONDITION, 400. The dispute's state or stage does not allow the verb, or Stripe does not. Metadata: `dispute_id`,
+`state`. Optional metadata: `stage`, `code`.
+"""
 RATE_LIMITED: ErrorReason.ValueType  # 60
 """RESOURCE_EXHAUSTED, 429. Too many requests; `google.rpc.RetryInfo` says when to ask again.
 Optional metadata: `limit`.

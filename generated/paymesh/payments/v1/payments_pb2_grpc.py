@@ -77,6 +77,11 @@ class PaymentServiceStub(object):
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentsRequest.SerializeToString,
                 response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentsResponse.FromString,
                 _registered_method=True)
+        self.UpdatePayment = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/UpdatePayment',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.UpdatePaymentRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+                _registered_method=True)
         self.ConfirmPayment = channel.unary_unary(
                 '/paymesh.payments.v1.PaymentService/ConfirmPayment',
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ConfirmPaymentRequest.SerializeToString,
@@ -90,6 +95,16 @@ class PaymentServiceStub(object):
         self.CancelPayment = channel.unary_unary(
                 '/paymesh.payments.v1.PaymentService/CancelPayment',
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.CancelPaymentRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+                _registered_method=True)
+        self.ApprovePayment = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/ApprovePayment',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ApprovePaymentRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+                _registered_method=True)
+        self.RejectPayment = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/RejectPayment',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.RejectPaymentRequest.SerializeToString,
                 response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
                 _registered_method=True)
         self.ListCaptures = channel.unary_unary(
@@ -107,6 +122,11 @@ class PaymentServiceStub(object):
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.CreateRefundRequest.SerializeToString,
                 response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Refund.FromString,
                 _registered_method=True)
+        self.CancelRefund = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/CancelRefund',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.CancelRefundRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Refund.FromString,
+                _registered_method=True)
         self.GetRefund = channel.unary_unary(
                 '/paymesh.payments.v1.PaymentService/GetRefund',
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.GetRefundRequest.SerializeToString,
@@ -121,6 +141,21 @@ class PaymentServiceStub(object):
                 '/paymesh.payments.v1.PaymentService/ListPaymentRefunds',
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentRefundsRequest.SerializeToString,
                 response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentRefundsResponse.FromString,
+                _registered_method=True)
+        self.GetDispute = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/GetDispute',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.GetDisputeRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Dispute.FromString,
+                _registered_method=True)
+        self.ListDisputes = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/ListDisputes',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListDisputesRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListDisputesResponse.FromString,
+                _registered_method=True)
+        self.AcceptDispute = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/AcceptDispute',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.AcceptDisputeRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Dispute.FromString,
                 _registered_method=True)
         self.ReturnPayment = channel.unary_unary(
                 '/paymesh.payments.v1.PaymentService/ReturnPayment',
@@ -254,6 +289,15 @@ class PaymentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdatePayment(self, request, context):
+        """Changes what `update_mask` names, or else every field that is given: `description` and `metadata` at any time,
+        `statement_descriptor_suffix` until the first confirm, `capture_before` until the payment is at its end. What cannot change any
+        more answers PAYMENT_STATE_INVALID and names the field. With `etag`, only the version that the caller has seen.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ConfirmPayment(self, request, context):
         """Confirms a payment: with a saved card, a wallet, a new Stripe payment method, or the card that the payment was created with. Its
         customer may, a shopper with its `client_secret`, and its merchant under a mandate. A declined card is a successful call: the
@@ -284,6 +328,21 @@ class PaymentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ApprovePayment(self, request, context):
+        """Lets a payment go on that is in REQUIRES_REVIEW: its card or wallet is charged now, as the confirm asked for, and it is not reviewed
+        again. Otherwise PAYMENT_STATE_INVALID; while it is being rejected OPERATION_IN_PROGRESS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RejectPayment(self, request, context):
+        """Ends a payment that is in REQUIRES_REVIEW: it is CANCELED, and nothing was charged. Otherwise PAYMENT_STATE_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListCaptures(self, request, context):
         """Lists the payment's captures, newest first.
         """
@@ -300,7 +359,16 @@ class PaymentServiceServicer(object):
 
     def CreateRefund(self, request, context):
         """Refunds a captured payment in full or in part. The money is reserved before Stripe is called. More than is left answers
-        REFUND_EXCEEDS_AVAILABLE.
+        REFUND_EXCEEDS_AVAILABLE; a payment whose chargeback is open answers PAYMENT_DISPUTED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelRefund(self, request, context):
+        """Cancels a refund: at once while it was not sent, which is so above all while it waits for the merchant's balance, and at Stripe
+        while it waits for its customer (REQUIRES_ACTION). Its amount can be refunded again. One that Stripe carries out or has carried out
+        answers REFUND_STATE_INVALID, one that is being sent OPERATION_IN_PROGRESS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -322,6 +390,28 @@ class PaymentServiceServicer(object):
 
     def ListPaymentRefunds(self, request, context):
         """Lists the payment's refunds, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDispute(self, request, context):
+        """Returns a dispute of the caller's merchant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDisputes(self, request, context):
+        """Lists the merchant's disputes, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcceptDispute(self, request, context):
+        """Concedes a chargeback: Stripe is told that no evidence will come, and the dispute is lost. It cannot be taken back. An inquiry
+        answers DISPUTE_STATE_INVALID: refund its payment instead.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -467,6 +557,11 @@ def add_PaymentServiceServicer_to_server(servicer, server):
                     request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentsRequest.FromString,
                     response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentsResponse.SerializeToString,
             ),
+            'UpdatePayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdatePayment,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.UpdatePaymentRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.SerializeToString,
+            ),
             'ConfirmPayment': grpc.unary_unary_rpc_method_handler(
                     servicer.ConfirmPayment,
                     request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ConfirmPaymentRequest.FromString,
@@ -480,6 +575,16 @@ def add_PaymentServiceServicer_to_server(servicer, server):
             'CancelPayment': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelPayment,
                     request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.CancelPaymentRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.SerializeToString,
+            ),
+            'ApprovePayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApprovePayment,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ApprovePaymentRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.SerializeToString,
+            ),
+            'RejectPayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.RejectPayment,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.RejectPaymentRequest.FromString,
                     response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.SerializeToString,
             ),
             'ListCaptures': grpc.unary_unary_rpc_method_handler(
@@ -497,6 +602,11 @@ def add_PaymentServiceServicer_to_server(servicer, server):
                     request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.CreateRefundRequest.FromString,
                     response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Refund.SerializeToString,
             ),
+            'CancelRefund': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelRefund,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.CancelRefundRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Refund.SerializeToString,
+            ),
             'GetRefund': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRefund,
                     request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.GetRefundRequest.FromString,
@@ -511,6 +621,21 @@ def add_PaymentServiceServicer_to_server(servicer, server):
                     servicer.ListPaymentRefunds,
                     request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentRefundsRequest.FromString,
                     response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentRefundsResponse.SerializeToString,
+            ),
+            'GetDispute': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDispute,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.GetDisputeRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Dispute.SerializeToString,
+            ),
+            'ListDisputes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDisputes,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListDisputesRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListDisputesResponse.SerializeToString,
+            ),
+            'AcceptDispute': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcceptDispute,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.AcceptDisputeRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Dispute.SerializeToString,
             ),
             'ReturnPayment': grpc.unary_unary_rpc_method_handler(
                     servicer.ReturnPayment,
@@ -806,6 +931,33 @@ class PaymentService(object):
             _registered_method=True)
 
     @staticmethod
+    def UpdatePayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/UpdatePayment',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.UpdatePaymentRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ConfirmPayment(request,
             target,
             options=(),
@@ -875,6 +1027,60 @@ class PaymentService(object):
             target,
             '/paymesh.payments.v1.PaymentService/CancelPayment',
             paymesh_dot_payments_dot_v1_dot_payments__pb2.CancelPaymentRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApprovePayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/ApprovePayment',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.ApprovePaymentRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RejectPayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/RejectPayment',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.RejectPaymentRequest.SerializeToString,
             paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
             options,
             channel_credentials,
@@ -968,6 +1174,33 @@ class PaymentService(object):
             _registered_method=True)
 
     @staticmethod
+    def CancelRefund(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/CancelRefund',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.CancelRefundRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.Refund.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetRefund(request,
             target,
             options=(),
@@ -1038,6 +1271,87 @@ class PaymentService(object):
             '/paymesh.payments.v1.PaymentService/ListPaymentRefunds',
             paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentRefundsRequest.SerializeToString,
             paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentRefundsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDispute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/GetDispute',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.GetDisputeRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.Dispute.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDisputes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/ListDisputes',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.ListDisputesRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.ListDisputesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcceptDispute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/AcceptDispute',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.AcceptDisputeRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.Dispute.FromString,
             options,
             channel_credentials,
             insecure,

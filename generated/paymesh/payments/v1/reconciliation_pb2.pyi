@@ -45,6 +45,8 @@ class ReconciliationItem(_message.Message):
         """A refund that came back."""
         OTHER: ReconciliationItem._Kind.ValueType  # 4
         """Something that no record of ours can explain."""
+        DISPUTE: ReconciliationItem._Kind.ValueType  # 5
+        """What Stripe withdrew or gave back for a dispute."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """What an item is about."""
@@ -59,6 +61,8 @@ class ReconciliationItem(_message.Message):
     """A refund that came back."""
     OTHER: ReconciliationItem.Kind.ValueType  # 4
     """Something that no record of ours can explain."""
+    DISPUTE: ReconciliationItem.Kind.ValueType  # 5
+    """What Stripe withdrew or gave back for a dispute."""
 
     class _State:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -204,9 +208,9 @@ class ReconciliationItem(_message.Message):
     payment_id: _builtins.str
     """The payment, where it is known."""
     source_id: _builtins.str
-    """The capture or refund; empty where none of ours explains it."""
+    """The capture or refund, or Stripe's balance transaction that a dispute tells of; empty where none of ours explains it."""
     stripe_source_id: _builtins.str
-    """The charge or refund at Stripe, `ch_…` or `re_…`; whatever else Stripe names for another line."""
+    """The charge, refund or dispute at Stripe, `ch_…`, `re_…` or `dp_…`; whatever else Stripe names for another line."""
     reason: _builtins.str
     """Why a person ended it."""
     resolved_by: _builtins.str
@@ -437,6 +441,7 @@ class ResolveReconciliationItemRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     WRITE_OFF_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     reconciliation_item_id: _builtins.str
     """The item."""
     resolution: Global___ResolveReconciliationItemRequest.Resolution.ValueType
@@ -447,6 +452,8 @@ class ResolveReconciliationItemRequest(_message.Message):
     """Whether what the item left in suspense is taken out of it as the platform's loss or gain."""
     request_id: _builtins.str
     """Makes a repeat safe: a UUID, the same for every try of one request. This or the header `Idempotency-Key` must be given."""
+    validate_only: _builtins.bool
+    """Only check: the answer is the item as it would be, or the refusal. Nothing is written down and no key is used."""
     def __init__(
         self,
         *,
@@ -455,10 +462,11 @@ class ResolveReconciliationItemRequest(_message.Message):
         reason: _builtins.str = ...,
         write_off: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "reconciliation_item_id", b"reconciliation_item_id", "request_id", b"request_id", "resolution", b"resolution", "write_off", b"write_off"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "reconciliation_item_id", b"reconciliation_item_id", "request_id", b"request_id", "resolution", b"resolution", "validate_only", b"validate_only", "write_off", b"write_off"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from paymesh.payments.v1 import payments_pb2 as _payments_pb2
 from paymesh.type.v1 import money_pb2 as _money_pb2
 import builtins as _builtins
 import sys
@@ -137,15 +138,17 @@ class Account(_message.Message):
         """A merchant's money in open disputes."""
         CUSTOMER_WALLET: Account._Kind.ValueType  # 9
         """A customer's wallet."""
-        PROCESSOR_FEES: Account._Kind.ValueType  # 10
-        """What Stripe kept for itself; an expense."""
-        PLATFORM_BANK: Account._Kind.ValueType  # 11
+        CUSTOMER_DISPUTED: Account._Kind.ValueType  # 10
+        """A customer's money in open disputes of top-ups."""
+        DISPUTES_WITHDRAWN: Account._Kind.ValueType  # 11
+        """What Stripe withdrew for disputes that have not ended, and lost ones that it has not withdrawn yet."""
+        PROCESSOR_FEES: Account._Kind.ValueType  # 12
+        """What the platform pays to Stripe."""
+        PLATFORM_BANK: Account._Kind.ValueType  # 13
         """What Stripe paid out to the platform's bank, less what the platform paid in."""
-        DISPUTES_WITHDRAWN: Account._Kind.ValueType  # 12
-        """What Stripe withdrew for disputes that are open."""
-        LOSSES: Account._Kind.ValueType  # 13
+        LOSSES: Account._Kind.ValueType  # 14
         """What nobody can be asked for; an expense."""
-        FX: Account._Kind.ValueType  # 14
+        FX: Account._Kind.ValueType  # 15
         """The other side of what Stripe holds in another currency than the payment's."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
@@ -171,15 +174,17 @@ class Account(_message.Message):
     """A merchant's money in open disputes."""
     CUSTOMER_WALLET: Account.Kind.ValueType  # 9
     """A customer's wallet."""
-    PROCESSOR_FEES: Account.Kind.ValueType  # 10
-    """What Stripe kept for itself; an expense."""
-    PLATFORM_BANK: Account.Kind.ValueType  # 11
+    CUSTOMER_DISPUTED: Account.Kind.ValueType  # 10
+    """A customer's money in open disputes of top-ups."""
+    DISPUTES_WITHDRAWN: Account.Kind.ValueType  # 11
+    """What Stripe withdrew for disputes that have not ended, and lost ones that it has not withdrawn yet."""
+    PROCESSOR_FEES: Account.Kind.ValueType  # 12
+    """What the platform pays to Stripe."""
+    PLATFORM_BANK: Account.Kind.ValueType  # 13
     """What Stripe paid out to the platform's bank, less what the platform paid in."""
-    DISPUTES_WITHDRAWN: Account.Kind.ValueType  # 12
-    """What Stripe withdrew for disputes that are open."""
-    LOSSES: Account.Kind.ValueType  # 13
+    LOSSES: Account.Kind.ValueType  # 14
     """What nobody can be asked for; an expense."""
-    FX: Account.Kind.ValueType  # 14
+    FX: Account.Kind.ValueType  # 15
     """The other side of what Stripe holds in another currency than the payment's."""
 
     ID_FIELD_NUMBER: _builtins.int
@@ -650,10 +655,15 @@ class RefundCreatedFact(_message.Message):
     CAPTURES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     WALLET_CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    WITHIN_BALANCE_FIELD_NUMBER: _builtins.int
     refund_id: _builtins.str
     """The refund, `ref_…`."""
     wallet_customer_id: _builtins.str
     """For a payment from a wallet: the user whose wallet gets the money at once; empty for a card."""
+    within_balance: _builtins.bool
+    """Answer INSUFFICIENT_FUNDS where the merchant's balance does not cover it, instead of taking it below zero; the same fact may be tried
+    again.
+    """
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """How much."""
@@ -674,10 +684,11 @@ class RefundCreatedFact(_message.Message):
         captures: _abc.Iterable[Global___CaptureFact] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         wallet_customer_id: _builtins.str = ...,
+        within_balance: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "captures", b"captures", "create_time", b"create_time", "refund_id", b"refund_id", "wallet_customer_id", b"wallet_customer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "captures", b"captures", "create_time", b"create_time", "refund_id", b"refund_id", "wallet_customer_id", b"wallet_customer_id", "within_balance", b"within_balance"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -685,7 +696,7 @@ Global___RefundCreatedFact: _TypeAlias = RefundCreatedFact  # noqa: Y015
 
 @_typing.final
 class RefundFailedFact(_message.Message):
-    """A refund that failed or was canceled: what `RefundCreatedFact` took goes back."""
+    """A refund that failed or was canceled: what `RefundCreatedFact` took goes back. Where it took nothing yet, a late one answers BURNT."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -806,6 +817,132 @@ class WriteOffFact(_message.Message):
 Global___WriteOffFact: _TypeAlias = WriteOffFact  # noqa: Y015
 
 @_typing.final
+class DisputeOpenedFact(_message.Message):
+    """A stage of a dispute that takes money back, to be booked as `merchant available -> merchant disputed`, or of a top-up
+    `wallet -> customer disputed`. It has happened outside: it is booked whatever is there.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISPUTE_ID_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    OPEN_TIME_FIELD_NUMBER: _builtins.int
+    dispute_id: _builtins.str
+    """The dispute, `dsp_…`."""
+    stage: _payments_pb2.Dispute.Stage.ValueType
+    """The stage, CHARGEBACK or PRE_ARBITRATION: each takes the money once."""
+    owner_id: _builtins.str
+    """Whose money it is: the merchant, or of a top-up the user."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """How much."""
+
+    @_builtins.property
+    def open_time(self) -> _timestamp_pb2.Timestamp:
+        """When the stage began."""
+
+    def __init__(
+        self,
+        *,
+        dispute_id: _builtins.str = ...,
+        stage: _payments_pb2.Dispute.Stage.ValueType = ...,
+        owner_id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        open_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "open_time", b"open_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "dispute_id", b"dispute_id", "open_time", b"open_time", "owner_id", b"owner_id", "stage", b"stage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DisputeOpenedFact: _TypeAlias = DisputeOpenedFact  # noqa: Y015
+
+@_typing.final
+class DisputeEndedFact(_message.Message):
+    """The end of a stage: what it took goes back to where it came from, or to `disputes_withdrawn`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPENED_FIELD_NUMBER: _builtins.int
+    WON_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    won: _builtins.bool
+    """Whether it was won."""
+    @_builtins.property
+    def opened(self) -> Global___DisputeOpenedFact:
+        """The stage; booked again first, which is harmless."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended."""
+
+    def __init__(
+        self,
+        *,
+        opened: Global___DisputeOpenedFact | None = ...,
+        won: _builtins.bool = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "opened", b"opened"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "opened", b"opened", "won", b"won"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DisputeEndedFact: _TypeAlias = DisputeEndedFact  # noqa: Y015
+
+@_typing.final
+class DisputeFundsFact(_message.Message):
+    """One of Stripe's balance transactions for a dispute: `disputes_withdrawn -> processor_clearing` or the reverse, and its fee."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BALANCE_TRANSACTION_ID_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    FEE_FIELD_NUMBER: _builtins.int
+    FEE_FROM_OWNER_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    balance_transaction_id: _builtins.str
+    """Stripe's balance transaction, `txn_…`: the fact's own id."""
+    owner_id: _builtins.str
+    """Whose dispute it is: the merchant's, or of a top-up the user's."""
+    fee_from_owner: _builtins.bool
+    """Whether the owner, a merchant, bears the fee; else the platform does."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """What it gave to the platform's balance; negative where it took."""
+
+    @_builtins.property
+    def fee(self) -> _money_pb2.Money:
+        """What it took as a fee besides; negative where a fee was given back."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it took place."""
+
+    def __init__(
+        self,
+        *,
+        balance_transaction_id: _builtins.str = ...,
+        owner_id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        fee: _money_pb2.Money | None = ...,
+        fee_from_owner: _builtins.bool = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "fee", b"fee"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "balance_transaction_id", b"balance_transaction_id", "create_time", b"create_time", "fee", b"fee", "fee_from_owner", b"fee_from_owner", "owner_id", b"owner_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DisputeFundsFact: _TypeAlias = DisputeFundsFact  # noqa: Y015
+
+@_typing.final
 class PostFactRequest(_message.Message):
     """The request of PostFact."""
 
@@ -818,6 +955,9 @@ class PostFactRequest(_message.Message):
     WALLET_VOID_FIELD_NUMBER: _builtins.int
     BALANCE_TRANSACTION_FIELD_NUMBER: _builtins.int
     WRITE_OFF_FIELD_NUMBER: _builtins.int
+    DISPUTE_OPENED_FIELD_NUMBER: _builtins.int
+    DISPUTE_ENDED_FIELD_NUMBER: _builtins.int
+    DISPUTE_FUNDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def capture(self) -> Global___CaptureFact:
         """A capture."""
@@ -846,6 +986,18 @@ class PostFactRequest(_message.Message):
     def write_off(self) -> Global___WriteOffFact:
         """A difference in suspense that nobody claims."""
 
+    @_builtins.property
+    def dispute_opened(self) -> Global___DisputeOpenedFact:
+        """A stage of a dispute that takes money back."""
+
+    @_builtins.property
+    def dispute_ended(self) -> Global___DisputeEndedFact:
+        """The end of a stage."""
+
+    @_builtins.property
+    def dispute_funds(self) -> Global___DisputeFundsFact:
+        """What Stripe withdrew or gave back for a dispute."""
+
     def __init__(
         self,
         *,
@@ -856,12 +1008,15 @@ class PostFactRequest(_message.Message):
         wallet_void: Global___WalletVoidFact | None = ...,
         balance_transaction: Global___BalanceTransactionFact | None = ...,
         write_off: Global___WriteOffFact | None = ...,
+        dispute_opened: Global___DisputeOpenedFact | None = ...,
+        dispute_ended: Global___DisputeEndedFact | None = ...,
+        dispute_funds: Global___DisputeFundsFact | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["balance_transaction", b"balance_transaction", "capture", b"capture", "fact", b"fact", "refund_created", b"refund_created", "refund_failed", b"refund_failed", "wallet_hold", b"wallet_hold", "wallet_void", b"wallet_void", "write_off", b"write_off"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance_transaction", b"balance_transaction", "capture", b"capture", "dispute_ended", b"dispute_ended", "dispute_funds", b"dispute_funds", "dispute_opened", b"dispute_opened", "fact", b"fact", "refund_created", b"refund_created", "refund_failed", b"refund_failed", "wallet_hold", b"wallet_hold", "wallet_void", b"wallet_void", "write_off", b"write_off"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_transaction", b"balance_transaction", "capture", b"capture", "fact", b"fact", "refund_created", b"refund_created", "refund_failed", b"refund_failed", "wallet_hold", b"wallet_hold", "wallet_void", b"wallet_void", "write_off", b"write_off"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_transaction", b"balance_transaction", "capture", b"capture", "dispute_ended", b"dispute_ended", "dispute_funds", b"dispute_funds", "dispute_opened", b"dispute_opened", "fact", b"fact", "refund_created", b"refund_created", "refund_failed", b"refund_failed", "wallet_hold", b"wallet_hold", "wallet_void", b"wallet_void", "write_off", b"write_off"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["capture", "refund_created", "refund_failed", "wallet_hold", "wallet_void", "balance_transaction", "write_off"]  # noqa: Y015
+    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["capture", "refund_created", "refund_failed", "wallet_hold", "wallet_void", "balance_transaction", "write_off", "dispute_opened", "dispute_ended", "dispute_funds"]  # noqa: Y015
     _WhichOneofArgType_fact: _TypeAlias = _typing.Literal["fact", b"fact"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_fact) -> _WhichOneofReturnType_fact | None: ...
 

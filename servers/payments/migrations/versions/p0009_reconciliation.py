@@ -1,15 +1,15 @@
 """Reconciliation: a copy of Stripe's balance transactions, and how each compares with our records.
 
-Revision ID: p0006
-Revises: p0005
+Revision ID: p0009
+Revises: p0007
 """
 
 from alembic import op
 
 from servers.runtime.schema import grant, state_machine
 
-revision = "p0006"
-down_revision = "p0005"
+revision = "p0009"
+down_revision = "p0007"
 branch_labels = None
 depends_on = None
 
@@ -57,7 +57,7 @@ def upgrade() -> None:
 
         CREATE TABLE reconciliation_items (
             owner_id text NOT NULL, id text NOT NULL,
-            kind text NOT NULL CHECK (kind IN ('CAPTURE', 'REFUND', 'REFUND_FAILURE', 'OTHER')), state text NOT NULL,
+            kind text NOT NULL CHECK (kind IN ('CAPTURE', 'REFUND', 'REFUND_FAILURE', 'DISPUTE', 'OTHER')), state text NOT NULL,
             break_type text NOT NULL
                 CHECK (break_type IN ('', 'AMOUNT_OVER', 'AMOUNT_UNDER', 'CURRENCY', 'SPLIT', 'DATA')),
             match_mode text NOT NULL CHECK (match_mode IN ('', 'AUTO', 'MANUAL', 'FORCED')),
@@ -111,7 +111,6 @@ def upgrade() -> None:
             pulled_until timestamptz NOT NULL, expected_until timestamptz NOT NULL,
             baseline jsonb, stripe_balance jsonb, mirrored_balance jsonb, balance_time timestamptz);
 
-        CREATE INDEX attempts_charge ON attempts (charge_id) WHERE charge_id <> '';
         CREATE INDEX refunds_stripe ON refunds (stripe_refund_id) WHERE stripe_refund_id <> '';
         CREATE INDEX captures_time ON captures (capture_time);
         CREATE INDEX refunds_update ON refunds (update_time);
@@ -127,7 +126,7 @@ def downgrade() -> None:
     """Drop the tables: Stripe's lines can be pulled again, decisions of people cannot."""
     op.execute(
         """
-        DROP INDEX attempts_charge, refunds_stripe, captures_time, refunds_update;
+        DROP INDEX refunds_stripe, captures_time, refunds_update;
         DROP TABLE reconciliation_progress, reconciliation_item_versions, reconciliation_items, balance_transactions;
         DROP FUNCTION archive_reconciliation_item();
         DELETE FROM state_arrows WHERE machine = 'reconciliation_item';
