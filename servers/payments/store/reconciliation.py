@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from servers.kernel.money import Money
 from servers.payments.domain import (
     RECONCILIATION_ITEM,
+    BalanceTransaction,
     Break,
     ItemKind,
     ItemState,
@@ -39,7 +40,7 @@ _CAPTURES: Final = """
     SELECT c.owner_id, 'CAPTURE' AS kind, c.payment_id, c.id AS source_id, a.charge_id AS stripe_source_id,
            c.amount_minor, c.currency, c.capture_time AS time
     FROM captures c
-    JOIN attempts a ON a.owner_id = c.owner_id AND a.payment_id = c.payment_id AND a.state = 'SUCCEEDED' AND a.charge_id <> ''
+    JOIN attempts a ON a.owner_id = c.owner_id AND a.payment_id = c.payment_id AND a.state = 'SUCCEEDED' AND a.wallet_id = ''
     """
 _REFUNDS: Final = """
     SELECT r.owner_id, 'REFUND' AS kind, r.payment_id, r.id AS source_id, r.stripe_refund_id AS stripe_source_id,
@@ -59,7 +60,7 @@ async def unexpected_yet(conn: AsyncConnection, *, since: datetime, limit: int) 
     rows = await conn.execute(
         text(
             f"""
-            SELECT * FROM ({_CAPTURES} WHERE c.capture_time >= :since
+            SELECT * FROM ({_CAPTURES} WHERE c.capture_time >= :since AND a.charge_id <> ''
                            UNION ALL
                            {_REFUNDS} WHERE r.update_time >= :since AND r.state = 'SUCCEEDED' AND r.stripe_refund_id <> ''
                            UNION ALL
@@ -74,12 +75,27 @@ async def unexpected_yet(conn: AsyncConnection, *, since: datetime, limit: int) 
     return [_expectation(row) for row in rows]
 
 
-async def expectations_of_charge(conn: AsyncConnection, charge_id: str) -> list[Expectation]:
-    """Return the captures of a charge."""
-    rows = await conn.execute(
-        text(f"{_CAPTURES} WHERE a.charge_id = :charge ORDER BY c.capture_time, c.id"), {"charge": charge_id}
+async def expectations_of_charge(conn: AsyncConnection, line: BalanceTransaction) -> list[Expectation]:
+    """Return what was captured of the payment that a charge's line is about, oldest first."""
+    found = await conn.execute(
+        text(
+            """
+            SELECT owner_id, id FROM payments WHERE stripe_payment_intent_id = :intent AND :intent <> ''
+            UNION SELECT owner_id, payment_id FROM attempts WHERE charge_id = :charge AND :charge <> ''
+            """
+        ),
+        {"intent": line.payment_intent_id, "charge": line.source_id},
     )
-    return [_expectation(row) for row in rows]
+    payment = found.one_or_none()
+    if payment is None:
+        return []
+    rows = await conn.execute(
+        text(
+            f"SELECT * FROM ({_CAPTURES}) e WHERE owner_id = :owner AND payment_id = :payment ORDER BY time, source_id"
+        ),
+        {"owner": payment.owner_id, "payment": payment.id},
+    )
+    return [replace(_expectation(row), stripe_source_id=line.source_id) for row in rows]
 
 
 async def expectation_of_refund(conn: AsyncConnection, stripe_refund_id: str) -> Expectation | None:

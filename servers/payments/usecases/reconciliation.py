@@ -273,7 +273,7 @@ async def _items_for(
     if kind is ItemKind.OTHER:
         return ()
     if kind is ItemKind.CAPTURE:
-        records = await store.expectations_of_charge(uow.conn, line.source_id)
+        records = await store.expectations_of_charge(uow.conn, line)
     elif kind is ItemKind.DISPUTE:
         movement = await store.expectation_of_movement(uow.conn, line.id)
         records = [movement] if movement is not None else []
