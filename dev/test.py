@@ -15,7 +15,7 @@ def main() -> int:
     began = time.monotonic()
     steps = (
         [sys.executable, "-m", "dev.check"],
-        [sys.executable, "-m", "pytest", "-q", "tests/contract", "tests/integration", "tests/e2e"],
+        [sys.executable, "-m", "pytest", "-q", "tests/contract", "tests/integration", "tests/chaos", "tests/e2e"],
     )
     for step in steps:
         code = subprocess.run(step, cwd=ROOT, check=False).returncode

@@ -44,6 +44,7 @@ MAKES: Final[dict[str, Make]] = {
         _charge(routes, body), str(body.get("fraud_type", "misc"))
     ),
     "fees": _charge_fees,
+    "refunds": lambda routes, body: routes.refunds.plans.add(body),
     "payouts": lambda routes, body: routes.payouts.sweep(currency_of(str(body["currency"]))),
 }
 """By resource: `POST /_sandbox/<resource>`."""

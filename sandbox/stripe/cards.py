@@ -1,5 +1,5 @@
-"""Stripe's test cards, as its testing page documents them (https://docs.stripe.com/testing): one row each. The table in README.md is made
-of these rows: `python -m sandbox.stripe.tables`."""
+"""Stripe's test cards, as its testing page documents them (https://docs.stripe.com/testing): one row each. The table in docs/sandbox.md is
+made of these rows: `python -m sandbox.stripe.tables`."""
 
 from __future__ import annotations
 

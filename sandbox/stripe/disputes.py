@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from sandbox.stripe.amounts import LARGEST, currency_of
@@ -126,7 +127,8 @@ class Disputes:
             raise invalid(f"The evidence of this dispute was submitted: it is {dispute['status']}.", param="evidence")
         merge_metadata(dispute, params.get("metadata"))
         if "evidence" in params:
-            dispute["evidence"] = merged(before["evidence"], params["evidence"])
+            find = partial(self._desk.store.get, "file")
+            dispute["evidence"] = merged(before["evidence"], params["evidence"], find)
             dispute["evidence_details"] = before["evidence_details"] | {
                 "has_evidence": is_any(dispute["evidence"]),
                 "enhanced_eligibility": eligibility(dispute["enhanced_eligibility_types"], dispute["evidence"]),

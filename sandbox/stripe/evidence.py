@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from sandbox.stripe.wire import Json, invalid
@@ -20,7 +21,9 @@ FILES: Final = (
     "shipping_documentation",
     "uncategorized_file",
 )
-"""What is a file: the sandbox serves none, so no id is one."""
+"""What is a file, by its id."""
+FILES_SIZE_MAX: Final = 4_500_000
+"""How many bytes all files together may have (https://docs.stripe.com/disputes/responding)."""
 TEXTS: Final = (
     "access_activity_log",
     "billing_address",
@@ -60,21 +63,27 @@ def nothing_yet() -> Json:
     return {**dict.fromkeys(sorted((*FILES, *TEXTS))), "enhanced_evidence": {}}
 
 
-def merged(before: Json, given: Json) -> Json:
+def merged(before: Json, given: Json, find: Callable[[str], Json | None]) -> Json:
     """Return evidence with what an update gives; an empty text takes away. Raises Stripe's 400 for a file that does not exist,
-    and for more text than all fields may have together."""
+    and for more text or larger files than there may be together. `find` returns a file."""
     evidence = dict(before)
     for name, value in given.items():
         if name == "enhanced_evidence":
             evidence[name] = _enhanced(before[name], value)
             continue
-        if name in FILES and value:
+        if name in FILES and value and find(value) is None:
             raise invalid(f"No such file upload: '{value}'", code="resource_missing", param=f"evidence[{name}]")
         evidence[name] = value or None
     length = sum(len(evidence[name] or "") for name in TEXTS)
     if length > TEXT_MAX:
         raise invalid(
             f"The combined character count of all evidence fields is limited to {TEXT_MAX} ({length} given).",
+            param="evidence",
+        )
+    size = sum(file["size"] for name in FILES if evidence[name] and (file := find(evidence[name])))
+    if size > FILES_SIZE_MAX:
+        raise invalid(
+            f"The combined size of all evidence files is limited to {FILES_SIZE_MAX} bytes ({size} given).",
             param="evidence",
         )
     return evidence

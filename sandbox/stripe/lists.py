@@ -6,10 +6,14 @@ import re
 from typing import Final
 
 from sandbox.stripe.desk import Desk
+from sandbox.stripe.evidence import FILES
 from sandbox.stripe.store import Page
-from sandbox.stripe.wire import Json, invalid
+from sandbox.stripe.wire import Json, invalid, missing
 
 LIMIT_MAX: Final = 100
+TYPES_MAX: Final = 20
+EVENTS_KEPT_SECONDS: Final = 30 * 24 * 3600
+"""Older events are not found any more (https://docs.stripe.com/api/events)."""
 FILTERS: Final = {
     "payment_intent": ("customer",),
     "setup_intent": ("customer", "payment_method"),
@@ -22,6 +26,7 @@ FILTERS: Final = {
     "radar.early_fraud_warning": ("charge", "payment_intent"),
     "payout": ("destination", "status"),
     "topup": ("status",),
+    "file": ("purpose",),
     "event": (),
 }
 """Which attributes each kind can be listed by."""
@@ -38,6 +43,8 @@ _EXPANDABLE: Final = {
     },
     "refund": {
         "charge": "charge",
+        "customer": "customer",
+        "payment_method": "payment_method",
         "payment_intent": "payment_intent",
         "balance_transaction": "balance_transaction",
         "failure_balance_transaction": "balance_transaction",
@@ -56,7 +63,7 @@ EXPAND_DEPTH_MAX: Final = 4
 def served_filters(kind: str) -> frozenset[str]:
     """Return the parameters that a list takes."""
     paging = {"limit", "starting_after", "ending_before", "expand"}
-    own = {"event": {"type", "types"}, "balance_transaction": {"payout"}}.get(kind, set())
+    own = {"event": {"delivery_success", "type", "types"}, "balance_transaction": {"payout"}}.get(kind, set())
     return frozenset(paging | own | set(FILTERS[kind]) | set(_ranges(kind)))
 
 
@@ -78,6 +85,11 @@ def listed(desk: Desk, kind: str, url: str, params: Json) -> Json:
     _by_type(params, where, values)
     for name in _ranges(kind):
         _by_range(name, params.get(name), where, values)
+    if kind == "event":
+        where.append("json_extract(body, '$.created') > ?")
+        values.append(desk.clock.now() - EVENTS_KEPT_SECONDS)
+        if "delivery_success" in params:
+            where.append(desk.events.delivered(params["delivery_success"]))
     if kind == "balance_transaction" and "payout" in params:
         where.append("id IN (SELECT transaction_id FROM paid_out WHERE payout = ?)")
         values.append(params["payout"])
@@ -94,9 +106,13 @@ def listed(desk: Desk, kind: str, url: str, params: Json) -> Json:
 
 
 def _by_type(params: Json, where: list[str], values: list[object]) -> None:
+    if "type" in params and "types" in params:
+        raise invalid("You may only specify one of these parameters: type, types.")
     patterns = [params["type"]] if "type" in params else params.get("types", [])
     if not patterns:
         return
+    if len(patterns) > TYPES_MAX:
+        raise invalid(f"You may specify at most {TYPES_MAX} types.", param="types")
     if any(not re.fullmatch(r"[a-z0-9_.*]+", pattern) for pattern in patterns):
         raise invalid("Invalid event type.", param="type")
     where.append("(" + " OR ".join("json_extract(body, '$.type') GLOB ?" for _ in patterns) + ")")
@@ -129,6 +145,8 @@ def current(desk: Desk, body: Json) -> Json:
         case "balance_transaction":
             return desk.ledger.current(body)
         case "event":
+            if body["created"] <= desk.clock.now() - EVENTS_KEPT_SECONDS:
+                raise missing("event", body["id"], "id")
             return desk.events.current(body)
     return body
 
@@ -149,6 +167,10 @@ def _expand(desk: Desk, body: Json, path: list[str], name: str) -> None:
     if not path or len(path) > EXPAND_DEPTH_MAX:
         raise invalid(f"This property cannot be expanded ({name}).", param="expand")
     head, *rest = path
+    if head == "evidence" and body["object"] == "dispute" and rest and rest[0] in FILES:
+        file = desk.store.get("file", body["evidence"].get(rest[0]) or "")
+        body["evidence"] = body["evidence"] | ({rest[0]: file} if file is not None else {})
+        return
     if head == "refunds" and body["object"] == "charge":
         page = Page(kind="refund", where=["json_extract(body, '$.charge') = ?"], values=[body["id"]])
         items, has_more = desk.store.page(page)

@@ -27,6 +27,13 @@ _PLAIN = (
     "statement_descriptor_suffix",
     "transfer_group",
 )
+_KEPT_OPTIONS = (
+    "request_extended_authorization",
+    "request_incremental_authorization",
+    "request_multicapture",
+    "request_overcapture",
+    "request_three_d_secure",
+)
 _CUSTOMER_IS_SET = (
     "You cannot modify `customer` on a PaymentIntent once it already has been set. To fulfill a payment with a different Customer, "
     "cancel this PaymentIntent and create a new one."
@@ -261,7 +268,12 @@ class PaymentIntents:
         if not final:
             self._check_multicapture(intent, charge)
         amount: int = params["amount_to_capture"] if "amount_to_capture" in params else intent["amount_capturable"]
-        _check_capture(intent, amount, final=final)
+        card = charge["payment_method_details"]["card"]
+        most: int = card.get("overcapture", {}).get("maximum_amount_capturable", intent["amount"])
+        # Only the last capture may go beyond what was authorized.
+        _check_capture(
+            intent, amount, most - intent["amount_received"] if final else intent["amount_capturable"], final=final
+        )
         merge_metadata(intent, params.get("metadata"))
         test = self._methods.test_card({"id": charge["payment_method"]})
         return self._collect(intent, charge, amount, test, final=final)
@@ -315,7 +327,7 @@ class PaymentIntents:
         return intent
 
 
-def _check_capture(intent: Json, amount: int, *, final: bool) -> None:
+def _check_capture(intent: Json, amount: int, most: int, *, final: bool) -> None:
     """Raise Stripe's 400 for an amount that cannot be captured. Nothing may be captured only to end a multicapture."""
     if amount < 0:
         raise invalid("Invalid non-negative integer", param="amount_to_capture", payment_intent=intent)
@@ -327,7 +339,7 @@ def _check_capture(intent: Json, amount: int, *, final: bool) -> None:
             param="amount",
             payment_intent=intent,
         )
-    if amount > intent["amount_capturable"]:
+    if amount > most:
         raise invalid(
             "The payment could not be captured because the requested capture amount is greater than the amount you can capture "
             "for this charge.",
@@ -350,7 +362,7 @@ def automatic_methods(params: Json) -> Json | None:
 
 def _options(params: Json) -> Json:
     card = (params.get("payment_method_options") or {}).get("card") or {}
-    kept = {name: card[name] for name in ("request_three_d_secure", "request_multicapture") if name in card}
+    kept = {name: card[name] for name in _KEPT_OPTIONS if name in card}
     base: Json = {"installments": None, "mandate_options": None, "network": None, "request_three_d_secure": "automatic"}
     return {"card": base | kept}
 

@@ -31,6 +31,7 @@ CREATE INDEX IF NOT EXISTS deliveries_due ON deliveries (next_at) WHERE done = 0
 CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY CHECK (id = 1), offset_seconds INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS timers (
     object_id TEXT NOT NULL, kind TEXT NOT NULL, due INTEGER NOT NULL, PRIMARY KEY (object_id, kind));
+CREATE TABLE IF NOT EXISTS contents (file TEXT PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS paid_out (transaction_id TEXT PRIMARY KEY, payout TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS paid_out_payout ON paid_out (payout);
 CREATE TABLE IF NOT EXISTS set_up (payment_method TEXT PRIMARY KEY);

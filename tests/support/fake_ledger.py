@@ -12,7 +12,7 @@ from servers.payments.peers import Booked, LedgerPeer, Wallet
 from servers.runtime.channels import PeerUnavailable
 from tests.support.weather import Forecast, Weather
 
-KINDS = (Weather.DROPPED, Weather.LOST, Weather.LATE, Weather.DIED, Weather.DIED_BEFORE)
+KINDS = (Weather.DROPPED, Weather.STRAY, Weather.LOST, Weather.LATE, Weather.DIED, Weather.DIED_BEFORE)
 
 
 def failure(weather: Weather) -> Exception:
@@ -42,6 +42,7 @@ class FakeLedger(LedgerPeer):
     taken: dict[str, tuple[str, Money, Money]] = field(default_factory=dict)
     """Capture id -> (payment id, amount, fee)."""
     given_back: dict[str, Money] = field(default_factory=dict)
+    """Refund id -> amount."""
     burnt: set[str] = field(default_factory=set)
     verdict_of_refunds: str = ""
     """What it says to refunds; "" where it books them."""
@@ -51,8 +52,9 @@ class FakeLedger(LedgerPeer):
         return sum(amount.amount_minor for whose, amount, _ in self.taken.values() if whose == payment_id)
 
     def held(self, payment_id: str) -> int:
-        """Return what is held for a payment."""
-        return sum(hold.left for hold in self.holds.values() if hold.payment_id == payment_id)
+        """Return what is held for a payment: a hold whose time is over holds nothing."""
+        now, mine = self.clock.now(), [hold for hold in self.holds.values() if hold.payment_id == payment_id]
+        return sum(hold.left for hold in mine if now < hold.ends)
 
     async def wallet(self, wallet_id: str) -> Wallet | None:
         """Return the wallet."""

@@ -120,6 +120,11 @@ class Desk:
     renderer: Renderer
 
     @property
+    def deaths(self) -> int:
+        """How often the process died after a call was carried out."""
+        return self.stripe.forecast.deaths + self.ledger.forecast.deaths
+
+    @property
     def db(self) -> Database:
         """The payments' database."""
         return self.deps.db

@@ -166,13 +166,14 @@ class SandboxProcess:
     def start(self, **env: str) -> None:
         """Start, and wait until it answers."""
         self.process = subprocess.Popen([sys.executable, "-m", "sandbox.stripe"], cwd=ROOT, env=self._env | env)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             try:
                 if httpx.get(f"{self.url}/_sandbox/healthz").is_success:
                     return
             except httpx.TransportError:
                 time.sleep(0.05)
+        self.kill()
         raise TimeoutError("the sandbox did not start")
 
     def kill(self) -> None:
@@ -211,6 +212,10 @@ class SandboxProcess:
         """Return the exported ledger."""
         return httpx.get(f"{self.url}/_sandbox/ledger").raise_for_status().json()
 
+    def weather(self) -> Any:
+        """Return the weather, and what came of it."""
+        return httpx.get(f"{self.url}/_sandbox/weather").raise_for_status().json()
+
     def stats(self) -> Any:
         """Return what was counted."""
         return httpx.get(f"{self.url}/_sandbox/stats").raise_for_status().json()
@@ -220,7 +225,7 @@ class SandboxProcess:
         http_client = stripe.HTTPXClient(timeout=10, allow_sync_methods=False)
         _OPEN.append(http_client)
         return stripe.StripeClient(
-            KEY, base_addresses={"api": self.url}, http_client=http_client, max_network_retries=0
+            KEY, base_addresses={"api": self.url, "files": self.url}, http_client=http_client, max_network_retries=0
         )
 
 

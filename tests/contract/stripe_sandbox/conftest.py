@@ -75,10 +75,12 @@ def every_object_fits_stripes_own_description(sandbox: SandboxProcess, check: Ch
 
 def _started(folder: Path, check: Check) -> Iterator[SandboxProcess]:
     process = SandboxProcess(str(folder))
-    yield process
-    check(process)
-    process.kill()
-    process.hooks.close()
+    try:
+        yield process
+        check(process)
+    finally:
+        process.kill()
+        process.hooks.close()
 
 
 @pytest.fixture(scope="module")

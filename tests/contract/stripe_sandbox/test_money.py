@@ -33,7 +33,9 @@ places = st.integers(0, 9)
 currencies = st.sampled_from(CURRENCIES)
 pay = st.tuples(st.just("pay"), st.sampled_from(CARDS), currencies, amounts, st.booleans())
 capture = st.tuples(st.just("capture"), places, st.integers(1, 500_000), st.booleans())
-refund = st.tuples(st.just("refund"), places, st.integers(1, 500_000))
+refund = st.tuples(
+    st.just("refund"), places, st.integers(1, 500_000), st.sampled_from(["", "", "pending", "requires_action"])
+)
 cancel = st.tuples(st.just("cancel"), places)
 dispute = st.tuples(st.just("dispute"), places, amounts, st.sampled_from(["inquiry", "chargeback", "resolution"]))
 answer = st.tuples(st.just("answer"), places, st.sampled_from(ANSWERS))
@@ -86,8 +88,13 @@ class Player:
         part: Any = {"amount_to_capture": amount, "final_capture": final}
         await self.client.v1.payment_intents.capture_async(self.intent(place), part)
 
-    async def refund(self, place: int, amount: int) -> None:
-        """Give back a part."""
+    async def refund(self, place: int, amount: int, status: str) -> None:
+        """Give back a part, at once or later; or not at all."""
+        if status:
+            charge = (await self.client.v1.payment_intents.retrieve_async(self.intent(place))).latest_charge
+            then = "succeeded" if amount % 2 else "failed"
+            plan = {"status": status, "pending_reason": "insufficient_funds", "then": then, "charge": charge}
+            self.sandbox.switch("refunds", **plan)
         await self.client.v1.refunds.create_async({"payment_intent": self.intent(place), "amount": amount})
 
     async def cancel(self, place: int) -> None:
@@ -147,6 +154,11 @@ def check_each(transactions: list[Any]) -> None:
         assert one["fee"] == 0 or one["type"] in ("charge", "adjustment")  # Stripe keeps its fee of a refunded charge
 
 
+def was_never_booked(refund: Any) -> bool:
+    """Say whether a refund failed before Stripe had taken its money."""
+    return refund["status"] == "failed" and "failure_balance_transaction" not in refund
+
+
 def check_sources(sandbox: SandboxProcess, transactions: list[Any]) -> None:
     """Check that what moved money has its transactions, and that they come to what it says."""
     sums = Counter[tuple[str, str]]()
@@ -157,10 +169,13 @@ def check_sources(sandbox: SandboxProcess, transactions: list[Any]) -> None:
         assert sums.pop((charge["id"], "charge"), 0) == charge["amount_captured"]
         assert (charge["balance_transaction"] in known) == charge["captured"]
     for made in sandbox.all("/v1/refunds"):
-        assert sums.pop((made["id"], "refund")) == -made["amount"]
-        returned = made["amount"] if made["status"] == "failed" else 0
+        booked = made["balance_transaction"]
+        taken = made["amount"] if booked else 0
+        assert (booked is None) == (made.get("pending_reason") == "insufficient_funds" or was_never_booked(made))
+        assert sums.pop((made["id"], "refund"), 0) == -taken
+        returned = taken if made["status"] in ("failed", "canceled") else 0
         assert sums.pop((made["id"], "refund_failure"), 0) == returned
-        assert made["balance_transaction"] in known
+        assert booked is None or booked in known
     for made in sandbox.all("/v1/disputes"):
         moved = made["balance_transactions"]
         assert sums.pop((made["id"], "adjustment"), 0) == sum(one["amount"] for one in moved)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import subprocess
 import sys
@@ -276,9 +277,12 @@ async def test_every_object_fits_stripes_own_description(
     await client.v1.setup_intents.create_async(by_card(payment_method="pm_card_visa", confirm=True))
     await guest_payment(client, "pm_card_createDispute", 1000)
     await guest_payment(client, "pm_card_createIssuerFraudRecord", 1000)
-    await guest_payment(client, "pm_card_bypassPending", 5000)
+    await guest_payment(client, "pm_card_bypassPending", 5_000_000)
     await client.v1.payouts.create_async({"amount": 1, "currency": "usd"})
     await client.v1.topups.create_async({"amount": 100, "currency": "usd"})
+    evidence: Any = {"purpose": "dispute_evidence", "file": io.BytesIO(b"%PDF")}
+    evidence["file"].name = "receipt.pdf"
+    await client.v1.files.create_async(evidence)
     assert check(sandbox) == set(KINDS.values())
 
 
