@@ -9,5 +9,6 @@ pytest_plugins = [
     "tests.support.sandbox",
     "tests.support.stack",
     "tests.support.valkey",
+    "tests.support.staff",
     "tests.support.gate",  # after the stack, which it imports
 ]

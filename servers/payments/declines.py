@@ -69,6 +69,11 @@ PAYMENT_CANCELED: Final = Decline(
 )
 """Of an attempt that waited for the cardholder when its payment was canceled."""
 
+SETTLED_BY_STAFF: Final = Decline(
+    code="settled_by_staff", recommended_action=_OTHER, message="The payment did not go through. Please try again."
+)
+"""Of an attempt that a person has ended because Stripe says that it never happened."""
+
 METHOD_REJECTED: Final = Decline(
     code="payment_method_rejected",
     recommended_action=_OTHER,

@@ -6,13 +6,13 @@ from functools import partial
 
 from servers.kernel.errors import Refusal
 from servers.payments import store
+from servers.payments.suspense import REFUND_CALL
 from servers.payments.usecases import (
     ATTACH,
     CANCEL,
     CAPTURE,
     CONFIRM,
     DETACH,
-    REFUND_CALL,
     SET_UP,
     WALLET_CONFIRM,
     WALLET_OPERATION,

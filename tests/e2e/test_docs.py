@@ -24,6 +24,7 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 def test_every_block_of_the_api_page_works(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     email = f"{uuid.uuid4().hex}@example.com"
     here = {"EDGE": shop.platform.edge, "CURL_CA_BUNDLE": shop.platform.state["ca_file"], "EMAIL": email}
+    monkeypatch.setenv("PAYMESH_DATA_DIR", str(shop.platform.folder))
     for name, value in here.items():
         monkeypatch.setenv(name, value)
     names: dict[str, Any] = {

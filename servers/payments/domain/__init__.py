@@ -9,16 +9,19 @@ from servers.payments.domain.answers import (
     CardSaved,
     Charged,
     ChargeResult,
+    Echo,
     IntentStatus,
     NotConfirmed,
     OperationRefused,
     OperationResult,
+    RefundEcho,
     RefundResult,
     SetupCanceled,
     SetupResult,
     StillProcessing,
     UsedCard,
 )
+from servers.payments.domain.integrity import differences, refund_differences
 from servers.payments.domain.records import (
     Attempt,
     Capture,
@@ -35,6 +38,8 @@ from servers.payments.domain.records import (
     Refund,
     SetupIntent,
     Source,
+    StaffAction,
+    SuspenseItem,
 )
 from servers.payments.domain.refusals import (
     CaptureExceedsAvailable,
@@ -72,6 +77,7 @@ from servers.payments.domain.states import (
     RefundStateInvalid,
     SetupState,
     SetupStateInvalid,
+    SuspenseCause,
     Usage,
 )
 
@@ -101,6 +107,7 @@ __all__ = [
     "ChargeResult",
     "Charged",
     "Decline",
+    "Echo",
     "FeePlan",
     "InsufficientFunds",
     "IntentStatus",
@@ -127,6 +134,7 @@ __all__ = [
     "PaymentStateInvalid",
     "Purpose",
     "Refund",
+    "RefundEcho",
     "RefundExceedsAvailable",
     "RefundResult",
     "RefundState",
@@ -137,7 +145,12 @@ __all__ = [
     "SetupState",
     "SetupStateInvalid",
     "Source",
+    "StaffAction",
     "StillProcessing",
+    "SuspenseCause",
+    "SuspenseItem",
     "Usage",
     "UsedCard",
+    "differences",
+    "refund_differences",
 ]

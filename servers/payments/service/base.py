@@ -70,8 +70,10 @@ class Base(payments_pb2_grpc.PaymentServiceServicer):
 
 
 def owner() -> tuple[str | None, str | None]:
-    """Return (merchant, None) or (None, customer): whose payments the caller may see."""
+    """Return (merchant, None) or (None, customer): whose payments the caller may see; for staff, everybody's."""
     principal = current_call().principal
+    if principal.kind is PrincipalKind.STAFF:
+        return None, None
     if principal.kind is PrincipalKind.CUSTOMER:
         return None, principal.subject
     return principal.merchant_id, None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
 
 from servers.kernel.errors import FieldInvalid, ProviderUnavailable, ResourceNotFound
 from servers.kernel.ids import bucket_of, new_id
@@ -20,14 +19,16 @@ from servers.payments.domain import (
     RefundExceedsAvailable,
     RefundResult,
     RefundState,
+    refund_differences,
 )
+from servers.payments.suspense import REFUND_CALL
 from servers.payments.usecases.deps import Deps
+from servers.payments.usecases.operations import look_first
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import UnitOfWork
 from servers.runtime.idempotency import IdempotentRequest
 from servers.runtime.outbound import RESEND_WITHIN, Answered, NotSent, Outcome, Unknown, digest
 
-REFUND_CALL: Final = "stripe.refund"
 declare(
     "payments.refund.after_intent",
     "payments.refund.after_reserve",
@@ -49,6 +50,7 @@ class CreateRefund:
 async def create_refund(deps: Deps, request: IdempotentRequest, command: CreateRefund) -> Refund:
     """Refund: reserve here, reserve in the ledger, ask Stripe, note the outcome. Raises ResourceNotFound, PaymentStateInvalid,
     RefundExceedsAvailable, FieldInvalid, PeerUnavailable, ProviderUnavailable."""
+    await look_first(deps, command.payment_id, lambda payment: payment.owner_id == command.merchant_id)
     async with deps.db.uow() as uow:
         claim = await uow.idempotency.claim(request)
         if claim.resource_id is None:
@@ -112,20 +114,55 @@ async def drive_refund(deps: Deps, refund_id: str, request: IdempotentRequest | 
         payment = await store.payment(conn, refund.payment_id, owner_id=refund.owner_id)
         assert payment is not None
     if refund.state is not RefundState.PENDING:
-        return await _record_refund(deps, refund_id, None, request)
+        return await record_refund(deps, refund_id, None, request)
     await deps.ledger.reserve_refund(payment, refund)
     crash_point("payments.refund.after_reserve")
     outcome: Outcome[RefundResult]
-    if payment.wallet_id:
+    if _to_wallet(payment, refund):
         # What the ledger took from the merchant, it has given to the wallet in the same step.
         outcome = Answered(RefundResult(stripe_refund_id="", state=RefundState.SUCCEEDED, failure_reason=""))
     else:
         outcome = await deps.outbound.execute(REFUND_CALL, partial(_send_refund, deps, payment, refund))
     crash_point("payments.refund.after_send")
-    refund = await _record_refund(deps, refund_id, outcome, request)
+    refund = await record_refund(deps, refund_id, outcome, request)
     if isinstance(outcome, NotSent):
         raise ProviderUnavailable
     return refund
+
+
+def _to_wallet(payment: Payment, refund: Refund) -> bool:
+    """Tell whether the money goes back to a wallet: Stripe has nothing to do with it."""
+    return bool(payment.wallet_id) and not refund.suspense_item_id
+
+
+async def learn_refund(deps: Deps, refund: Refund) -> Refund | None:
+    """Ask Stripe about a refund and write down what it says; never sends. None where Stripe does not tell, or knows none: it may be
+    on its way."""
+    async with deps.db.read() as conn:
+        payment = await store.payment(conn, refund.payment_id, owner_id=refund.owner_id)
+    assert payment is not None
+    if _to_wallet(payment, refund):
+        return None
+    found = await find_refund(deps, payment, refund)
+    if not isinstance(found, Answered) or found.value is None:
+        return None
+    return await record_refund(deps, refund.id, Answered(found.value), None)
+
+
+async def find_refund(deps: Deps, payment: Payment, refund: Refund) -> Outcome[RefundResult | None]:
+    """Return what Stripe has of a refund, None where it knows none."""
+    intent_id = payment.stripe_payment_intent_id
+    return await deps.outbound.execute("stripe.find_refund", lambda: deps.gateway.find_refund(refund, intent_id))
+
+
+async def refresh_refund(deps: Deps, refund: Refund) -> Refund:
+    """Ask Stripe about a refund whose outcome has been open for more than a minute, for somebody who reads it."""
+    if refund.state is not RefundState.PENDING:
+        return refund
+    async with deps.db.uow() as uow:
+        if not await uow.outbound.may_read(refund.id):
+            return refund
+    return await learn_refund(deps, refund) or refund
 
 
 async def _send_refund(deps: Deps, payment: Payment, refund: Refund) -> RefundResult:
@@ -138,9 +175,10 @@ async def _send_refund(deps: Deps, payment: Payment, refund: Refund) -> RefundRe
     return await deps.gateway.create_refund(refund, intent_id)
 
 
-async def _record_refund(
+async def record_refund(
     deps: Deps, refund_id: str, outcome: Outcome[RefundResult] | None, request: IdempotentRequest | None
 ) -> Refund:
+    """Write down what is known now."""
     async with deps.db.uow() as uow:
         found = await store.refund(uow.conn, refund_id)
         invariant(found is not None, "a refund vanished", refund_id=refund_id)
@@ -159,6 +197,9 @@ async def _record_refund(
             # A refund that was not sent stays promised: the janitor sends it, whether or not its merchant asks again.
             kept = Unknown(outcome.reason) if isinstance(outcome, NotSent) else outcome
             await uow.outbound.settle(call.id, kept, pending=refund.state is RefundState.PENDING)
+            intent_id = payment.stripe_payment_intent_id
+            if isinstance(outcome, Answered) and refund_differences(refund, intent_id, outcome.value):
+                await uow.outbound.hand_over(call.id)
         if request is not None and not isinstance(outcome, NotSent):
             await uow.idempotency.complete(request, refund)
     return refund
