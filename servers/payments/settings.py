@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Literal
+from typing import Final, Literal
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from servers.payments.domain import FeePayer, FeePlan
 from servers.runtime.settings import ServerSettings
+
+WEBHOOK_SECRETS_MAX: Final = 2
 
 
 class PaymentsSettings(ServerSettings):
@@ -19,7 +20,7 @@ class PaymentsSettings(ServerSettings):
     stripe_api_base: str = ""
     """The address of the sandbox; empty for Stripe itself."""
     stripe_webhook_secrets: SecretStr
-    """Comma-separated: two while one is being replaced."""
+    """The signing secrets of Stripe's endpoint, comma-separated: two while one is being replaced, either may sign."""
     fee_plan: FeePlan
     """JSON: {"version": "2026-11", "basis_points": 150, "fixed_minor": {"USD": 25}}."""
     dispute_fee_payer: FeePayer = FeePayer.MERCHANT
@@ -30,7 +31,7 @@ class PaymentsSettings(ServerSettings):
     """Where the edge answers, for example "https://pay.example": Stripe sends cardholders back there."""
     return_url_origins: tuple[str, ...] = ()
     """Where cardholders may be sent on to for every merchant, and for users themselves: the platform's own pages."""
-    review_above_minor: Mapping[str, int] = MappingProxyType({})
+    review_above_minor: Mapping[str, int] = Field(default_factory=dict)
     """JSON: {"USD": 1000000}. Sums above it wait for a person; currencies that are not named do not."""
     review_timeout_seconds: int = 86_400
     """How long a payment in review waits until it is canceled."""
@@ -40,3 +41,23 @@ class PaymentsSettings(ServerSettings):
     """Whether refunds that a merchant's balance does not cover wait for it, whatever the merchant's own settings say."""
     stripe_publishable_key: str = ""
     """The platform's publishable key at Stripe, for pages that authenticate with Stripe's SDK."""
+
+    @field_validator("stripe_webhook_secrets")
+    @classmethod
+    def _one_or_two(cls, value: SecretStr) -> SecretStr:
+        secrets = _split(value)
+        # An empty one would be a secret that everybody knows.
+        if not 1 <= len(secrets) <= WEBHOOK_SECRETS_MAX or not all(
+            s.startswith("whsec_") and len(s) > 6 for s in secrets
+        ):
+            raise ValueError("one or two secrets, each beginning with whsec_, separated by a comma")
+        return value
+
+    @property
+    def webhook_secrets(self) -> tuple[str, ...]:
+        """The live secrets."""
+        return _split(self.stripe_webhook_secrets)
+
+
+def _split(value: SecretStr) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.get_secret_value().split(","))

@@ -9,10 +9,12 @@ from servers.payments.domain.answers import (
     CardSaved,
     Charged,
     ChargeResult,
+    Echo,
     IntentStatus,
     NotConfirmed,
     OperationRefused,
     OperationResult,
+    RefundEcho,
     RefundResult,
     SetupCanceled,
     SetupResult,
@@ -28,6 +30,7 @@ from servers.payments.domain.disputes import (
     steps_to,
     walk_of,
 )
+from servers.payments.domain.integrity import differences, refund_differences
 from servers.payments.domain.records import (
     Attempt,
     Capture,
@@ -45,6 +48,8 @@ from servers.payments.domain.records import (
     Review,
     SetupIntent,
     Source,
+    StaffAction,
+    SuspenseItem,
 )
 from servers.payments.domain.refusals import (
     CaptureExceedsAvailable,
@@ -94,6 +99,7 @@ from servers.payments.domain.states import (
     ReviewState,
     SetupState,
     SetupStateInvalid,
+    SuspenseCause,
     Usage,
 )
 
@@ -132,6 +138,7 @@ __all__ = [
     "DisputeStage",
     "DisputeState",
     "DisputeStateInvalid",
+    "Echo",
     "FeePayer",
     "FeePlan",
     "FieldFixed",
@@ -164,6 +171,7 @@ __all__ = [
     "PaymentStateInvalid",
     "Purpose",
     "Refund",
+    "RefundEcho",
     "RefundExceedsAvailable",
     "RefundResult",
     "RefundState",
@@ -176,10 +184,15 @@ __all__ = [
     "SetupState",
     "SetupStateInvalid",
     "Source",
+    "StaffAction",
     "StillProcessing",
+    "SuspenseCause",
+    "SuspenseItem",
     "Usage",
     "UsedCard",
     "WarningNews",
+    "differences",
+    "refund_differences",
     "steps_to",
     "walk_of",
 ]

@@ -80,8 +80,10 @@ def is_payer() -> bool:
 
 
 def owner() -> tuple[str | None, str | None]:
-    """Return (merchant, None) or (None, customer): whose payments the caller may see."""
+    """Return (merchant, None) or (None, customer): whose payments the caller may see; for staff, everybody's."""
     principal = current_call().principal
+    if principal.kind is PrincipalKind.STAFF:
+        return None, None
     if principal.kind is PrincipalKind.CUSTOMER:
         return None, principal.subject
     return principal.merchant_id, None
