@@ -12,7 +12,7 @@ from paymesh.wallets.v1 import wallets_pb2
 
 from dev.stack import REVIEW_ABOVE
 from servers.runtime.policy import policies_of
-from tests.support.stack import Shop, reason_of
+from tests.support.stack import Shop, reason_of, wait_for
 
 SERVICES = [file.DESCRIPTOR.services_by_name.values() for file in (payments_pb2, wallets_pb2)]
 MONEY = {n.rsplit("/", 1)[1] for s in SERVICES for n, p in policies_of(s).items() if p.key_required}
@@ -55,10 +55,21 @@ class Stage:
         self.unsent = shop.ok(shop.call("GET", path, token=shop.seller_token))["refunds"][0]
         self.large = shop.payment(REVIEW_ABOVE["CHF"] + 1, "CHF")
         shop.ok(shop.confirm(self.large["id"]))
+        disputed = shop.payment(1000)
+        shop.ok(shop.confirm(disputed["id"], method_id=shop.card("pm_card_createDispute")["id"]))
+        self.disputes = f"/v1/disputes?payment_id={disputed['id']}"
+        wait_for(lambda: any(one["movements"] for one in self._disputes(shop)), "the dispute and its withdrawal")
+        self.dispute = self._disputes(shop)[0]
         wallets = shop.ok(shop.call("GET", "/v1/wallets", token=shop.customer_token)).get("wallets", [])
         mine = [one for one in wallets if one["currency"] == "USD"]
         body = {"currency": "USD"}
         self.wallet = mine[0] if mine else shop.ok(shop.call("POST", "/v1/wallets", body, token=shop.customer_token))
+
+    def _disputes(self, shop: Shop) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = shop.ok(shop.call("GET", self.disputes, token=shop.seller_token)).get(
+            "disputes", []
+        )
+        return found
 
     def calls(self, shop: Shop) -> dict[str, tuple[str, dict[str, Any], str]]:
         """Return path, body and token of each money method."""
@@ -74,6 +85,7 @@ class Stage:
             "CancelPayment": (f"{held}:cancel", {}, seller),
             "CreateRefund": (f"/v1/payments/{self.paid['id']}/refunds", {"amount": usd}, seller),
             "CancelRefund": (f"/v1/refunds/{self.unsent['id']}:cancel", {}, seller),
+            "AcceptDispute": (f"/v1/disputes/{self.dispute['id']}:accept", {}, seller),
             "CreateTopUp": (top_ups, {"amount": usd, **card}, customer),
         }
 
@@ -110,6 +122,7 @@ EXPECTED: dict[str, tuple[str, dict[str, int]]] = {
     "RejectPayment": ("CANCELED", {"amount_captured": 0}),
     "CreateRefund": ("PENDING", {"amount": 300}),
     "CancelRefund": ("CANCELED", {"amount": 100}),
+    "AcceptDispute": ("NEEDS_RESPONSE", {"amount": 1000}),
     "CreateTopUp": ("PENDING", {"amount": 300}),
 }
 

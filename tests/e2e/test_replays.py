@@ -20,12 +20,13 @@ from paymesh.options.v1 import options_pb2
 from paymesh.payments.v1 import payments_pb2, top_ups_pb2
 from paymesh.wallets.v1 import ledger_pb2, wallets_pb2
 
+from dev.stack import REVIEW_ABOVE
 from sandbox.stripe.events import signed
 from servers.runtime.call import PrincipalKind
 from servers.runtime.policy import policy_of
 from tests.e2e.test_accounts import PASSWORD, Person, Team, act_for, log_in, person
 from tests.support.mail import mail_to, token_of
-from tests.support.stack import Shop, insist, reason_of
+from tests.support.stack import Shop, insist, reason_of, wait_for
 
 FILES = (identity_pb2, payments_pb2, top_ups_pb2, wallets_pb2, ledger_pb2, notifications_pb2)
 KEYED: Final = (options_pb2.IDEMPOTENCY_OPTIONAL, options_pb2.IDEMPOTENCY_REQUIRED)
@@ -316,6 +317,49 @@ def create_refund(world: World) -> Call:
     return Call(path=path, body=body, token=world.shop.seller_token, other={"amount": usd(101)})
 
 
+def update_payment(world: World) -> Call:
+    """Change a note."""
+    path = f"/v1/payments/{world.shop.payment()['id']}"
+    return Call(path=path, body={"description": "tea"}, token=world.shop.seller_token, other={"description": "coffee"})
+
+
+def review(verb: str) -> Callable[[World], Call]:
+    """Return the call of who looked at a large payment."""
+
+    def decide(world: World) -> Call:
+        payment = world.shop.payment(REVIEW_ABOVE["CHF"] + 1, "CHF")
+        world.shop.ok(world.shop.confirm(payment["id"]))
+        path = f"/v1/payments/{payment['id']}:{verb}"
+        return Call(path=path, body={}, token=world.shop.seller_token, elsewhere=another(path))
+
+    return decide
+
+
+def cancel_refund(world: World) -> Call:
+    """Cancel a refund that Stripe was not reached for."""
+    world.shop.platform.sandbox("faults", method="post", path="/v1/refunds$", kind="error", status=429, times=3)
+    listed, token = f"{world.paid()}/refunds", world.shop.seller_token
+    assert world.shop.call("POST", listed, {"amount": usd(100)}, token=token).status_code == 503
+    refund = world.shop.ok(world.shop.call("GET", listed, token=token))["refunds"][0]
+    path = f"/v1/refunds/{refund['id']}:cancel"
+    return Call(path=path, body={}, token=token, elsewhere=another(path))
+
+
+def accept_dispute(world: World) -> Call:
+    """Concede a dispute."""
+    payment = world.shop.payment()
+    world.shop.ok(world.shop.confirm(payment["id"], method_id=world.shop.card("pm_card_createDispute")["id"]))
+    query, token = f"/v1/disputes?payment_id={payment['id']}", world.shop.seller_token
+
+    def listed() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = world.shop.ok(world.shop.call("GET", query, token=token)).get("disputes", [])
+        return found
+
+    wait_for(lambda: bool(listed()), "the dispute")
+    path = f"/v1/disputes/{listed()[0]['id']}:accept"
+    return Call(path=path, body={}, token=token, elsewhere=another(path))
+
+
 def create_setup_intent(world: World) -> Call:
     """Begin to save a card."""
     body = {"usage": "ON_SESSION"}
@@ -391,6 +435,11 @@ CALLS: Final[dict[str, Callable[[World], Call]]] = {
     "CapturePayment": capture_payment,
     "CancelPayment": cancel_payment,
     "CreateRefund": create_refund,
+    "UpdatePayment": update_payment,
+    "ApprovePayment": review("approve"),
+    "RejectPayment": review("reject"),
+    "CancelRefund": cancel_refund,
+    "AcceptDispute": accept_dispute,
     "CreateSetupIntent": create_setup_intent,
     "ConfirmSetupIntent": confirm_setup_intent,
     "RevokeMandate": revoke_mandate,

@@ -176,7 +176,7 @@ class Issuer:
 class Ledger:
     """The ledger, which takes every refund."""
 
-    async def reserve_refund(self, payment: Payment, refund: Refund) -> Booked:
+    async def reserve_refund(self, payment: Payment, refund: Refund, *, within_balance: bool = False) -> Booked:
         """Reserve."""
         return Booked(verdict="CREATED")
 

@@ -361,6 +361,15 @@ class FakeStripe(StripeGateway):
         answer: RefundResult = await self._keyed("refund", refund.id, act)
         return answer
 
+    def has_made(self, refund_id: str) -> bool:
+        """Tell whether a refund carries our id."""
+        return any(made.refund_id == refund_id for made in self.refunds.values())
+
+    def made(self, refund_id: str) -> Made:
+        """Return the one refund that carries our id."""
+        (found,) = (made for made in self.refunds.values() if made.refund_id == refund_id)
+        return found
+
     def end_refund(self, made: Made, state: RefundState) -> None:
         """Have the bank take a refund, or send its money back."""
         made.state = state
@@ -370,7 +379,7 @@ class FakeStripe(StripeGateway):
         """Cancel a refund that waits for its customer; any other stays as it is."""
 
         def act() -> RefundResult:
-            (made,) = (made for made in self.refunds.values() if made.refund_id == refund.id)
+            made = self.made(refund.id)
             if made.state is RefundState.REQUIRES_ACTION:
                 made.state = RefundState.CANCELED
             return _refund_of(made)

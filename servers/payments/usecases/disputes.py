@@ -7,6 +7,7 @@ version that it was begun with: where the dispute has moved meanwhile, Stripe is
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -126,11 +127,14 @@ async def accept_dispute(deps: Deps, request: IdempotentRequest, *, dispute_id: 
         if not begun:
             async with uow.refusals(request):
                 await _begin(deps, uow, dispute_id, merchant_id)
-            await uow.idempotency.advance(
-                request, "accepting", dispute_id, shows=partial(store.dispute, uow.conn, dispute_id)
-            )
+            await uow.idempotency.advance(request, "accepting", dispute_id, shows=partial(_begun, uow, dispute_id))
     crash_point("payments.accept.after_intent")
     return await drive_accept(deps, dispute_id, request, fresh=not begun)
+
+
+async def _begun(uow: UnitOfWork, dispute_id: str) -> Dispute:
+    """Return a dispute as a rehearsal shows it: what was begun is no uncertainty, because it goes no further."""
+    return replace(await _existing(uow, dispute_id), accepting=False)
 
 
 async def _is_begun(uow: UnitOfWork, dispute_id: str) -> bool:

@@ -127,7 +127,7 @@ async def test_of_a_cancel_and_a_sending_at_once_one_wins(desk: Desk) -> None:
         async with desk.db.read() as conn:
             ended = await store.refund(conn, refund.id)
         assert ended is not None
-        sent = refund.id in desk.stripe.refunds
+        sent = desk.stripe.has_made(refund.id)
         assert (answer.reason == "") == (ended.state is RefundState.CANCELED) == (not sent)
         assert answer.reason in ("", "REFUND_STATE_INVALID", "OPERATION_IN_PROGRESS")
     payment = await desk.payment(payment.id)
@@ -174,7 +174,7 @@ async def test_a_refund_that_waits_is_canceled_whoever_tries_it_again(desk: Desk
     desk.wait(MINUTE)
     answer, _ = await asyncio.gather(cancel(desk, refund), retry_refunds(desk.deps))
     ended = await only(desk)
-    gone_out = refund.id in (desk.stripe.refunds if source is CARD else desk.ledger.given_back)
+    gone_out = desk.stripe.has_made(refund.id) if source is CARD else refund.id in desk.ledger.given_back
     assert (answer.reason == "") == (ended.state is RefundState.CANCELED) == (not gone_out)
     desk.wait(MINUTE)
     assert await retry_refunds(desk.deps) == 0
@@ -196,7 +196,7 @@ async def needing_its_customer(desk: Desk) -> Refund:
     request = desk.ticket("refund")
     await desk.told(request, desk.refund(request, payment, 401))
     refund = await only(desk)
-    desk.stripe.refunds[refund.id].state = RefundState.REQUIRES_ACTION
+    desk.stripe.made(refund.id).state = RefundState.REQUIRES_ACTION
     await drive_refund(desk.deps, refund.id)
     refund = await only(desk)
     assert (refund.state, refund.cancelable) == (RefundState.REQUIRES_ACTION, True)
@@ -208,7 +208,7 @@ async def test_what_waits_for_its_customer_is_canceled_at_stripe(desk: Desk) -> 
     assert (await desk.payment(refund.payment_id)).refund_pending_minor == 401
     assert (await cancel(desk, refund)).reason == ""
     assert (await only(desk)).state is RefundState.CANCELED
-    assert desk.stripe.refunds[refund.id].state is RefundState.CANCELED
+    assert desk.stripe.made(refund.id).state is RefundState.CANCELED
     assert (await desk.payment(refund.payment_id)).refund_pending_minor == 0
     kinds = ["refund.created", "refund.requires_action", "refund.canceled"]
     assert await told_of(desk, refund) == kinds
@@ -245,7 +245,7 @@ async def test_a_cancel_that_could_not_be_sent_leaves_the_refund_as_it_is(desk: 
 
 async def test_a_cancel_that_comes_too_late_tells_so_and_how_it_went_on(desk: Desk) -> None:
     refund = await needing_its_customer(desk)
-    desk.stripe.refunds[refund.id].state = RefundState.SUCCEEDED
+    desk.stripe.made(refund.id).state = RefundState.SUCCEEDED
     answer = await cancel(desk, refund)
     assert answer.reason == "REFUND_STATE_INVALID"
     assert (await cancel(desk, refund)).body == answer.body
