@@ -294,7 +294,8 @@ def _payments_netted(engines: Mapping[str, Engine]) -> Verdict:
     statement = """
         SELECT p.id, p.captured_minor - p.refunded_minor - p.disputed_minor AS net,
                ARRAY(SELECT id FROM captures c WHERE c.owner_id = p.owner_id AND c.payment_id = p.id) AS captures,
-               ARRAY(SELECT id FROM refunds r WHERE r.owner_id = p.owner_id AND r.payment_id = p.id) AS refunds,
+               ARRAY(SELECT id FROM refunds r WHERE r.owner_id = p.owner_id AND r.payment_id = p.id
+                   AND r.suspense_item_id = '') AS refunds,
                ARRAY(SELECT id FROM disputes d WHERE d.owner_id = p.owner_id AND d.payment_id = p.id) AS disputes
         FROM payments p WHERE p.captured_minor > 0 AND p.refund_pending_minor = 0
         """

@@ -200,6 +200,8 @@ def tombstones_of(fact: Fact) -> set[str]:
     match fact:
         case RefundCreatedFact():
             return {_tombstone(fact.refund_id, owner_of(fact))}
+        case SuspenseRefundFact():
+            return {_tombstone(fact.refund_id, fact.suspense.owner_id)}
         case RefundFailedFact():
             return {_tombstone(fact.refund_id, fact.merchant_id)}
         case _:
@@ -275,6 +277,8 @@ def book(sheet: Sheet, fact: Fact, stored: Iterable[Transfer]) -> tuple[Verdict,
         case SuspenseFact():
             return post_suspense(sheet, fact)
         case SuspenseRefundFact():
+            if tombstones_of(fact) & sheet.burnt:
+                return Verdict.BURNT, []
             return post_suspense_refund(sheet, fact)
     return (Verdict.CREATED if written else Verdict.EXISTS), written
 

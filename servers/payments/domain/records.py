@@ -346,7 +346,10 @@ class Refund:
 
     @property
     def cancelable(self) -> bool:
-        """Whether a cancel has a chance: Stripe carries out what it has accepted, unless it waits for its customer."""
+        """Whether a cancel has a chance: Stripe carries out what it has accepted, unless it waits for its customer. Money that
+        nobody asked for goes back."""
+        if self.suspense_item_id:
+            return False
         return self.state is RefundState.REQUIRES_ACTION or not (self.stripe_refund_id or self.uncertain)
 
 

@@ -63,7 +63,7 @@ async def try_stripe_event(conn: AsyncConnection, event_id: str) -> Row[Any] | N
             text(
                 """
                 UPDATE stripe_events SET tries = tries + 1 WHERE id = :id AND state = 'STORED'
-                RETURNING type, payment_intent_id, refund_id, setup_intent_id, body
+                RETURNING type, object_id, payment_intent_id, refund_id, setup_intent_id, body
                 """
             ),
             {"id": event_id},

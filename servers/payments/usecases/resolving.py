@@ -45,7 +45,7 @@ from servers.payments.usecases.operations import (
     record_operation,
     took_place,
 )
-from servers.payments.usecases.refunds import find_refund, record_refund
+from servers.payments.usecases.refunds import drive_refund, find_refund, record_refund, to_wallet
 from servers.runtime.db import UnitOfWork
 from servers.runtime.idempotency import IdempotentRequest
 from servers.runtime.outbound import Answered
@@ -253,8 +253,8 @@ async def resolve_refund(
                     raise RefundStateInvalid(rule, refund.id, refund.state.name)
                 await _note(deps, uow, refund.owner_id, "resolve_refund", refund.id, verdict, decider)
         await uow.idempotency.advance(request, "resolving", refund.id, shows=partial(store.refund, uow.conn, refund.id))
-    # It may be that not even the ledger has heard of it: what fails gives back what was taken.
-    await deps.ledger.reserve_refund(payment, refund)
+    if to_wallet(payment, refund):
+        return await drive_refund(deps, refund_id, request)  # the ledger knows it by its id: sending once more is reading
     found = await find_refund(deps, payment, refund)
     if not isinstance(found, Answered):
         raise ProviderUnavailable
