@@ -254,7 +254,9 @@ async def resolve_refund(
                 await _note(deps, uow, refund.owner_id, "resolve_refund", refund.id, verdict, decider)
         await uow.idempotency.advance(request, "resolving", refund.id, shows=partial(store.refund, uow.conn, refund.id))
     if to_wallet(payment, refund):
-        return await drive_refund(deps, refund_id, request)  # the ledger knows it by its id: sending once more is reading
+        return await drive_refund(
+            deps, refund_id, request
+        )  # the ledger knows it by its id: sending once more is reading
     found = await find_refund(deps, payment, refund)
     if not isinstance(found, Answered):
         raise ProviderUnavailable
