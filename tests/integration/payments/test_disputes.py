@@ -218,7 +218,7 @@ def told(event_id: str, kind: str, object_id: str) -> WebhookEvent:
         object_id=object_id,
         payment_intent_id="",
         metadata={},
-        created=datetime(2026, 1, 1, tzinfo=UTC),
+        created=NOW,
         received=None,
     )
 
