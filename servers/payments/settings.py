@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Literal
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
 from servers.payments.domain import FeePayer, FeePlan
 from servers.runtime.settings import ServerSettings
@@ -30,7 +29,7 @@ class PaymentsSettings(ServerSettings):
     """Where the edge answers, for example "https://pay.example": Stripe sends cardholders back there."""
     return_url_origins: tuple[str, ...] = ()
     """Where cardholders may be sent on to for every merchant, and for users themselves: the platform's own pages."""
-    review_above_minor: Mapping[str, int] = MappingProxyType({})
+    review_above_minor: Mapping[str, int] = Field(default_factory=dict)
     """JSON: {"USD": 1000000}. Sums above it wait for a person; currencies that are not named do not."""
     review_timeout_seconds: int = 86_400
     """How long a payment in review waits until it is canceled."""
