@@ -130,7 +130,7 @@ def make_stack(folder: Path, ports: Ports) -> Stack:
 def renew(stack: Stack) -> None:
     """Issue every leaf that is missing or past half of its life, and tell Envoy by renaming its secret files."""
     renewed = False
-    for name in (*DOMAINS, "edge", "dev"):
+    for name in (*DOMAINS, "edge", "dev", "operator"):
         if pki.due(stack.mesh_dir(name)):
             stack.mesh.issue(stack.mesh_dir(name), names=pki.mesh_names(name), common_name=name)
             renewed = True

@@ -11,5 +11,6 @@ pytest_plugins = [
     "tests.support.stack",
     "tests.support.tally",
     "tests.support.valkey",
+    "tests.support.staff",
     "tests.support.gate",  # after the stack, which it imports
 ]

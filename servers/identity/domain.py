@@ -59,6 +59,13 @@ class InvitationState(Enum):
     EXPIRED = "EXPIRED"
 
 
+class StaffState(Enum):
+    """The states of a staff member."""
+
+    ACTIVE = "ACTIVE"
+    REMOVED = "REMOVED"
+
+
 class TokenPurpose(Enum):
     """What a token in a mail is good for, and for how long."""
 
@@ -135,7 +142,19 @@ INVITATION: Final = Machine(
         Arrow(_I.OPEN, "expire", _I.EXPIRED, "invitation.expired"),
     ),
 )
-MACHINES: Final = (SESSION, API_KEY, MEMBER, INVITATION)
+STAFF: Final = Machine(
+    name="staff",
+    states=StaffState,
+    terminal=frozenset(),
+    refusal=SessionStateInvalid,
+    arrows=(
+        Arrow(None, "set_role", StaffState.ACTIVE, "staff.role_set"),
+        Arrow(StaffState.ACTIVE, "set_role", StaffState.ACTIVE, "staff.role_set"),
+        Arrow(StaffState.ACTIVE, "remove", StaffState.REMOVED, "staff.removed"),
+        Arrow(StaffState.REMOVED, "set_role", StaffState.ACTIVE, "staff.role_set"),
+    ),
+)
+MACHINES: Final = (SESSION, API_KEY, MEMBER, INVITATION, STAFF)
 
 CUSTOMER_SCOPES: Final = frozenset(
     {
@@ -184,6 +203,15 @@ ROLE_SCOPES: Final = {
     "developer": _READ | _KEYS | _SETTINGS,
     "viewer": _READ,
 }
+_STAFF_READ: Final = frozenset({"payments:read", "refunds:read"})
+_STAFF_RESOLVE: Final = frozenset({"payments:resolve", "refunds:resolve"})
+_RECONCILE: Final = frozenset({"reconciliation:read", "reconciliation:write"})
+STAFF_ROLE_SCOPES: Final = {
+    "operator": _STAFF_READ | _STAFF_RESOLVE | _RECONCILE,
+    "finance": _STAFF_READ | _STAFF_RESOLVE | _RECONCILE,
+    "risk": _STAFF_READ,
+    "support": _STAFF_READ,
+}
 
 
 class LoginFailed(Refusal):
@@ -194,6 +222,16 @@ class LoginFailed(Refusal):
 
     def __init__(self) -> None:
         super().__init__("The email address and the password do not match an account.")
+
+
+class StaffCodeInvalid(Refusal):
+    """The code of the authenticator app is wrong or used, or the user is no staff: the two look the same."""
+
+    kind = Kind.UNAUTHENTICATED
+    reason = "STAFF_CODE_INVALID"
+
+    def __init__(self) -> None:
+        super().__init__("The code does not work: wait for the next one that your app shows.")
 
 
 class RefreshTokenInvalid(Refusal):
@@ -367,6 +405,28 @@ class ApiKey:
     version: int
     create_time: datetime
     update_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaffMember:
+    """A user who works for the platform."""
+
+    id: str
+    user_id: str
+    email: str
+    role: str
+    state: StaffState
+    sealed_secret: bytes
+    last_step: int
+    """The step of the last code that was used: no code of it or before works."""
+    version: int
+    create_time: datetime
+    update_time: datetime
+
+    @property
+    def secret_place(self) -> str:
+        """What the sealed secret is bound to."""
+        return f"staff.sealed_secret|{self.user_id}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -129,6 +129,7 @@ REASONS: Final[Mapping[str, Reason]] = {
     "amount_too_large": Reason(STOP, "The amount is too small or too large for a card."),
     "payment_rejected": Reason(STOP, "This cannot be paid by card."),
     "payment_canceled": Reason(STOP, "The payment was canceled."),
+    "settled_by_staff": Reason(OTHER, "The payment did not go through. Please try again."),
     "wallet_unusable": Reason(OTHER, "The wallet cannot pay this. Please use another one."),
 }
 FROM_STRIPE: Final = {theirs: ours for ours, reason in REASONS.items() for theirs in reason.stripe}
@@ -170,6 +171,9 @@ def for_payers(decline: Decline) -> Decline:
 
 PAYMENT_CANCELED: Final = _reason("payment_canceled")
 """Of an attempt that waited for the cardholder when its payment was canceled."""
+
+SETTLED_BY_STAFF: Final = _reason("settled_by_staff")
+"""Of an attempt that a person has ended because Stripe says that it never happened."""
 
 METHOD_REJECTED: Final = _reason("payment_method_rejected")
 """Of a payment method that Stripe does not know, or that belongs to somebody else."""

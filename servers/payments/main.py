@@ -5,21 +5,29 @@ from __future__ import annotations
 from datetime import timedelta
 from functools import partial
 
-from paymesh.payments.v1 import payments_pb2, payments_pb2_grpc, top_ups_pb2, top_ups_pb2_grpc
+from paymesh.payments.v1 import (
+    payments_pb2,
+    payments_pb2_grpc,
+    stripe_events_pb2,
+    stripe_events_pb2_grpc,
+    top_ups_pb2,
+    top_ups_pb2_grpc,
+)
 
 from servers.payments import peers
 from servers.payments.client_secrets import ClientSecrets
 from servers.payments.disputing import Disputing
 from servers.payments.events import Events
 from servers.payments.gateway_stripe import StripeGateway, classify
-from servers.payments.jobs import SWEEP_SECONDS, sweep_due
+from servers.payments.jobs import SWEEP_SECONDS, jobs, sweep_due
 from servers.payments.outcomes import Outcomes
+from servers.payments.polling import Poller
 from servers.payments.render import Renderer
 from servers.payments.resolvers import resolvers
 from servers.payments.return_urls import ReturnUrls
 from servers.payments.risk import Screening, Thresholds
 from servers.payments.saving import Saving
-from servers.payments.service import PaymentService, TopUpPaymentService
+from servers.payments.service import PaymentService, StripeEventService, TopUpPaymentService
 from servers.payments.settings import PaymentsSettings
 from servers.payments.usecases import Deps, Timing, reconcile
 from servers.payments.webhooks import Webhooks
@@ -60,7 +68,7 @@ async def build(context: Context[PaymentsSettings]) -> Parts:
     gateway = StripeGateway(
         settings.stripe_api_key.get_secret_value(),
         api_base=settings.stripe_api_base,
-        webhook_secrets=settings.stripe_webhook_secrets.get_secret_value().split(","),
+        webhook_secrets=settings.webhook_secrets,
         public_url=settings.public_url,
     )
     secrets = ClientSecrets(settings.client_secret_key.get_secret_value())
@@ -76,6 +84,7 @@ async def build(context: Context[PaymentsSettings]) -> Parts:
         lag=timedelta(seconds=settings.reconcile_lag_seconds),
         missing_after=timedelta(seconds=settings.reconcile_missing_after_seconds),
     )
+    poller = Poller(deps, webhooks)
     services = [
         Service(
             servicer=PaymentService(deps, renderer, context.pages, webhooks, secrets),
@@ -87,11 +96,16 @@ async def build(context: Context[PaymentsSettings]) -> Parts:
             add=top_ups_pb2_grpc.add_TopUpPaymentServiceServicer_to_server,
             descriptor=top_ups_pb2.DESCRIPTOR.services_by_name["TopUpPaymentService"],
         ),
+        Service(
+            servicer=StripeEventService(deps, context.pages, webhooks, poller),
+            add=stripe_events_pb2_grpc.add_StripeEventServiceServicer_to_server,
+            descriptor=stripe_events_pb2.DESCRIPTOR.services_by_name["StripeEventService"],
+        ),
     ]
     return Parts(
         services=services,
         janitor=Janitor(context.db, resolvers(deps)),
-        jobs=webhooks.jobs(),
+        jobs=[*webhooks.jobs(), *poller.jobs(), *jobs(deps)],
         tasks=[
             partial(sweep, partial(sweep_due, deps), every_seconds=SWEEP_SECONDS),
             partial(sweep, partial(reconcile, deps, timing), every_seconds=settings.reconcile_every_seconds),

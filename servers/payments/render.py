@@ -31,6 +31,7 @@ from servers.payments.domain import (
     Refund,
     SetupIntent,
     SetupState,
+    SuspenseItem,
 )
 from servers.runtime.render import etag, money, stamp
 from servers.runtime.sealed import Sealer
@@ -98,6 +99,7 @@ class Renderer:
             amount_refund_pending=_minor(payment.refund_pending_minor, currency),
             certainty=payments_pb2.CERTAIN if payment.certain else payments_pb2.UNKNOWN,
             captures=[capture_message(capture) for capture in payment.captures],
+            suspense_items=[_suspense_message(item) for item in payment.suspense],
             available_actions=_actions(payment),
             description=payment.description,
             metadata=payment.metadata,
@@ -214,6 +216,16 @@ def capture_message(capture: Capture) -> payments_pb2.Capture:
         fee=money(capture.fee),
         fee_plan_version=capture.fee_plan_version,
         capture_time=stamp(capture.capture_time),
+        suspense_item_id=capture.suspense_item_id,
+    )
+
+
+def _suspense_message(item: SuspenseItem) -> payments_pb2.SuspenseItem:
+    return payments_pb2.SuspenseItem(
+        id=item.id,
+        amount=money(item.amount),
+        cause=payments_pb2.SuspenseItem.Cause.Value(item.cause.value),
+        create_time=stamp(item.create_time),
     )
 
 
@@ -288,7 +300,7 @@ def refund_message(refund: Refund) -> payments_pb2.Refund:
         resource_version=refund.version,
         etag=etag(refund.version),
         payment_id=refund.payment_id,
-        merchant_id=refund.owner_id,
+        merchant_id=refund.merchant_id,
         amount=money(refund.amount),
         reason=payments_pb2.Refund.Reason.Value(refund.reason),
         state=payments_pb2.Refund.State.Value(refund.state.value),
@@ -296,6 +308,7 @@ def refund_message(refund: Refund) -> payments_pb2.Refund:
         failure_reason=refund.failure_reason,
         available_actions=REFUND.available_actions(refund.state) if refund.cancelable else (),
         metadata=refund.metadata,
+        suspense_item_id=refund.suspense_item_id,
     )
     if refund.pending_reason:
         message.pending_reason = payments_pb2.Refund.PendingReason.Value(refund.pending_reason)

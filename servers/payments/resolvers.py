@@ -6,6 +6,7 @@ from functools import partial
 
 from servers.kernel.errors import Refusal
 from servers.payments import store
+from servers.payments.suspense import REFUND_CALL
 from servers.payments.usecases import (
     ACCEPT,
     ATTACH,
@@ -14,7 +15,6 @@ from servers.payments.usecases import (
     CAPTURE,
     CONFIRM,
     DETACH,
-    REFUND_CALL,
     SET_UP,
     WALLET_CONFIRM,
     WALLET_OPERATION,

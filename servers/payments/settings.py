@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Final, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from servers.payments.domain import FeePayer, FeePlan
 from servers.runtime.settings import ServerSettings
+
+WEBHOOK_SECRETS_MAX: Final = 2
 
 
 class PaymentsSettings(ServerSettings):
@@ -18,7 +20,7 @@ class PaymentsSettings(ServerSettings):
     stripe_api_base: str = ""
     """The address of the sandbox; empty for Stripe itself."""
     stripe_webhook_secrets: SecretStr
-    """Comma-separated: two while one is being replaced."""
+    """The signing secrets of Stripe's endpoint, comma-separated: two while one is being replaced, either may sign."""
     fee_plan: FeePlan
     """JSON: {"version": "2026-11", "basis_points": 150, "fixed_minor": {"USD": 25}}."""
     dispute_fee_payer: FeePayer = FeePayer.MERCHANT
@@ -45,3 +47,23 @@ class PaymentsSettings(ServerSettings):
     """How old a balance transaction must be before it is compared: an answer of Stripe's may still be on its way to us."""
     reconcile_missing_after_seconds: int = 259_200
     """How long after a capture or refund its balance transaction counts as missing."""
+
+    @field_validator("stripe_webhook_secrets")
+    @classmethod
+    def _one_or_two(cls, value: SecretStr) -> SecretStr:
+        secrets = _split(value)
+        # An empty one would be a secret that everybody knows.
+        if not 1 <= len(secrets) <= WEBHOOK_SECRETS_MAX or not all(
+            s.startswith("whsec_") and len(s) > 6 for s in secrets
+        ):
+            raise ValueError("one or two secrets, each beginning with whsec_, separated by a comma")
+        return value
+
+    @property
+    def webhook_secrets(self) -> tuple[str, ...]:
+        """The live secrets."""
+        return _split(self.stripe_webhook_secrets)
+
+
+def _split(value: SecretStr) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.get_secret_value().split(","))

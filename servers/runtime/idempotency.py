@@ -27,6 +27,9 @@ from servers.runtime.sealed import Sealer
 LEASE_SECONDS: Final = 90  # longer than any call's deadline, so that a live call never loses its key
 KEEP: Final = timedelta(hours=24)
 KEEP_MONEY: Final = timedelta(days=30)
+KEEP_SECRET: Final = timedelta(hours=24)
+"""For how long an answer with a secret in it is kept, sealed. Its key is kept as long as any: nothing is done twice."""
+EXPIRED_AT_ONCE_MAX: Final = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +102,19 @@ class IdempotencyKeyReused(Refusal):
         )
 
 
+class IdempotencyAnswerGone(Refusal):
+    """The call was carried out, and its answer, which held a secret, is not kept any longer."""
+
+    kind = Kind.PRECONDITION
+    reason = "IDEMPOTENCY_ANSWER_GONE"
+
+    def __init__(self, key: str, resource_id: str) -> None:
+        super().__init__(
+            "The call with this key was carried out more than a day ago, and its answer held a secret: read the resource.",
+            metadata={"key": key, "resource_id": resource_id},
+        )
+
+
 _CLAIM = text(
     """
     INSERT INTO idempotency_keys (tenant, method, key, fingerprint, owner, token, lease_until, expire_time)
@@ -109,7 +125,7 @@ _CLAIM = text(
 )
 _LOOK = text(
     """
-    SELECT fingerprint, completed, refused, answer, recovery_point, resource_id,
+    SELECT fingerprint, completed, refused, answer, answer_until, recovery_point, resource_id,
            lease_until > clock_timestamp() AND NOT pg_try_advisory_xact_lock(7701, owner) AS alive
     FROM idempotency_keys WHERE tenant = :tenant AND method = :method AND key = :key FOR UPDATE
     """
@@ -131,7 +147,7 @@ _ADVANCE = text(
 )
 _COMPLETE = text(
     """
-    UPDATE idempotency_keys SET completed = true, refused = :refused, answer = :answer
+    UPDATE idempotency_keys SET completed = true, refused = :refused, answer = :answer, answer_until = :until
     WHERE tenant = :tenant AND method = :method AND key = :key AND NOT completed
     """
 )
@@ -155,8 +171,8 @@ class IdempotencyStore:
         """Whether this transaction must not commit."""
 
     async def claim(self, request: IdempotentRequest) -> Claim:
-        """Win the key. Raises Replayed, IdempotencyInProgress or IdempotencyKeyReused. A rehearsal has no key, and from here on its
-        transaction cannot commit."""
+        """Win the key. Raises Replayed, IdempotencyInProgress, IdempotencyKeyReused or IdempotencyAnswerGone. A rehearsal has no
+        key, and from here on its transaction cannot commit."""
         self.rehearsing = request.rehearsal
         if request.key is None:
             return Claim(fresh=True)
@@ -175,6 +191,8 @@ class IdempotencyStore:
         row = (await self._conn.execute(_LOOK, _scope(request))).one()
         if bytes(row.fingerprint) != request.fingerprint:
             raise IdempotencyKeyReused(request.key)
+        if row.answer_until is not None and row.answer_until <= self._clock.now():
+            raise IdempotencyAnswerGone(request.key, row.resource_id or "")
         if row.completed:
             answer = bytes(row.answer)
             if request.secret and not row.refused:
@@ -228,7 +246,10 @@ class IdempotencyStore:
 
     async def _store(self, request: IdempotentRequest, answer: bytes, *, refused: bool) -> None:
         if request.key is not None:
-            await self._conn.execute(_COMPLETE, {**_scope(request), "answer": answer, "refused": refused})
+            sealed = request.secret and not refused
+            until = self._clock.now() + KEEP_SECRET if sealed else None
+            parameters = {**_scope(request), "answer": answer, "refused": refused, "until": until}
+            await self._conn.execute(_COMPLETE, parameters)
 
     async def release(self, request: IdempotentRequest) -> None:
         """End the lease at once: the call failed in a way that trying again may cure."""
@@ -236,17 +257,28 @@ class IdempotencyStore:
             await self._conn.execute(_RELEASE, {**_scope(request), "token": request.token})
 
     async def expire(self) -> int:
-        """Delete keys past their time, at most 1,000. Returns how many."""
+        """Forget keys past their time and answers with secrets past theirs, at most so many of each. Returns how many."""
+        parameters = {"now": self._clock.now(), "limit": EXPIRED_AT_ONCE_MAX}
         gone = await self._conn.execute(
             text(
                 """
                 DELETE FROM idempotency_keys WHERE ctid IN (
-                    SELECT ctid FROM idempotency_keys WHERE expire_time < :now AND lease_until < clock_timestamp() LIMIT 1000)
+                    SELECT ctid FROM idempotency_keys WHERE expire_time < :now AND lease_until < clock_timestamp()
+                    LIMIT :limit)
                 """
             ),
-            {"now": self._clock.now()},
+            parameters,
         )
-        return gone.rowcount
+        erased = await self._conn.execute(
+            text(
+                """
+                UPDATE idempotency_keys SET answer = '' WHERE ctid IN (
+                    SELECT ctid FROM idempotency_keys WHERE answer_until <= :now AND answer <> '' LIMIT :limit)
+                """
+            ),
+            parameters,
+        )
+        return gone.rowcount + erased.rowcount
 
 
 def _scope(request: IdempotentRequest) -> dict[str, str | None]:

@@ -12,6 +12,7 @@ from servers.runtime.render import instant, parse_money
 from servers.wallets.facts import CaptureFact, RefundFailedFact
 from servers.wallets.render import facts_of_dispute
 from servers.wallets.render_wallets import parse_news
+from servers.wallets.suspense_facts import SuspenseFact
 from servers.wallets.usecases import Deps, hear_of_payment
 from servers.wallets.writer import Writer
 
@@ -37,9 +38,14 @@ _OF_DISPUTE = tuple(
 def handlers(writer: Writer, deps: Deps) -> dict[str, Handler]:
     """Return what is done with each type. The facts' ids make a repeat harmless even where the inbox row was lost."""
 
+    async def payment_updated(_: UnitOfWork, delivered: Delivered) -> None:
+        payment = payments_events_pb2.PaymentEvent.FromString(delivered.record.data).payment
+        await _book_suspense(writer, payment)
+
     async def payment_changed(uow: UnitOfWork, delivered: Delivered) -> None:
         event = payments_events_pb2.PaymentEvent.FromString(delivered.record.data)
         payment = event.payment
+        await _book_suspense(writer, payment)
         if payment.purpose == payments_pb2.Payment.TOP_UP:
             news = parse_news(payment)
             await deps.outcomes.book(news)
@@ -53,7 +59,7 @@ def handlers(writer: Writer, deps: Deps) -> dict[str, Handler]:
         event = payments_events_pb2.PaymentEvent.FromString(delivered.record.data)
         fact = RefundFailedFact(
             refund_id=event.refund.id,
-            merchant_id=event.refund.merchant_id,
+            merchant_id=event.refund.merchant_id or event.customer_id,
             fail_time=instant(event.occur_time),
         )
         await writer.post_fact(fact)
@@ -67,13 +73,31 @@ def handlers(writer: Writer, deps: Deps) -> dict[str, Handler]:
     return {
         **dict.fromkeys(_OF_PAYMENT, payment_changed),
         **dict.fromkeys(_OF_DISPUTE, dispute_changed),
+        "payment.updated": payment_updated,
         "refund.failed": refund_ended,
         "refund.canceled": refund_ended,
     }
 
 
+async def _book_suspense(writer: Writer, payment: payments_pb2.Payment) -> None:
+    """Book what Stripe took without being asked for it."""
+    for item in payment.suspense_items:
+        await writer.post_fact(_suspense(payment, item))
+
+
+def _suspense(payment: payments_pb2.Payment, item: payments_pb2.SuspenseItem) -> SuspenseFact:
+    return SuspenseFact(
+        suspense_item_id=item.id,
+        owner_id=payment.merchant_id or payment.customer_id,
+        amount=parse_money(item.amount),
+        find_time=instant(item.create_time),
+    )
+
+
 def _capture(payment: payments_pb2.Payment, capture: payments_pb2.Capture) -> CaptureFact:
+    item = next((item for item in payment.suspense_items if item.id == capture.suspense_item_id), None)
     return CaptureFact(
+        suspense=_suspense(payment, item) if item is not None else None,
         capture_id=capture.id,
         payment_id=payment.id,
         merchant_id=payment.merchant_id,

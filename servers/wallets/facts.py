@@ -25,6 +25,16 @@ from servers.wallets.processor_facts import (
     processor_accounts,
     processor_key,
 )
+from servers.wallets.suspense_facts import (
+    CLEARING,
+    HELD,
+    SuspenseFact,
+    SuspenseRefundFact,
+    post_suspense,
+    post_suspense_refund,
+    suspense_lines,
+)
+from servers.wallets.suspense_facts import REFUND as SUSPENSE_REFUND
 from servers.wallets.wallet_facts import (
     FEE,
     REFUND,
@@ -50,6 +60,8 @@ class CaptureFact:
     fee: Money
     capture_time: datetime
     hold: WalletHoldFact | None = None
+    suspense: SuspenseFact | None = None
+    """What it was before a person accepted it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +84,7 @@ class RefundFailedFact:
 
     refund_id: str
     merchant_id: str
+    """Or the user, of money in suspense that was taken for a top-up."""
     fail_time: datetime
 
 
@@ -96,6 +109,8 @@ Fact = (
     | DisputeOpenedFact
     | DisputeEndedFact
     | DisputeFundsFact
+    | SuspenseFact
+    | SuspenseRefundFact
     | ProcessorFact
 )
 
@@ -105,8 +120,10 @@ def fact_key(fact: Fact) -> str:
     match fact:
         case CaptureFact() | TopUpFact():
             return fact.capture_id
-        case RefundCreatedFact():
+        case RefundCreatedFact() | SuspenseRefundFact():
             return fact.refund_id
+        case SuspenseFact():
+            return fact.suspense_item_id
         case RefundFailedFact():
             return f"{fact.refund_id}:failed"
         case SettlementFact():
@@ -125,7 +142,8 @@ def related_keys(fact: Fact) -> tuple[str, ...]:
     """Return the fact keys whose transfers must be known before a fact can be planned; its own is the first."""
     match fact:
         case CaptureFact():
-            return (fact.capture_id, fact.hold.attempt_id) if fact.hold is not None else (fact.capture_id,)
+            held = (fact.hold.attempt_id,) if fact.hold is not None else ()
+            return (fact.capture_id, *held, *((fact.suspense.suspense_item_id,) if fact.suspense is not None else ()))
         case RefundCreatedFact():
             return (fact.refund_id, *(key for capture in fact.captures for key in related_keys(capture)))
         case RefundFailedFact():
@@ -134,6 +152,8 @@ def related_keys(fact: Fact) -> tuple[str, ...]:
             return (fact_key(fact), fact.capture_id)
         case WalletVoidFact():
             return (fact_key(fact), fact.attempt_id)
+        case SuspenseRefundFact():
+            return (fact.refund_id, fact.suspense.suspense_item_id)
         case DisputeEndedFact():
             return (fact.key, fact.opened.key)
         case (
@@ -141,6 +161,7 @@ def related_keys(fact: Fact) -> tuple[str, ...]:
             | TopUpFact()
             | DisputeOpenedFact()
             | DisputeFundsFact()
+            | SuspenseFact()
             | BalanceTransactionFact()
             | WriteOffFact()
         ):
@@ -158,6 +179,10 @@ def owner_of(fact: Fact) -> str:
             return PLATFORM
         case DisputeOpenedFact() | DisputeEndedFact() | DisputeFundsFact():
             return fact.owner_id
+        case SuspenseFact():
+            return fact.owner_id
+        case SuspenseRefundFact():
+            return fact.suspense.owner_id
         case _:
             return fact.merchant_id
 
@@ -175,9 +200,12 @@ def currency_of(fact: Fact) -> str:
             | BalanceTransactionFact()
             | WriteOffFact()
             | DisputeOpenedFact()
+            | SuspenseFact()
             | DisputeFundsFact()
         ):
             return fact.amount.currency
+        case SuspenseRefundFact():
+            return fact.suspense.amount.currency
         case SettlementFact():
             return fact.currency
         case RefundFailedFact() | WalletVoidFact():
@@ -204,6 +232,8 @@ def tombstones_of(fact: Fact) -> set[str]:
     match fact:
         case RefundCreatedFact():
             return {_tombstone(fact.refund_id, owner_of(fact))}
+        case SuspenseRefundFact():
+            return {_tombstone(fact.refund_id, fact.suspense.owner_id)}
         case RefundFailedFact():
             return {_tombstone(fact.refund_id, fact.merchant_id)}
         case _:
@@ -216,13 +246,19 @@ def _tombstone(refund_id: str, merchant_id: str) -> str:
 
 def opened_by(fact: Fact, currency: str) -> list[tuple[str, AccountKind, str]]:
     """Return owner, kind and currency of every account that a fact may touch and that is opened where it is missing."""
-    platform = (AccountKind.PROCESSOR_CLEARING, AccountKind.PLATFORM_FEES, AccountKind.REFUNDS_IN_TRANSIT)
+    platform = [AccountKind.PROCESSOR_CLEARING, AccountKind.PLATFORM_FEES, AccountKind.REFUNDS_IN_TRANSIT]
     if isinstance(fact, TopUpFact):
         return [(PLATFORM, AccountKind.PROCESSOR_CLEARING, currency)]
     if isinstance(fact, BalanceTransactionFact | WriteOffFact):
         return processor_accounts(fact)
     if isinstance(fact, DisputeOpenedFact | DisputeEndedFact | DisputeFundsFact):
         return [(owner, kind, currency) for owner, kind in dispute_facts.opened_by(fact)]
+    suspended = (AccountKind.PROCESSOR_CLEARING, AccountKind.SUSPENSE, AccountKind.REFUNDS_IN_TRANSIT)
+    # A refund of a user's, not of a merchant's, can only be one of money in suspense.
+    if isinstance(fact, SuspenseFact | SuspenseRefundFact) or not owner_of(fact).startswith("mer_"):
+        return [(PLATFORM, kind, currency) for kind in suspended]
+    if isinstance(fact, RefundFailedFact) or (isinstance(fact, CaptureFact) and fact.suspense is not None):
+        platform.append(AccountKind.SUSPENSE)
     merchant = (AccountKind.MERCHANT_PENDING, AccountKind.MERCHANT_AVAILABLE)
     return [(owner_of(fact), kind, currency) for kind in merchant] + [(PLATFORM, kind, currency) for kind in platform]
 
@@ -274,6 +310,12 @@ def book(sheet: Sheet, fact: Fact, stored: Iterable[Transfer]) -> tuple[Verdict,
             written = [*written, *_post(sheet, dispute_facts.ending(sheet, fact))]
         case DisputeFundsFact():
             written = _post(sheet, dispute_facts.funds(sheet, fact))
+        case SuspenseFact():
+            return post_suspense(sheet, fact)
+        case SuspenseRefundFact():
+            if tombstones_of(fact) & sheet.burnt:
+                return Verdict.BURNT, []
+            return post_suspense_refund(sheet, fact)
     return (Verdict.CREATED if written else Verdict.EXISTS), written
 
 
@@ -314,13 +356,15 @@ def _capture(sheet: Sheet, fact: CaptureFact) -> tuple[Verdict, list[Transfer]]:
 
 
 def _card_capture(sheet: Sheet, fact: CaptureFact, net: Money) -> list[Transfer]:
-    merchant, clearing = fact.merchant_id, (PLATFORM, AccountKind.PROCESSOR_CLEARING)
+    merchant, source = fact.merchant_id, CLEARING if fact.suspense is None else HELD
+    first = suspense_lines(sheet, fact.suspense) if fact.suspense is not None else []
     return _post(
         sheet,
         [
-            line(fact.capture_id, "capture.net", clearing, (merchant, AccountKind.MERCHANT_PENDING), net,
+            *first,
+            line(fact.capture_id, "capture.net", source, (merchant, AccountKind.MERCHANT_PENDING), net,
                  owner_id=merchant, time=fact.capture_time),
-            line(fact.capture_id, FEE, clearing, (PLATFORM, AccountKind.PLATFORM_FEES), fact.fee,
+            line(fact.capture_id, FEE, source, (PLATFORM, AccountKind.PLATFORM_FEES), fact.fee,
                  owner_id=merchant, time=fact.capture_time),
         ],
     )  # fmt: skip
@@ -401,9 +445,10 @@ def _refund_failed(sheet: Sheet, fact: RefundFailedFact, taken: list[Transfer]) 
         capture_id = transfer.code.removeprefix("refund.pending.")
         # What came from a lot that was settled meanwhile goes to the available balance: the lot takes nothing back.
         from_pending = capture_id != transfer.code and not sheet.lots[capture_id].settled
-        target = AccountKind.MERCHANT_PENDING if from_pending else AccountKind.MERCHANT_AVAILABLE
+        kind = AccountKind.MERCHANT_PENDING if from_pending else AccountKind.MERCHANT_AVAILABLE
+        target = HELD if transfer.code == SUSPENSE_REFUND else (fact.merchant_id, kind)
         lines.append(
-            line(key, transfer.code.replace("refund.", "refund_failed.", 1), transit, (fact.merchant_id, target), amount,
+            line(key, transfer.code.replace("refund.", "refund_failed.", 1), transit, target, amount,
                  owner_id=fact.merchant_id, time=fact.fail_time)
         )  # fmt: skip
         if from_pending:

@@ -17,6 +17,7 @@ from servers.wallets.domain import Account, AccountKind, StatementLine, Transfer
 from servers.wallets.facts import CaptureFact, Fact, RefundCreatedFact, RefundFailedFact
 from servers.wallets.processor_facts import BalanceTransactionFact, WriteOffFact
 from servers.wallets.resources import Wallet
+from servers.wallets.suspense_facts import SuspenseFact, SuspenseRefundFact
 from servers.wallets.wallet_facts import WalletHoldFact, WalletVoidFact
 
 _KINDS: Final = {ledger_pb2.Transfer.Kind.Value(kind.value): kind for kind in TransferKind}
@@ -109,6 +110,17 @@ def parse_capture(message: ledger_pb2.CaptureFact) -> CaptureFact:
         fee=parse_money(message.fee),
         capture_time=instant(message.capture_time),
         hold=parse_hold(message.hold) if message.HasField("hold") else None,
+        suspense=parse_suspense(message.suspense) if message.HasField("suspense") else None,
+    )
+
+
+def parse_suspense(message: ledger_pb2.SuspenseFact) -> SuspenseFact:
+    """Return the suspense item that a message tells of."""
+    return SuspenseFact(
+        suspense_item_id=message.suspense_item_id,
+        owner_id=message.owner_id,
+        amount=parse_money(message.amount),
+        find_time=instant(message.find_time),
     )
 
 
@@ -185,6 +197,13 @@ def parse_fact(message: ledger_pb2.PostFactRequest) -> Fact:
                 fee=parse_money(funds.fee),
                 fee_from_owner=funds.fee_from_owner,
                 create_time=instant(funds.create_time),
+            )
+        case "suspense":
+            return parse_suspense(message.suspense)
+        case "suspense_refund":
+            back = message.suspense_refund
+            return SuspenseRefundFact(
+                refund_id=back.refund_id, suspense=parse_suspense(back.suspense), create_time=instant(back.create_time)
             )
         case _:
             failed = message.refund_failed

@@ -13,7 +13,7 @@ import pytest
 
 import servers.payments.main  # noqa: F401  # imported so that its crash points are declared
 from servers.runtime import crashpoints
-from tests.support.stack import Platform, Shop, insist, wait_for
+from tests.support.stack import Platform, Shop, insist, refusal_of, wait_for
 
 
 def intent_of(platform: Platform, payment_id: str) -> str:
@@ -76,7 +76,10 @@ def test_a_lost_answer_is_unknown_never_a_guess_and_never_a_second_charge(shop: 
     answer = shop.ok(shop.confirm(payment["id"], key=key))
     if times == 3:  # every try was lost: nobody guesses
         assert (answer["state"], answer["certainty"]) == ("PROCESSING", "UNKNOWN")
-        assert shop.confirm(payment["id"]).status_code == 409
+        # Before a new confirm, Stripe is asked about the old one: first it does not answer, then it does.
+        shop.platform.sandbox("faults", method="get", path="/v1/payment_intents/", kind="error", status=500, times=1)
+        assert refusal_of(shop.confirm(payment["id"])) == (409, "OPERATION_IN_PROGRESS")
+        assert refusal_of(shop.confirm(payment["id"])) == (400, "PAYMENT_STATE_INVALID")
     shop.platform.sandbox("webhooks", paused=False)
     wait_for(lambda: shop.read(payment["id"])["state"] == "SUCCEEDED", "the webhook")
     assert charged(shop, payment["id"]) == 1
@@ -123,6 +126,7 @@ def test_when_the_plan_is_spent_a_person_decides_and_a_late_webhook_still_tells(
     shop.platform.sql("payments", f"{statement} WHERE target = '{attempt}'")
     wait_for(lambda: shop.read(payment["id"])["latest_attempt"]["state"] == "NEEDS_OPERATOR", "the last look")
     assert shop.read(payment["id"])["certainty"] == "UNKNOWN"
+    shop.platform.sandbox("faults", method="get", path="/v1/payment_intents/", kind="error", status=500, times=1)
     assert shop.confirm(payment["id"]).status_code == 409
     shop.platform.sandbox("webhooks", paused=False)
     wait_for(lambda: shop.read(payment["id"])["state"] == "SUCCEEDED", "the webhook")

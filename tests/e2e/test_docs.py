@@ -22,6 +22,7 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def test_every_block_of_the_api_page_works(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAYMESH_DATA_DIR", str(shop.platform.folder))
     names: dict[str, Any] = {
         "identity_address": f"127.0.0.1:{shop.platform.state['ports']['identity']}",
         "notifications_tls": Path(shop.platform.folder, "tls", "notifications"),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import pytest
 
 import servers.payments.main  # noqa: F401  # imported so that its crash points are declared
 from servers.runtime import crashpoints
-from tests.support.stack import Shop, insist, wait_for
+from tests.e2e.test_conflicts import charged_by_a_stranger, conflicted
+from tests.support.stack import Shop, insist, reason_of, wait_for
+from tests.support.staff import Operator
 
 POINTS = [name for name in crashpoints.declared() if name.startswith("payments.reconcile.")]
 
@@ -82,6 +85,44 @@ def test_what_stripe_takes_for_a_dispute_is_matched_with_the_dispute(shop: Shop)
     shop.ok(shop.confirm(payment["id"], method_id=disputed["id"]))
     matched = [("CAPTURE", "MATCHED", 4_000, 4_000), ("DISPUTE", "MATCHED", -4_000, -4_000)]
     wait_for(lambda: items(shop, payment["id"]) == matched, "the dispute's line")
+
+
+def test_money_in_suspense_is_matched_as_what_it_is(shop: Shop, operator: Operator) -> None:
+    payment = conflicted(shop, 2700, ours="amount_minor = 2800")
+    wait_for(lambda: items(shop, payment["id"]) == [("CAPTURE", "MATCHED", 2_700, 2_700)], "the line")
+    # Accepted, it becomes a capture, and nothing more moves at Stripe; then it goes back.
+    shop.ok(operator.act(f"/v1/payments/{payment['id']}:resolve_conflict", "ACCEPT"))
+    shop.ok(shop.refund(payment["id"]))
+    matched = [("CAPTURE", "MATCHED", 2_700, 2_700), ("REFUND", "MATCHED", -2_700, -2_700)]
+    wait_for(lambda: items(shop, payment["id"]) == matched, "the refund's line")
+
+
+def test_money_that_nobody_asked_for_is_a_break_until_staff_end_it(shop: Shop, operator: Operator) -> None:
+    charge = charged_by_a_stranger(shop, 4200)
+    item = operator.item_of(charge)
+    assert (item["state"], item["kind"], item["payment_id"]) == ("UNEXPECTED", "CAPTURE", "")
+    assert [(line["type"], line["amount"]["amount_minor"]) for line in item["lines"]] == [("charge", "4200")]
+    listed = shop.ok(shop.call("GET", "/v1/reconciliation_items?state=UNEXPECTED", token=operator.token))
+    assert item["id"] in [one["id"] for one in listed["reconciliation_items"]]
+    path = f"/v1/reconciliation_items/{item['id']}"
+    for token in (shop.seller_token, shop.customer_token):
+        assert shop.call("GET", path, token=token).status_code == 403
+        body = {"decision": "ACCEPT", "reason": "mine"}
+        assert shop.call("POST", f"{path}:resolve", body, token=token, key=str(uuid.uuid4())).status_code == 403
+    for refused in ({"reason": "seen"}, {"decision": "ACCEPT"}, {"decision": "ACCEPT", "reason": "no"}):
+        answer = shop.call("POST", f"{path}:resolve", refused, token=operator.token, key=str(uuid.uuid4()))
+        assert reason_of(answer) == "FIELD_INVALID"
+    body = {"decision": "ACCEPT", "reason": "a charge by hand, in the dashboard", "write_off": True}
+    ended = shop.ok(shop.call("POST", f"{path}:resolve", body, token=operator.token, key=str(uuid.uuid4())))
+    assert (ended["state"], ended["match_mode"], ended["reason"]) == ("MATCHED", "FORCED", body["reason"])
+    assert ended["write_off"] == {"amount_minor": "4200", "currency": "USD"}
+    gain = f"SELECT code, amount_minor FROM transfers WHERE fact_id = '{item['id']}'"
+    assert [tuple(row) for row in shop.platform.sql("wallets", gain)] == [("write_off", 4200)]
+    again = operator.act(f"{path}:resolve", "DISMISS")
+    assert reason_of(again) == "RECONCILIATION_ITEM_STATE_INVALID"
+    decided = f"SELECT action, decision, reason FROM staff_actions WHERE resource_id = '{item['id']}'"
+    (row,) = shop.platform.sql("payments", decided)
+    assert tuple(row) == ("resolve_reconciliation_item", "ACCEPT", body["reason"])
 
 
 @pytest.mark.parametrize("point", POINTS)

@@ -3,6 +3,7 @@ request. A new method needs its line in `CALLS`, or says in `BY_NATURE` why a re
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Callable
@@ -25,8 +26,10 @@ from sandbox.stripe.events import signed
 from servers.runtime.call import PrincipalKind
 from servers.runtime.policy import policy_of
 from tests.e2e.test_accounts import PASSWORD, Person, Team, act_for, log_in, person
+from tests.e2e.test_conflicts import charged_by_a_stranger, conflicted
 from tests.support.mail import mail_to, token_of
 from tests.support.stack import Shop, insist, reason_of, wait_for
+from tests.support.staff import Operator, colleague
 
 FILES = (identity_pb2, payments_pb2, top_ups_pb2, wallets_pb2, ledger_pb2, notifications_pb2)
 KEYED: Final = (options_pb2.IDEMPOTENCY_OPTIONAL, options_pb2.IDEMPOTENCY_REQUIRED)
@@ -360,6 +363,54 @@ def accept_dispute(world: World) -> Call:
     return Call(path=path, body={}, token=token, elsewhere=another(path))
 
 
+def switch_staff(world: World) -> Call:
+    """Exchange a code of an authenticator app."""
+    somebody = colleague(world.shop, "support")
+    body = {"totp_code": somebody.code()}
+    return Call(path="/v1/sessions:switch_staff", body=body, token=somebody.token, other={"totp_code": "000000"})
+
+
+def resolve(world: World, path: str, decision: str) -> Call:
+    """Decide what nobody else can."""
+    token = world.shop.ok(colleague(world.shop, "operator").switch())["access_token"]
+    body = {"decision": decision, "reason": "seen in the dashboard"}
+    return Call(path=path, body=body, token=token, other=body | {"reason": "seen by somebody"})
+
+
+def resolve_conflict(world: World) -> Call:
+    """Take what Stripe took."""
+    payment = conflicted(world.shop, 2500, ours="amount_minor = 2600")
+    return resolve(world, f"/v1/payments/{payment['id']}:resolve_conflict", "ACCEPT")
+
+
+def resolve_payment(world: World) -> Call:
+    """Look into a confirm whose answer was an error."""
+    payment = world.shop.payment()
+    world.shop.platform.sandbox("faults", method="post", path="/confirm$", kind="error", status=500, times=1)
+    assert world.shop.ok(world.shop.confirm(payment["id"]))["certainty"] == "UNKNOWN"
+    return resolve(world, f"/v1/payments/{payment['id']}:resolve", "READ_AGAIN")
+
+
+def resolve_refund(world: World) -> Call:
+    """Look into a refund that Stripe was not reached for."""
+    shop, payment = world.shop, world.shop.payment()
+    shop.ok(shop.confirm(payment["id"]))
+    shop.platform.sandbox("faults", method="post", path="/v1/refunds$", kind="error", status=429, times=3)
+    assert shop.refund(payment["id"], 100).status_code == 503
+    path = f"/v1/payments/{payment['id']}/refunds"
+    refund = shop.ok(shop.call("GET", path, token=shop.seller_token))["refunds"][0]
+    return resolve(world, f"/v1/refunds/{refund['id']}:resolve", "READ_AGAIN")
+
+
+def resolve_item(world: World) -> Call:
+    """End a break."""
+    operator = Operator(world.shop, world.shop.ok(colleague(world.shop, "finance").switch())["access_token"])
+    item = operator.item_of(charged_by_a_stranger(world.shop, 1300))
+    body = {"decision": "ACCEPT", "reason": "seen in the dashboard", "write_off": True}
+    path = f"/v1/reconciliation_items/{item['id']}:resolve"
+    return Call(path=path, body=body, token=operator.token, other=body | {"write_off": False})
+
+
 def create_setup_intent(world: World) -> Call:
     """Begin to save a card."""
     body = {"usage": "ON_SESSION"}
@@ -408,6 +459,7 @@ CALLS: Final[dict[str, Callable[[World], Call]]] = {
     "CreateSession": create_session,
     "RefreshSession": refresh_session,
     "SwitchMerchant": switch_merchant,
+    "SwitchStaff": switch_staff,
     "RevokeSession": lambda world: Call(path="/v1/sessions:revoke", body={}, token=person(world.shop).token),
     "CreateMerchant": create_merchant,
     "VerifyEmail": verify_email,
@@ -440,6 +492,10 @@ CALLS: Final[dict[str, Callable[[World], Call]]] = {
     "RejectPayment": review("reject"),
     "CancelRefund": cancel_refund,
     "AcceptDispute": accept_dispute,
+    "ResolveConflict": resolve_conflict,
+    "ResolvePayment": resolve_payment,
+    "ResolveRefund": resolve_refund,
+    "ResolveReconciliationItem": resolve_item,
     "CreateSetupIntent": create_setup_intent,
     "ConfirmSetupIntent": confirm_setup_intent,
     "RevokeMandate": revoke_mandate,
@@ -503,7 +559,8 @@ def test_an_event_of_stripes_is_stored_once(world: World) -> None:
     state = world.shop.platform.state
     secret = Path(state["secrets_dir"], "stripe_webhook").read_text()
     identifier = f"evt_{uuid.uuid4().hex}"
-    body = f'{{"id": "{identifier}", "object": "event", "type": "payout.paid", "data": {{"object": {{"id": "po_1"}}}}}}'
+    about = {"created": int(time.time()), "type": "payout.paid", "data": {"object": {"id": "po_1"}}}
+    body = json.dumps({"id": identifier, "object": "event", **about})
     headers = {"stripe-signature": signed(body.encode(), secret, int(time.time())), "content-type": "application/json"}
     first, again = (world.shop.client.post("/webhooks/stripe", content=body, headers=headers) for _ in range(2))
     assert (first.status_code, again.status_code, again.content) == (200, 200, first.content)

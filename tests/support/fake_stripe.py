@@ -171,13 +171,15 @@ class FakeStripe(StripeGateway):
         return await self.forecast.over(work, fail)
 
     def _tell(self, kind: str, intent_id: str, *, object_id: str = "", **metadata: str) -> None:
-        number = len(self.news)
+        number, intent = len(self.news), self.intents[intent_id]
         event = WebhookEvent(
             id=f"evt_{number}",
             type=kind,
             object_id=object_id or intent_id,
             payment_intent_id=intent_id,
             metadata=metadata,
+            created=self.clock.now(),
+            received=intent.money(intent.received) if kind.startswith("payment_intent.") else None,
         )
         self.news.append(event)
 

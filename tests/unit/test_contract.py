@@ -7,16 +7,19 @@ import pytest
 from buf.validate import validate_pb2
 from google.protobuf import message_factory
 from google.protobuf.descriptor import ServiceDescriptor
-from paymesh.identity.v1 import identity_pb2
+from paymesh.identity.v1 import identity_pb2, staff_pb2
 from paymesh.notifications.v1 import notifications_pb2
-from paymesh.payments.v1 import payments_pb2, top_ups_pb2
+from paymesh.payments.v1 import payments_pb2, stripe_events_pb2, top_ups_pb2
 from paymesh.wallets.v1 import ledger_pb2, wallets_pb2
 
 from servers.runtime.call import PrincipalKind
 from servers.runtime.logs import redacted
 from servers.runtime.policy import EDGE, PolicyMissing, policies_of, policy_of
 
-FILES = (identity_pb2, payments_pb2, top_ups_pb2, wallets_pb2, ledger_pb2, notifications_pb2)
+FILES = (
+    *(identity_pb2, staff_pb2, payments_pb2, top_ups_pb2, stripe_events_pb2),
+    *(wallets_pb2, ledger_pb2, notifications_pb2),
+)
 SERVICES: list[ServiceDescriptor] = [s for file in FILES for s in file.DESCRIPTOR.services_by_name.values()]
 METHODS = [method for service in SERVICES for method in service.methods]
 
@@ -71,6 +74,9 @@ def test_what_moves_money_demands_a_key() -> None:
         "CancelRefund",
         "CreateTopUp",
         "ResolveReconciliationItem",
+        "ResolveConflict",
+        "ResolvePayment",
+        "ResolveRefund",
     }
 
 

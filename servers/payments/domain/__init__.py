@@ -9,11 +9,13 @@ from servers.payments.domain.answers import (
     CardSaved,
     Charged,
     ChargeResult,
+    Echo,
     IntentStatus,
     LinesPage,
     NotConfirmed,
     OperationRefused,
     OperationResult,
+    RefundEcho,
     RefundResult,
     SetupCanceled,
     SetupResult,
@@ -29,6 +31,7 @@ from servers.payments.domain.disputes import (
     steps_to,
     walk_of,
 )
+from servers.payments.domain.integrity import differences, refund_differences
 from servers.payments.domain.reconciliation import (
     BREAKS,
     RECONCILIATION_ITEM,
@@ -62,6 +65,8 @@ from servers.payments.domain.records import (
     Review,
     SetupIntent,
     Source,
+    StaffAction,
+    SuspenseItem,
 )
 from servers.payments.domain.refusals import (
     CaptureExceedsAvailable,
@@ -111,6 +116,7 @@ from servers.payments.domain.states import (
     ReviewState,
     SetupState,
     SetupStateInvalid,
+    SuspenseCause,
     Usage,
 )
 
@@ -156,6 +162,7 @@ __all__ = [
     "DisputeStage",
     "DisputeState",
     "DisputeStateInvalid",
+    "Echo",
     "FeePayer",
     "FeePlan",
     "FieldFixed",
@@ -195,6 +202,7 @@ __all__ = [
     "Purpose",
     "ReconciliationItem",
     "Refund",
+    "RefundEcho",
     "RefundExceedsAvailable",
     "RefundResult",
     "RefundState",
@@ -207,11 +215,16 @@ __all__ = [
     "SetupState",
     "SetupStateInvalid",
     "Source",
+    "StaffAction",
     "StillProcessing",
+    "SuspenseCause",
+    "SuspenseItem",
     "Usage",
     "UsedCard",
     "WarningNews",
+    "differences",
     "judge",
+    "refund_differences",
     "steps_to",
     "walk_of",
 ]

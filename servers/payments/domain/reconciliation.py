@@ -115,7 +115,7 @@ class ReconciliationItem:
     match_mode: MatchMode
     payment_id: str
     source_id: str
-    """The capture or refund; empty where there is none of ours."""
+    """The capture, suspense item or refund; empty where there is none of ours."""
     stripe_source_id: str
     """The charge or refund at Stripe."""
     expected: Money | None

@@ -22,6 +22,7 @@ from servers.payments.domain.states import (
     RefundState,
     ReviewState,
     SetupState,
+    SuspenseCause,
     Usage,
 )
 
@@ -155,6 +156,35 @@ class Capture:
     fee: Money
     fee_plan_version: str
     capture_time: datetime
+    suspense_item_id: str = ""
+    """The suspense item that it was before a person accepted it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuspenseItem:
+    """Money that Stripe took without being asked for it, or not for as much."""
+
+    id: str
+    amount: Money
+    cause: SuspenseCause
+    create_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaffAction:
+    """What somebody of the staff decided, and why."""
+
+    owner_id: str
+    """Whose resource it was about."""
+    id: str
+    actor_id: str
+    actor_role: str
+    action: str
+    resource_id: str
+    decision: str
+    reason: str
+    request_id: str
+    create_time: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +259,9 @@ class Payment:
     latest_attempt: Attempt | None = None
     captures: tuple[Capture, ...] = ()
     open_operation: Operation | None = None
+    suspense: tuple[SuspenseItem, ...] = ()
+    overcapture_minor: int = 0
+    """By how much a person let what was captured exceed the amount."""
 
     @property
     def merchant_id(self) -> str:
@@ -269,6 +302,12 @@ class Payment:
         ends = self.capture_before_time
         return (min(self.capture_deadline, ends) if ends is not None else self.capture_deadline) - CAPTURE_LEAD
 
+    def taken_by_stripe(self, currency: str) -> int:
+        """Return how much of what Stripe took is accounted for: captured from a card, or in suspense. What was accepted is both,
+        and counts once."""
+        own = () if self.wallet_id else (c.amount for c in self.captures if not c.suspense_item_id)
+        return sum(a.amount_minor for a in (*own, *(i.amount for i in self.suspense)) if a.currency == currency)
+
     @property
     def certain(self) -> bool:
         """Whether no call to Stripe is without an outcome."""
@@ -297,10 +336,20 @@ class Refund:
     version: int
     create_time: datetime
     update_time: datetime
+    suspense_item_id: str = ""
+    """The suspense item that goes back: not what was captured, so it counts against nothing."""
+
+    @property
+    def merchant_id(self) -> str:
+        """The merchant that refunds; empty where a top-up's money goes back, which has none."""
+        return self.owner_id if self.owner_id.startswith("mer_") else ""
 
     @property
     def cancelable(self) -> bool:
-        """Whether a cancel has a chance: Stripe carries out what it has accepted, unless it waits for its customer."""
+        """Whether a cancel has a chance: Stripe carries out what it has accepted, unless it waits for its customer. Money that
+        nobody asked for goes back."""
+        if self.suspense_item_id:
+            return False
         return self.state is RefundState.REQUIRES_ACTION or not (self.stripe_refund_id or self.uncertain)
 
 

@@ -119,6 +119,13 @@ class OperationState(Enum):
     NOT_SENT = "NOT_SENT"
 
 
+class SuspenseCause(Enum):
+    """Why money that Stripe took is in suspense."""
+
+    LATE_CAPTURE = "LATE_CAPTURE"
+    CONFLICT = "CONFLICT"
+
+
 class MethodState(Enum):
     """The states of a payment method."""
 
@@ -261,10 +268,15 @@ PAYMENT: Final = Machine(
         Arrow(_P.REQUIRES_CAPTURE, "capture_last", _P.SUCCEEDED, "payment.succeeded", "capture"),
         Arrow(_P.REQUIRES_CAPTURE, "cancel", _P.CANCELED, "payment.canceled", "cancel"),
         Arrow(_P.REQUIRES_CAPTURE, "expire", _P.EXPIRED, "payment.expired"),
+        Arrow(_P.REQUIRES_CAPTURE, "conflict", _P.CONFLICTED, "payment.conflicted"),
         Arrow(_P.PARTIALLY_CAPTURED, "capture_part", _P.PARTIALLY_CAPTURED, "payment.partially_captured", "capture"),
         Arrow(_P.PARTIALLY_CAPTURED, "capture_last", _P.SUCCEEDED, "payment.succeeded", "capture"),
         # The authorization's window ends: what was captured stays captured.
         Arrow(_P.PARTIALLY_CAPTURED, "expire", _P.SUCCEEDED, "payment.succeeded"),
+        Arrow(_P.PARTIALLY_CAPTURED, "conflict", _P.CONFLICTED, "payment.conflicted"),
+        # By a person.
+        Arrow(_P.CONFLICTED, "accept", _P.SUCCEEDED, "payment.succeeded"),
+        Arrow(_P.CONFLICTED, "cancel_conflict", _P.CANCELED, "payment.canceled"),
     ),
 )
 

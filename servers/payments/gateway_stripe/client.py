@@ -37,6 +37,7 @@ from servers.payments.domain import (
     Usage,
     WarningNews,
 )
+from servers.payments.gateway_stripe.events import EventPage, PlaceGone, WebhookEvent, event_of
 from servers.payments.gateway_stripe.shapes import (
     balance_transaction_of,
     body_of,
@@ -52,10 +53,12 @@ from servers.payments.gateway_stripe.shapes import (
     to_stripe,
     warning_of,
 )
+from servers.payments.gateway_stripe.signatures import Fault, SignatureInvalid, verify
 from servers.runtime.outbound import Failure
 
 API_VERSION: Final = "2026-08-26.dahlia"
 TIMEOUT_SECONDS: Final = 6.0
+EVENTS_OF_PAGE: Final = 100
 _REASONS: Final = {
     "DUPLICATE": "duplicate",
     "FRAUDULENT": "fraudulent",
@@ -68,21 +71,6 @@ _CANCELLATIONS: Final = {
     "FRAUDULENT_PAYMENT": "fraudulent",
     "ABANDONED": "abandoned",
 }
-
-
-class SignatureInvalid(Exception):
-    """A webhook that Stripe did not sign, or not lately."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebhookEvent:
-    """What the worker needs of an event: which object to read."""
-
-    id: str
-    type: str
-    object_id: str
-    payment_intent_id: str
-    metadata: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -353,22 +341,25 @@ class StripeGateway:
         except stripe.InvalidRequestError as error:
             return OperationRefused(code=code_of(error) or "refused")
 
-    def verify_webhook(self, body: bytes, signature: str) -> WebhookEvent:
+    def verify_webhook(self, body: bytes, signature: str, *, now: datetime) -> WebhookEvent:
         """Check the signature on the raw bytes, with each live secret. Raises SignatureInvalid."""
-        for secret in self._webhook_secrets:
-            try:
-                self._client.construct_event(body.decode(), signature, secret)
-            except (stripe.SignatureVerificationError, ValueError):
-                continue
-            # Read from the verified bytes: the SDK's objects hide which keys an event's object has.
-            event: dict[str, Any] = json.loads(body)
-            subject: dict[str, Any] = event["data"]["object"]
-            is_intent = subject.get("object") == "payment_intent"
-            return WebhookEvent(
-                id=event["id"],
-                type=event["type"],
-                object_id=subject.get("id", ""),
-                payment_intent_id=(subject["id"] if is_intent else subject.get("payment_intent")) or "",
-                metadata=dict(subject.get("metadata") or {}),
-            )
-        raise SignatureInvalid
+        verify(body, signature, self._webhook_secrets, now=now)
+        try:
+            return event_of(json.loads(body))
+        except (ValueError, KeyError, TypeError) as error:
+            raise SignatureInvalid(Fault.MALFORMED) from error
+
+    async def list_events(self, *, since: datetime, after_id: str) -> EventPage | PlaceGone:
+        """Return a page of what Stripe told since a time, newest first, after the event `after_id` where one is given. Events of
+        more than 30 days ago are not there any more."""
+        params: Any = {"limit": EVENTS_OF_PAGE, "created": {"gte": int(since.timestamp())}}
+        if after_id:
+            params["starting_after"] = after_id
+        try:
+            page = await self._client.v1.events.list_async(params)
+        except stripe.InvalidRequestError:
+            if not after_id:
+                raise
+            return PlaceGone()
+        events = [(event_of(body), json.dumps(body).encode()) for body in (found.to_dict() for found in page.data)]
+        return EventPage(events=events, more=bool(page.has_more))

@@ -24,9 +24,11 @@ from servers.payments.domain import (
     Decline,
     DisputeNews,
     DisputeState,
+    Echo,
     FundsMovement,
     IntentStatus,
     NotConfirmed,
+    RefundEcho,
     RefundResult,
     RefundState,
     SetupCanceled,
@@ -74,9 +76,30 @@ def body_of(error: stripe.StripeError) -> dict[str, Any]:
     return body
 
 
+def _echo(intent: stripe.PaymentIntent) -> Echo:
+    metadata = intent.metadata.to_dict() if intent.metadata is not None else {}
+    return Echo(
+        intent_id=intent.id,
+        payment_id=metadata.get("paymesh_payment_id", ""),
+        amount=from_stripe(intent.amount, intent.currency),
+    )
+
+
+def _echo_in(intent: dict[str, Any] | None) -> Echo | None:
+    """Return what an error repeats of its intent, if it carries one."""
+    if not intent:
+        return None
+    return Echo(
+        intent_id=str(intent["id"]),
+        payment_id=str((intent.get("metadata") or {}).get("paymesh_payment_id", "")),
+        amount=from_stripe(int(intent["amount"]), str(intent["currency"])),
+    )
+
+
 def status_of(intent: stripe.PaymentIntent) -> IntentStatus:
     """Return how an intent stands as a whole."""
-    return IntentStatus(status=intent.status, received=from_stripe(intent.amount_received, intent.currency))
+    received = from_stripe(intent.amount_received, intent.currency)
+    return IntentStatus(status=intent.status, received=received, echo=_echo(intent))
 
 
 def card_of(card: Any) -> Card:
@@ -109,6 +132,7 @@ def _authorized(intent: stripe.PaymentIntent, charge_id: str) -> Authorized:
     multicapture = getattr(card, "multicapture", None)
     before = getattr(card, "capture_before", None)
     return Authorized(
+        echo=_echo(intent),
         charge_id=charge_id,
         amount=from_stripe(intent.amount_capturable, intent.currency),
         multicapture=multicapture is not None and multicapture.status == "available",
@@ -119,34 +143,36 @@ def _authorized(intent: stripe.PaymentIntent, charge_id: str) -> Authorized:
 
 def action_of(intent: stripe.PaymentIntent | stripe.SetupIntent) -> ActionRequired:
     """Return what the cardholder must do: a redirect, or Stripe's own SDK with the intent's secret."""
+    echo = _echo(intent) if isinstance(intent, stripe.PaymentIntent) else None
     action = intent.next_action
     redirect = getattr(action, "redirect_to_url", None)  # the SDK has no attribute for a key that is not there
     if redirect is not None and redirect.url and not (action is not None and action.type == "use_stripe_sdk"):
-        return ActionRequired(url=redirect.url)
-    return ActionRequired(client_secret=intent.client_secret or "")
+        return ActionRequired(url=redirect.url, echo=echo)
+    return ActionRequired(client_secret=intent.client_secret or "", echo=echo)
 
 
 def result_of(intent: stripe.PaymentIntent, attempt: Attempt | None) -> ChargeResult:
     """Return what an intent says of the attempt that is read about; None where it is the answer to the confirm itself."""
     latest = intent.latest_charge
     charge_id = latest if isinstance(latest, str) else latest.id if latest is not None else ""
+    echo = _echo(intent)
     match intent.status:
         case "requires_capture":
             return _authorized(intent, charge_id)
         case "succeeded":
             amount = from_stripe(intent.amount_received, intent.currency)
-            return Charged(charge_id=charge_id, amount=amount, used=_used(intent))
+            return Charged(charge_id=charge_id, amount=amount, used=_used(intent), echo=echo)
         case "requires_action":
             return action_of(intent)
         case "processing":
-            return StillProcessing()
+            return StillProcessing(echo=echo)
     error = intent.last_payment_error
     if intent.status == "requires_payment_method" and error is not None:
         # Not the intent's latest charge: a failed 3-D Secure has none, and the intent still shows the one of an earlier attempt.
         charge_id = getattr(error, "charge", None) or ""
         if attempt is None or not attempt.may_be_earlier(charge_id):
-            return CardDeclined(charge_id=charge_id, decline=_decline(error))
-    return NotConfirmed()
+            return CardDeclined(charge_id=charge_id, decline=_decline(error), echo=echo)
+    return NotConfirmed(echo=echo)
 
 
 def setup_result_of(intent: stripe.SetupIntent) -> SetupResult:
@@ -178,6 +204,7 @@ def declined_of(error: stripe.CardError) -> CardDeclined:
     """Return the decline that an error of Stripe's tells."""
     body = body_of(error)
     return CardDeclined(
+        echo=_echo_in(body.get("payment_intent")),
         charge_id=str(body.get("charge") or ""),
         decline=decline_of(
             code=error.code or "",
@@ -197,6 +224,17 @@ def refund_of(refund: stripe.Refund) -> RefundResult:
         state=state,
         failure_reason=getattr(refund, "failure_reason", None) or "",
         pending_reason=_PENDING_REASONS.get(reason or "", ""),
+        echo=_refund_echo(refund),
+    )
+
+
+def _refund_echo(refund: stripe.Refund) -> RefundEcho:
+    metadata = refund.metadata.to_dict() if refund.metadata is not None else {}
+    intent = refund.payment_intent
+    return RefundEcho(
+        intent_id=(intent if isinstance(intent, str) else intent.id) if intent is not None else "",
+        refund_id=metadata.get("paymesh_refund_id", ""),
+        amount=from_stripe(refund.amount, refund.currency),
     )
 
 

@@ -7,12 +7,14 @@ from servers.payments.service.payment_methods import PaymentMethods
 from servers.payments.service.payments import Payments
 from servers.payments.service.reconciliation import Reconciliation
 from servers.payments.service.refunds import Refunds
+from servers.payments.service.resolving import Resolving
 from servers.payments.service.setup_intents import SetupIntents
+from servers.payments.service.stripe_events import StripeEventService
 from servers.payments.service.top_ups import TopUpPaymentService
 from servers.payments.service.webhooks import Intake
 
-__all__ = ["PaymentService", "TopUpPaymentService"]
+__all__ = ["PaymentService", "StripeEventService", "TopUpPaymentService"]
 
 
-class PaymentService(PaymentMethods, Payments, Refunds, Disputes, SetupIntents, Reconciliation, Intake):
+class PaymentService(PaymentMethods, Payments, Refunds, Disputes, SetupIntents, Resolving, Reconciliation, Intake):
     """Card payments, for customers, shoppers, merchants and staff."""

@@ -12,7 +12,7 @@ from servers.payments.client_secrets import ClientSecrets
 from servers.payments.domain import Manner, Payment, Usage
 from servers.payments.gateway_stripe import step_of
 from servers.payments.render import Renderer
-from servers.payments.usecases import Deps, Payer
+from servers.payments.usecases import Decider, Deps, Payer
 from servers.payments.webhooks import Webhooks
 from servers.runtime.call import PrincipalKind, current_call
 from servers.runtime.pagination import Pages
@@ -80,11 +80,21 @@ def is_payer() -> bool:
 
 
 def owner() -> tuple[str | None, str | None]:
-    """Return (merchant, None) or (None, customer): whose payments the caller may see."""
+    """Return (merchant, None) or (None, customer): whose payments the caller may see; for staff, everybody's."""
     principal = current_call().principal
+    if principal.kind is PrincipalKind.STAFF:
+        return None, None
     if principal.kind is PrincipalKind.CUSTOMER:
         return None, principal.subject
     return principal.merchant_id, None
+
+
+def decider_of(reason: str) -> Decider:
+    """Return who of the staff decides, and why."""
+    call = current_call()
+    return Decider(
+        actor_id=call.principal.subject, actor_role=call.principal.role, reason=reason, request_id=call.request_id
+    )
 
 
 def amount_of(message: money_pb2.Money, field: str = "amount") -> Money:

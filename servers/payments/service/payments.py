@@ -32,7 +32,7 @@ from servers.payments.usecases import (
     refresh_payment,
     update_payment,
 )
-from servers.runtime.call import current_call
+from servers.runtime.call import PrincipalKind, current_call
 from servers.runtime.render import expected_version, instant
 from servers.runtime.requests import fields_to_change, idempotent
 
@@ -67,10 +67,11 @@ class Payments(Base):
         payer = self._payer(request.payment_id, request.client_secret)
         async with self._deps.db.read() as conn:
             payment = await store.payment(conn, request.payment_id)
-        if payment is None or not _may_see(payment, payer):
+        staff = current_call().principal.kind is PrincipalKind.STAFF
+        if payment is None or not (staff or _may_see(payment, payer)):
             raise ResourceNotFound(request.payment_id)
         payment = await refresh_payment(self._deps, payment)
-        merchant = not payer.shopper and not payer.customer_id
+        merchant = not payer.shopper and not payer.customer_id and not staff
         return self._renderer.payment_with_secret(payment) if merchant else self._shown(payment)
 
     async def ListPayments(

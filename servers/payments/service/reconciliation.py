@@ -9,9 +9,8 @@ from paymesh.payments.v1 import reconciliation_pb2
 from servers.kernel.errors import ResourceNotFound
 from servers.payments import store
 from servers.payments.render import reconciliation_message
-from servers.payments.service.base import Base
-from servers.payments.usecases import ResolveItem, resolve_item
-from servers.runtime.call import current_call
+from servers.payments.service.base import Base, decider_of
+from servers.payments.usecases import ItemDecision, ResolveItem, resolve_item
 from servers.runtime.requests import idempotent
 
 _Item = reconciliation_pb2.ReconciliationItem
@@ -57,9 +56,7 @@ class Reconciliation(Base):
         ticket = idempotent(request, render=reconciliation_message)
         command = ResolveItem(
             item_id=request.reconciliation_item_id,
-            accept=request.resolution == reconciliation_pb2.ResolveReconciliationItemRequest.ACCEPT,
+            decision=ItemDecision[reconciliation_pb2.ResolveReconciliationItemRequest.Decision.Name(request.decision)],
             write_off=request.write_off,
-            reason=request.reason,
-            by=current_call().principal.subject,
         )
-        return reconciliation_message(await resolve_item(self._deps, ticket, command))
+        return reconciliation_message(await resolve_item(self._deps, ticket, command, decider_of(request.reason)))

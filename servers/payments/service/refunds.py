@@ -10,7 +10,7 @@ from servers.kernel.errors import ResourceNotFound
 from servers.payments import store
 from servers.payments.render import refund_message
 from servers.payments.service.base import Base, amount_of, owner
-from servers.payments.usecases import CreateRefund, cancel_refund, create_refund
+from servers.payments.usecases import CreateRefund, cancel_refund, create_refund, refresh_refund
 from servers.runtime.call import current_call
 from servers.runtime.requests import idempotent
 
@@ -51,7 +51,7 @@ class Refunds(Base):
             payment = await store.payment(conn, refund.payment_id, owner_id=owner_id, customer_id=customer_id)
         if payment is None:
             raise ResourceNotFound(request.refund_id)
-        return refund_message(refund)
+        return refund_message(await refresh_refund(self._deps, refund))
 
     async def ListRefunds(
         self, request: payments_pb2.ListRefundsRequest, context: Any

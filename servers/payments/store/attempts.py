@@ -119,8 +119,9 @@ async def insert_capture(conn: AsyncConnection, payment: Payment, capture: Captu
     await conn.execute(
         text(
             """
-            INSERT INTO captures (owner_id, payment_id, id, amount_minor, currency, fee_minor, fee_plan_version, capture_time)
-            VALUES (:owner_id, :payment_id, :id, :amount, :currency, :fee, :plan, :time)
+            INSERT INTO captures (owner_id, payment_id, id, amount_minor, currency, fee_minor, fee_plan_version, capture_time,
+                                  suspense_item_id)
+            VALUES (:owner_id, :payment_id, :id, :amount, :currency, :fee, :plan, :time, :item)
             """
         ),
         {
@@ -132,6 +133,7 @@ async def insert_capture(conn: AsyncConnection, payment: Payment, capture: Captu
             "fee": capture.fee.amount_minor,
             "plan": capture.fee_plan_version,
             "time": capture.capture_time,
+            "item": capture.suspense_item_id,
         },
     )
 
@@ -144,6 +146,7 @@ def capture_of(row: Row[Any]) -> Capture:
         fee=Money(amount_minor=row.fee_minor, currency=row.currency),
         fee_plan_version=row.fee_plan_version,
         capture_time=row.capture_time,
+        suspense_item_id=row.suspense_item_id,
     )
 
 

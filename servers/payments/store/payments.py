@@ -23,9 +23,11 @@ from servers.payments.domain import (
     Purpose,
     Review,
     ReviewState,
+    SuspenseItem,
 )
 from servers.payments.store.attempts import attempt_of, capture_of
 from servers.payments.store.operations import operation_of
+from servers.payments.store.suspense import item_of
 from servers.runtime.db import one_row
 
 
@@ -212,6 +214,11 @@ async def release_capture(conn: AsyncConnection, payment: Payment, amount_minor:
     return await reserve_capture(conn, payment, -amount_minor, now)
 
 
+async def touch(conn: AsyncConnection, payment: Payment, now: datetime) -> Payment:
+    """Raise the version of a payment of which something else than its row has changed. Raises ConcurrentUpdate."""
+    return await _write(conn, payment, now)
+
+
 async def _write(conn: AsyncConnection, payment: Payment, now: datetime, **changes: Any) -> Payment:
     moved = replace(payment, version=payment.version + 1, update_time=now, **changes)
     done = await conn.execute(
@@ -220,7 +227,8 @@ async def _write(conn: AsyncConnection, payment: Payment, now: datetime, **chang
             UPDATE payments SET state = :state, version = :version, update_time = :now, captured_minor = :captured,
                    capturable_minor = :capturable, capture_pending_minor = :pending, multicapture = :multicapture,
                    capture_before_time = :capture_before, due_time = :due, cancellation_reason = :reason,
-                   review_state = :review_state, review_reasons = :review_reasons, review_expire_time = :review_expire
+                   review_state = :review_state, review_reasons = :review_reasons, review_expire_time = :review_expire,
+                   overcapture_minor = :overcapture
             WHERE owner_id = :owner_id AND id = :id AND version = :expected
             """
         ),
@@ -238,6 +246,7 @@ async def _write(conn: AsyncConnection, payment: Payment, now: datetime, **chang
             "review_state": moved.review.state.value if moved.review else "",
             "review_reasons": list(moved.review.reasons) if moved.review else [],
             "review_expire": moved.review.expire_time if moved.review else None,
+            "overcapture": moved.overcapture_minor,
             "owner_id": payment.owner_id,
             "id": payment.id,
             "expected": payment.version,
@@ -387,7 +396,8 @@ async def move_dispute_counters(
 
 
 async def _wholes(conn: AsyncConnection, rows: Sequence[Row[Any]]) -> list[Payment]:
-    """Add each payment's newest attempt, captures and open operation: three statements, however many payments there are."""
+    """Add each payment's newest attempt, captures, open operation and suspense items: four statements, however many payments there
+    are."""
     keys = {"owners": sorted({row.owner_id for row in rows}), "payments": [row.id for row in rows]}
     attempts = await conn.execute(
         text(
@@ -416,7 +426,22 @@ async def _wholes(conn: AsyncConnection, rows: Sequence[Row[Any]]) -> list[Payme
         keys,
     )
     opened = {operation.payment_id: operation_of(operation) for operation in operations}
-    return [_payment(row, newest.get(row.id), tuple(captures.get(row.id, ())), opened.get(row.id)) for row in rows]
+    items: dict[str, list[SuspenseItem]] = {}
+    for item in await conn.execute(
+        text(
+            "SELECT * FROM suspense_items WHERE owner_id = ANY(:owners) AND payment_id = ANY(:payments)"
+            " ORDER BY create_time, id"
+        ),
+        keys,
+    ):
+        items.setdefault(item.payment_id, []).append(item_of(item))
+    return [
+        replace(
+            _payment(row, newest.get(row.id), tuple(captures.get(row.id, ())), opened.get(row.id)),
+            suspense=tuple(items.get(row.id, ())),
+        )
+        for row in rows
+    ]
 
 
 def _review(row: Row[Any]) -> Review | None:
@@ -463,4 +488,5 @@ def _payment(
         latest_attempt=attempt,
         captures=captures,
         open_operation=operation,
+        overcapture_minor=row.overcapture_minor,
     )

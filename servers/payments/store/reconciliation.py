@@ -25,7 +25,7 @@ from servers.runtime.db import one_row
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expectation:
-    """A capture or refund of ours that Stripe's balance must show."""
+    """A capture, suspense item or refund of ours that Stripe's balance must show."""
 
     owner_id: str
     kind: ItemKind
@@ -36,11 +36,20 @@ class Expectation:
     time: datetime
 
 
+# A capture out of suspense moves nothing at Stripe: the money came as the suspense item, of an attempt that may have ended
+# otherwise.
 _CAPTURES: Final = """
     SELECT c.owner_id, 'CAPTURE' AS kind, c.payment_id, c.id AS source_id, a.charge_id AS stripe_source_id,
            c.amount_minor, c.currency, c.capture_time AS time
     FROM captures c
     JOIN attempts a ON a.owner_id = c.owner_id AND a.payment_id = c.payment_id AND a.state = 'SUCCEEDED' AND a.wallet_id = ''
+    WHERE c.suspense_item_id = ''
+    UNION ALL
+    SELECT i.owner_id, 'CAPTURE', i.payment_id, i.id, coalesce(a.charge_id, ''), i.amount_minor, i.currency, i.create_time
+    FROM suspense_items i
+    LEFT JOIN LATERAL (SELECT charge_id FROM attempts
+                       WHERE owner_id = i.owner_id AND payment_id = i.payment_id AND charge_id <> ''
+                       ORDER BY id DESC LIMIT 1) a ON true
     """
 _REFUNDS: Final = """
     SELECT r.owner_id, 'REFUND' AS kind, r.payment_id, r.id AS source_id, r.stripe_refund_id AS stripe_source_id,
@@ -55,12 +64,12 @@ _MOVEMENTS: Final = """
 
 
 async def unexpected_yet(conn: AsyncConnection, *, since: datetime, limit: int) -> list[Expectation]:
-    """Return captures from cards, refunds that succeeded at Stripe and what moved for disputes, of which no item speaks yet, oldest
-    first."""
+    """Return captures from cards, money in suspense, refunds that succeeded at Stripe and what moved for disputes, of which no item
+    speaks yet, oldest first."""
     rows = await conn.execute(
         text(
             f"""
-            SELECT * FROM ({_CAPTURES} WHERE c.capture_time >= :since AND a.charge_id <> ''
+            SELECT * FROM (SELECT * FROM ({_CAPTURES}) c WHERE c.time >= :since AND c.stripe_source_id <> ''
                            UNION ALL
                            {_REFUNDS} WHERE r.update_time >= :since AND r.state = 'SUCCEEDED' AND r.stripe_refund_id <> ''
                            UNION ALL

@@ -26,9 +26,9 @@ async def insert_refund(conn: AsyncConnection, refund: Refund) -> None:
         text(
             """
             INSERT INTO refunds (owner_id, payment_id, id, amount_minor, currency, reason, state, metadata, version,
-                                 create_time, update_time)
+                                 create_time, update_time, suspense_item_id)
             VALUES (:owner_id, :payment_id, :id, :amount, :currency, :reason, :state, CAST(:metadata AS jsonb), :version,
-                    :create_time, :update_time)
+                    :create_time, :update_time, :item)
             """
         ),
         {
@@ -43,6 +43,7 @@ async def insert_refund(conn: AsyncConnection, refund: Refund) -> None:
             "version": refund.version,
             "create_time": refund.create_time,
             "update_time": refund.update_time,
+            "item": refund.suspense_item_id,
         },
     )
 
@@ -182,4 +183,5 @@ def _refund(row: Row[Any]) -> Refund:
         version=row.version,
         create_time=row.create_time,
         update_time=row.update_time,
+        suspense_item_id=row.suspense_item_id,
     )

@@ -22,6 +22,7 @@ from servers.payments.usecases.confirm import (
     Payer,
     confirm_payment,
 )
+from servers.payments.usecases.deciding import Decider
 from servers.payments.usecases.deps import (
     Deps,
 )
@@ -44,6 +45,8 @@ from servers.payments.usecases.operations import (
     CANCEL,
     CAPTURE,
     CapturePayment,
+    Unaccounted,
+    account_for,
     cancel_payment,
     capture_payment,
     drive_operation,
@@ -66,6 +69,7 @@ from servers.payments.usecases.payments import (
     refresh_payment,
 )
 from servers.payments.usecases.reconciliation import (
+    ItemDecision,
     ResolveItem,
     Timing,
     reconcile,
@@ -78,11 +82,18 @@ from servers.payments.usecases.refund_cancels import (
     refund_of_cancel,
 )
 from servers.payments.usecases.refunds import (
-    REFUND_CALL,
     CreateRefund,
     create_refund,
     drive_refund,
+    learn_refund,
+    refresh_refund,
     retry_refunds,
+)
+from servers.payments.usecases.resolving import (
+    Verdict,
+    resolve_conflict,
+    resolve_payment,
+    resolve_refund,
 )
 from servers.payments.usecases.reviews import (
     approve_payment,
@@ -114,7 +125,6 @@ __all__ = [
     "CHANGEABLE",
     "CONFIRM",
     "DETACH",
-    "REFUND_CALL",
     "SET_UP",
     "WALLET_CONFIRM",
     "WALLET_OPERATION",
@@ -123,12 +133,17 @@ __all__ = [
     "ConfirmPayment",
     "CreatePayment",
     "CreateRefund",
+    "Decider",
     "Deps",
+    "ItemDecision",
     "Payer",
     "ResolveItem",
     "Timing",
+    "Unaccounted",
     "UpdatePayment",
+    "Verdict",
     "accept_dispute",
+    "account_for",
     "act_on_due",
     "approve_payment",
     "attach_method",
@@ -156,15 +171,20 @@ __all__ = [
     "learn_attempt",
     "learn_dispute",
     "learn_payment",
+    "learn_refund",
     "learn_setup",
     "learn_warning",
     "reconcile",
     "refresh_dispute",
     "refresh_payment",
+    "refresh_refund",
     "refresh_setup",
     "refund_of_cancel",
     "replace_settings",
+    "resolve_conflict",
     "resolve_item",
+    "resolve_payment",
+    "resolve_refund",
     "retry_refunds",
     "revoke_mandate",
     "set_default_method",

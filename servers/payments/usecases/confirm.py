@@ -35,6 +35,7 @@ from servers.payments.peers import Wallet
 from servers.payments.risk import CLEAR, Assessment, Question
 from servers.payments.usecases.attempts import CONFIRM, drive_attempt
 from servers.payments.usecases.deps import Deps
+from servers.payments.usecases.operations import look_first
 from servers.payments.usecases.wallet_rail import WALLET_CONFIRM
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import UnitOfWork
@@ -82,6 +83,7 @@ async def confirm_payment(deps: Deps, request: IdempotentRequest, command: Confi
     """Charge a card or a wallet. Raises ResourceNotFound, FieldInvalid, PaymentStateInvalid, MethodStateInvalid,
     OperationInProgress, InsufficientFunds, ProviderUnavailable, PeerUnavailable, and RateLimited after too many declines."""
     await deps.throttle.look(DECLINES_OF_PAYER, command.payer.limit_key)
+    await look_first(deps, request, command.payment_id, command.payer.may_confirm)
     wallet = await _wallet(deps, command)
     assessment = await _assess(deps, command)
     async with deps.db.uow() as uow:

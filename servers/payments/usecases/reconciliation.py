@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from enum import Enum
 from functools import partial
 from typing import Final
 
@@ -33,6 +34,7 @@ from servers.payments.domain import (
     ReconciliationItem,
     judge,
 )
+from servers.payments.usecases.deciding import Decider, note_decision
 from servers.payments.usecases.deps import Deps
 from servers.payments.usecases.disputes import learn_dispute
 from servers.runtime.crashpoints import crash_point, declare
@@ -418,19 +420,27 @@ async def age_items(deps: Deps) -> int:
             return count
 
 
+class ItemDecision(Enum):
+    """How a break ends; the names are those of the contract."""
+
+    ACCEPT = "ACCEPT"
+    """The difference is explained."""
+    DISMISS = "DISMISS"
+    """The item means nothing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolveItem:
     """A person ends a break."""
 
     item_id: str
-    accept: bool
-    """Whether the difference is explained, rather than void."""
+    decision: ItemDecision
     write_off: bool
-    reason: str
-    by: str
 
 
-async def resolve_item(deps: Deps, request: IdempotentRequest, command: ResolveItem) -> ReconciliationItem:
+async def resolve_item(
+    deps: Deps, request: IdempotentRequest, command: ResolveItem, decider: Decider
+) -> ReconciliationItem:
     """End a break with a reason. What it left in suspense stays there for its own posting, unless it is written off. Raises
     ResourceNotFound, ItemStateInvalid, FieldInvalid."""
     async with deps.db.uow() as uow:
@@ -439,7 +449,8 @@ async def resolve_item(deps: Deps, request: IdempotentRequest, command: ResolveI
             item = await store.reconciliation_item(uow.conn, command.item_id, lock=True)
             if item is None:
                 raise ResourceNotFound(command.item_id)
-            trigger = "accept" if command.accept else "void"
+            is_accepted = command.decision is ItemDecision.ACCEPT
+            trigger = "accept" if is_accepted else "void"
             if not RECONCILIATION_ITEM.allows(item.state, trigger):
                 raise ItemStateInvalid(
                     f"A reconciliation item in {item.state.name} is no open break.", item.id, item.state.name
@@ -447,16 +458,25 @@ async def resolve_item(deps: Deps, request: IdempotentRequest, command: ResolveI
             amount = await store.in_suspense(uow.conn, item) if command.write_off else None
             if command.write_off and amount is None:
                 raise FieldInvalid.of("write_off", "must be false: this item left nothing in suspense")
-            mode = (MatchMode.FORCED if amount is not None else MatchMode.MANUAL) if command.accept else MatchMode.NONE
+            mode = (MatchMode.FORCED if amount is not None else MatchMode.MANUAL) if is_accepted else MatchMode.NONE
             item = await _walk(
                 deps,
                 uow,
                 item,
                 trigger,
                 match_mode=mode,
-                reason=command.reason,
-                resolved_by=command.by,
+                reason=decider.reason,
+                resolved_by=decider.actor_id,
                 write_off=amount,
+            )
+            await note_decision(
+                deps,
+                uow,
+                item.owner_id,
+                "resolve_reconciliation_item",
+                item.id,
+                command.decision.value,
+                decider,
             )
         await uow.idempotency.complete(request, item)
     await book_write_offs(deps)

@@ -57,6 +57,10 @@ async def _promise(uow: UnitOfWork, refund_id: str) -> None:
 async def _unsent(uow: UnitOfWork, refund: Refund) -> bool:
     """Tell whether nobody but us knows of a refund, and see to it that it stays so; False where Stripe waits for its customer.
     Raises RefundStateInvalid, OperationInProgress."""
+    if refund.suspense_item_id:
+        raise RefundStateInvalid(
+            "Money that nobody asked for goes back: its refund cannot be canceled.", refund.id, refund.state.name
+        )
     if refund.state is RefundState.REQUIRES_ACTION:
         return False
     if not REFUND.allows(refund.state, "cancel") or refund.stripe_refund_id:

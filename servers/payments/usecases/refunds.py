@@ -23,16 +23,18 @@ from servers.payments.domain import (
     RefundExceedsAvailable,
     RefundResult,
     RefundState,
+    refund_differences,
 )
 from servers.payments.outcomes import SHORT_OF_BALANCE
+from servers.payments.suspense import REFUND_CALL
 from servers.payments.usecases.deps import Deps
+from servers.payments.usecases.operations import look_first
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import UnitOfWork
 from servers.runtime.idempotency import IdempotentRequest
 from servers.runtime.outbound import RESEND_WITHIN, Answered, NotSent, Outcome, Unknown, digest
 from servers.runtime.sending import LEARNT, send
 
-REFUND_CALL: Final = "stripe.refund"
 FIND_REFUND: Final = "stripe.find_refund"
 RETRY_AFTER: Final = timedelta(minutes=1)
 """How long a refund that the merchant's balance does not cover waits before it is tried again."""
@@ -67,6 +69,7 @@ class CreateRefund:
 async def create_refund(deps: Deps, request: IdempotentRequest, command: CreateRefund) -> Refund:
     """Refund: reserve here, reserve in the ledger, ask Stripe, note the outcome. Raises ResourceNotFound, PaymentStateInvalid,
     PaymentDisputed, RefundExceedsAvailable, FieldInvalid, PeerUnavailable, ProviderUnavailable."""
+    await look_first(deps, request, command.payment_id, lambda payment: payment.owner_id == command.merchant_id)
     async with deps.db.uow() as uow:
         claim = await uow.idempotency.claim(request)
         if claim.resource_id is None:
@@ -126,18 +129,17 @@ async def drive_refund(deps: Deps, refund_id: str, request: IdempotentRequest | 
     """Bring a refund to what is known of it. Every step carries the refund's id, so that each may be repeated."""
     payment, refund, waits = await _load(deps, refund_id)
     if refund.state not in OPEN_REFUNDS:
-        return await _record_refund(deps, refund_id, None, request)
+        return await record_refund(deps, refund_id, None, request)
     outcome: Outcome[RefundResult] | None
     if refund.stripe_refund_id:
         # Stripe has it: how it stands is read, because its key would only repeat what was said first.
-        read = await deps.outbound.execute(FIND_REFUND, partial(_read_refund, deps, payment, refund))
-        outcome = read if isinstance(read, Answered) else None
-    elif payment.wallet_id:
+        outcome = await _read_refund(deps, payment, refund)
+    elif to_wallet(payment, refund):
         outcome = await _give_to_wallet(deps, payment, refund, waits=waits)
     else:
         outcome = await _give_to_card(deps, payment, refund, waits=waits)
     crash_point("payments.refund.after_send")
-    return await _record_refund(deps, refund_id, outcome, request)
+    return await record_refund(deps, refund_id, outcome, request)
 
 
 async def _load(deps: Deps, refund_id: str) -> tuple[Payment, Refund, bool]:
@@ -188,11 +190,48 @@ def _mind_burnt(verdict: str, refund: Refund) -> None:
     invariant(verdict == "BURNT", "the ledger refused a refund", refund_id=refund.id, verdict=verdict)
 
 
-async def _read_refund(deps: Deps, payment: Payment, refund: Refund) -> RefundResult:
-    found = await deps.gateway.find_refund(refund, payment.stripe_payment_intent_id)
-    invariant(found is not None, "Stripe has lost a refund", refund_id=refund.id)
-    assert found is not None
-    return found
+def to_wallet(payment: Payment, refund: Refund) -> bool:
+    """Tell whether the money goes back to a wallet: Stripe has nothing to do with it."""
+    return bool(payment.wallet_id) and not refund.suspense_item_id
+
+
+async def learn_refund(deps: Deps, refund: Refund) -> Refund | None:
+    """Ask Stripe about a refund and write down what it says; never sends. None where Stripe does not tell, or knows none: it may be
+    on its way."""
+    async with deps.db.read() as conn:
+        payment = await store.payment(conn, refund.payment_id, owner_id=refund.owner_id)
+    assert payment is not None
+    if to_wallet(payment, refund):
+        return None
+    found = await find_refund(deps, payment, refund)
+    if not isinstance(found, Answered) or found.value is None:
+        return None
+    return await record_refund(deps, refund.id, Answered(found.value), None)
+
+
+async def find_refund(deps: Deps, payment: Payment, refund: Refund) -> Outcome[RefundResult | None]:
+    """Return what Stripe has of a refund, None where it knows none."""
+    intent_id = payment.stripe_payment_intent_id
+    return await deps.outbound.execute(FIND_REFUND, lambda: deps.gateway.find_refund(refund, intent_id))
+
+
+async def refresh_refund(deps: Deps, refund: Refund) -> Refund:
+    """Ask Stripe about a refund whose outcome has been open for more than a minute, for somebody who reads it."""
+    if refund.state not in OPEN_REFUNDS:
+        return refund
+    async with deps.db.uow() as uow:
+        if not await uow.outbound.may_read(refund.id):
+            return refund
+    return await learn_refund(deps, refund) or refund
+
+
+async def _read_refund(deps: Deps, payment: Payment, refund: Refund) -> Answered[RefundResult] | None:
+    found = await find_refund(deps, payment, refund)
+    if not isinstance(found, Answered):
+        return None
+    invariant(found.value is not None, "Stripe has lost a refund", refund_id=refund.id)
+    assert found.value is not None
+    return Answered(found.value)
 
 
 async def _read_or_send(deps: Deps, payment: Payment, refund: Refund) -> Outcome[RefundResult]:
@@ -200,7 +239,7 @@ async def _read_or_send(deps: Deps, payment: Payment, refund: Refund) -> Outcome
     Stripe answered it is only looked for: the same key would be told the same, and under another one it might be made twice."""
     intent_id = payment.stripe_payment_intent_id
     if refund.uncertain or deps.clock.now() - refund.create_time > RESEND_WITHIN:
-        found = await deps.outbound.execute(FIND_REFUND, lambda: deps.gateway.find_refund(refund, intent_id))
+        found = await find_refund(deps, payment, refund)
         if not isinstance(found, Answered):
             return Unknown(found.reason)
         if found.value is not None:
@@ -226,7 +265,7 @@ async def lock_refund(uow: UnitOfWork, refund_id: str) -> tuple[Payment, Refund]
     return payment, refund
 
 
-async def _record_refund(
+async def record_refund(
     deps: Deps, refund_id: str, outcome: Outcome[RefundResult] | None, request: IdempotentRequest | None
 ) -> Refund:
     """Write down what is known now. Raises ProviderUnavailable where it provably was not sent."""
@@ -248,6 +287,9 @@ async def _record_refund(
             # waits for money is the sweep's.
             kept = Unknown(outcome.reason) if isinstance(outcome, NotSent) and not waiting else outcome
             await uow.outbound.settle(call.id, kept, pending=refund.state in OPEN_REFUNDS)
+            intent_id = payment.stripe_payment_intent_id
+            if isinstance(outcome, Answered) and refund_differences(refund, intent_id, outcome.value):
+                await uow.outbound.hand_over(call.id)
         unsent = isinstance(outcome, NotSent) and not waiting
         if request is not None and not unsent:
             await uow.idempotency.complete(request, refund)

@@ -30,7 +30,15 @@ from servers.payments.domain import (
 from servers.payments.events import Events
 from servers.payments.gateway_stripe import classify
 from servers.payments.render import Renderer
-from servers.payments.usecases import Deps, ResolveItem, Timing, reconcile, resolve_item
+from servers.payments.usecases import (
+    Decider,
+    Deps,
+    ItemDecision,
+    ResolveItem,
+    Timing,
+    reconcile,
+    resolve_item,
+)
 from servers.runtime.db import Database
 from servers.runtime.idempotency import IdempotentRequest
 from servers.runtime.outbound import Outbound
@@ -175,14 +183,21 @@ class Desk:
             told.setdefault(row.subject, []).append(row.type.removeprefix("reconciliation_item."))
         return told
 
-    async def resolve(self, item: ReconciliationItem, key: str = "k", **choices: Any) -> ReconciliationItem:
+    async def resolve(
+        self,
+        item: ReconciliationItem,
+        key: str = "k",
+        *,
+        decision: ItemDecision = ItemDecision.ACCEPT,
+        write_off: bool = False,
+    ) -> ReconciliationItem:
         """End a break as staff."""
-        command = ResolveItem(**{"item_id": item.id, "accept": True, "write_off": False, "reason": "seen", "by": "usr_1",
-                                 **choices})  # fmt: skip
+        command = ResolveItem(item_id=item.id, decision=decision, write_off=write_off)
+        decider = Decider(actor_id="usr_1", actor_role="finance", reason="seen", request_id="req")
         request = IdempotentRequest(
             tenant="t", method="m", key=key, fingerprint=b"f", render=lambda one: one.id.encode()
         )
-        return await resolve_item(self.deps, request, command)
+        return await resolve_item(self.deps, request, command, decider)
 
 
 @pytest.fixture
@@ -325,7 +340,7 @@ async def test_two_people_at_once_decide_once(desk: Desk) -> None:
     item = await desk.only()
     outcomes = await asyncio.gather(
         desk.resolve(item, "a", write_off=True),
-        desk.resolve(item, "b", accept=False, write_off=True),
+        desk.resolve(item, "b", decision=ItemDecision.DISMISS, write_off=True),
         return_exceptions=True,
     )
     assert sum(isinstance(outcome, ReconciliationItem) for outcome in outcomes) == 1

@@ -49,6 +49,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ABORTED, 409. A confirm, capture or cancel of the payment, of the setup intent or with the payment method is still open, or the
     accept of the dispute. Metadata: `resource`.
     """
+    IDEMPOTENCY_ANSWER_GONE: _ErrorReason.ValueType  # 9
+    """FAILED_PRECONDITION, 400. The call with this key was carried out more than a day ago, and its answer, which held a secret, is not kept
+    any longer: nothing was done again. Read the resource.
+    Metadata: `key`, `resource_id`.
+    """
     CREDENTIAL_INVALID: _ErrorReason.ValueType  # 20
     """UNAUTHENTICATED, 401. No credential, or one that is malformed, expired or revoked."""
     LOGIN_FAILED: _ErrorReason.ValueType  # 21
@@ -63,6 +68,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """PERMISSION_DENIED, 403. This kind of caller may not use the method. Metadata: `method`."""
     EMAIL_TOKEN_INVALID: _ErrorReason.ValueType  # 25
     """UNAUTHENTICATED, 401. The token of a mail is unknown, used or too old; ask for a new mail."""
+    STAFF_CODE_INVALID: _ErrorReason.ValueType  # 27
+    """UNAUTHENTICATED, 401. The authenticator app's code is wrong or used, or the user has no staff role."""
     RESOURCE_NOT_FOUND: _ErrorReason.ValueType  # 30
     """NOT_FOUND, 404. No such resource, or it belongs to somebody else. Metadata: `resource`."""
     METHOD_NOT_FOUND: _ErrorReason.ValueType  # 31
@@ -163,6 +170,11 @@ OPERATION_IN_PROGRESS: ErrorReason.ValueType  # 7
 """ABORTED, 409. A confirm, capture or cancel of the payment, of the setup intent or with the payment method is still open, or the
 accept of the dispute. Metadata: `resource`.
 """
+IDEMPOTENCY_ANSWER_GONE: ErrorReason.ValueType  # 9
+"""FAILED_PRECONDITION, 400. The call with this key was carried out more than a day ago, and its answer, which held a secret, is not kept
+any longer: nothing was done again. Read the resource.
+Metadata: `key`, `resource_id`.
+"""
 CREDENTIAL_INVALID: ErrorReason.ValueType  # 20
 """UNAUTHENTICATED, 401. No credential, or one that is malformed, expired or revoked."""
 LOGIN_FAILED: ErrorReason.ValueType  # 21
@@ -177,6 +189,8 @@ CALLER_NOT_ALLOWED: ErrorReason.ValueType  # 24
 """PERMISSION_DENIED, 403. This kind of caller may not use the method. Metadata: `method`."""
 EMAIL_TOKEN_INVALID: ErrorReason.ValueType  # 25
 """UNAUTHENTICATED, 401. The token of a mail is unknown, used or too old; ask for a new mail."""
+STAFF_CODE_INVALID: ErrorReason.ValueType  # 27
+"""UNAUTHENTICATED, 401. The authenticator app's code is wrong or used, or the user has no staff role."""
 RESOURCE_NOT_FOUND: ErrorReason.ValueType  # 30
 """NOT_FOUND, 404. No such resource, or it belongs to somebody else. Metadata: `resource`."""
 METHOD_NOT_FOUND: ErrorReason.ValueType  # 31

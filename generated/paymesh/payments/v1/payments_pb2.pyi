@@ -52,6 +52,30 @@ UNKNOWN: Certainty.ValueType  # 2
 """A call to Stripe went out and its answer was lost; the state shown is the last one known."""
 Global___Certainty: _TypeAlias = Certainty  # noqa: Y015
 
+class _Resolution:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ResolutionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Resolution.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESOLUTION_UNSPECIFIED: _Resolution.ValueType  # 0
+    """Never given."""
+    READ_AGAIN: _Resolution.ValueType  # 1
+    """Ask once more, and apply the answer."""
+    FAIL: _Resolution.ValueType  # 2
+    """Ask once more; where it never happened, end it as failed."""
+
+class Resolution(_Resolution, metaclass=_ResolutionEnumTypeWrapper):
+    """What staff do about an outcome that is not known."""
+
+RESOLUTION_UNSPECIFIED: Resolution.ValueType  # 0
+"""Never given."""
+READ_AGAIN: Resolution.ValueType  # 1
+"""Ask once more, and apply the answer."""
+FAIL: Resolution.ValueType  # 2
+"""Ask once more; where it never happened, end it as failed."""
+Global___Resolution: _TypeAlias = Resolution  # noqa: Y015
+
 @_typing.final
 class PaymentMethod(_message.Message):
     """A saved card of a user."""
@@ -462,6 +486,7 @@ class Payment(_message.Message):
     CAPTURE_BEFORE_FIELD_NUMBER: _builtins.int
     AUTHORIZATION_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     REVIEW_FIELD_NUMBER: _builtins.int
+    SUSPENSE_ITEMS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id, `pay_…`."""
     resource_version: _builtins.int
@@ -575,6 +600,10 @@ class Payment(_message.Message):
     def review(self) -> Global___Payment.Review:
         """A person's look at it before it is charged; unset where none was asked for, and for payers."""
 
+    @_builtins.property
+    def suspense_items(self) -> _containers.RepeatedCompositeFieldContainer[Global___SuspenseItem]:
+        """Money that Stripe took and that is not, or not yet, the payment's: it came after the end, or was not what was asked for."""
+
     def __init__(
         self,
         *,
@@ -614,10 +643,11 @@ class Payment(_message.Message):
         capture_before: _timestamp_pb2.Timestamp | None = ...,
         authorization_expire_time: _timestamp_pb2.Timestamp | None = ...,
         review: Global___Payment.Review | None = ...,
+        suspense_items: _abc.Iterable[Global___SuspenseItem] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "amount_capturable", b"amount_capturable", "amount_capture_pending", b"amount_capture_pending", "amount_captured", b"amount_captured", "amount_disputed", b"amount_disputed", "amount_refund_pending", b"amount_refund_pending", "amount_refunded", b"amount_refunded", "authorization_expire_time", b"authorization_expire_time", "capture_before", b"capture_before", "capture_before_time", b"capture_before_time", "create_time", b"create_time", "latest_attempt", b"latest_attempt", "next_action", b"next_action", "over_exposure", b"over_exposure", "review", b"review", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "amount_capturable", b"amount_capturable", "amount_capture_pending", b"amount_capture_pending", "amount_captured", b"amount_captured", "amount_disputed", b"amount_disputed", "amount_refund_pending", b"amount_refund_pending", "amount_refunded", b"amount_refunded", "authorization_expire_time", b"authorization_expire_time", "available_actions", b"available_actions", "cancellation_reason", b"cancellation_reason", "capture_before", b"capture_before", "capture_before_time", b"capture_before_time", "capture_method", b"capture_method", "captures", b"captures", "certainty", b"certainty", "client_secret", b"client_secret", "create_time", b"create_time", "customer_id", b"customer_id", "description", b"description", "etag", b"etag", "id", b"id", "latest_attempt", b"latest_attempt", "livemode", b"livemode", "merchant_id", b"merchant_id", "metadata", b"metadata", "multicapture_available", b"multicapture_available", "next_action", b"next_action", "over_exposure", b"over_exposure", "payment_method_id", b"payment_method_id", "purpose", b"purpose", "resource_version", b"resource_version", "review", b"review", "state", b"state", "statement_descriptor_suffix", b"statement_descriptor_suffix", "top_up_id", b"top_up_id", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "amount_capturable", b"amount_capturable", "amount_capture_pending", b"amount_capture_pending", "amount_captured", b"amount_captured", "amount_disputed", b"amount_disputed", "amount_refund_pending", b"amount_refund_pending", "amount_refunded", b"amount_refunded", "authorization_expire_time", b"authorization_expire_time", "available_actions", b"available_actions", "cancellation_reason", b"cancellation_reason", "capture_before", b"capture_before", "capture_before_time", b"capture_before_time", "capture_method", b"capture_method", "captures", b"captures", "certainty", b"certainty", "client_secret", b"client_secret", "create_time", b"create_time", "customer_id", b"customer_id", "description", b"description", "etag", b"etag", "id", b"id", "latest_attempt", b"latest_attempt", "livemode", b"livemode", "merchant_id", b"merchant_id", "metadata", b"metadata", "multicapture_available", b"multicapture_available", "next_action", b"next_action", "over_exposure", b"over_exposure", "payment_method_id", b"payment_method_id", "purpose", b"purpose", "resource_version", b"resource_version", "review", b"review", "state", b"state", "statement_descriptor_suffix", b"statement_descriptor_suffix", "suspense_items", b"suspense_items", "top_up_id", b"top_up_id", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -881,10 +911,13 @@ class Capture(_message.Message):
     FEE_FIELD_NUMBER: _builtins.int
     FEE_PLAN_VERSION_FIELD_NUMBER: _builtins.int
     CAPTURE_TIME_FIELD_NUMBER: _builtins.int
+    SUSPENSE_ITEM_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id, `cap_…`; the ledger derives its transfers' ids from it."""
     fee_plan_version: _builtins.str
     """The version of the fee plan that `fee` was computed with."""
+    suspense_item_id: _builtins.str
+    """The suspense item that it was before a person accepted it; empty for any other capture."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """How much."""
@@ -905,14 +938,78 @@ class Capture(_message.Message):
         fee: _money_pb2.Money | None = ...,
         fee_plan_version: _builtins.str = ...,
         capture_time: _timestamp_pb2.Timestamp | None = ...,
+        suspense_item_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "capture_time", b"capture_time", "fee", b"fee"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "capture_time", b"capture_time", "fee", b"fee", "fee_plan_version", b"fee_plan_version", "id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "capture_time", b"capture_time", "fee", b"fee", "fee_plan_version", b"fee_plan_version", "id", b"id", "suspense_item_id", b"suspense_item_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Capture: _TypeAlias = Capture  # noqa: Y015
+
+@_typing.final
+class SuspenseItem(_message.Message):
+    """Money that Stripe took for a payment without being asked for it, or not for as much. It is in suspense in the ledger until it goes
+    back, or a person accepts it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Cause:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _CauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[SuspenseItem._Cause.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        CAUSE_UNSPECIFIED: SuspenseItem._Cause.ValueType  # 0
+        """Never returned."""
+        LATE_CAPTURE: SuspenseItem._Cause.ValueType  # 1
+        """It was taken after the payment had ended; it is refunded by itself."""
+        CONFLICT: SuspenseItem._Cause.ValueType  # 2
+        """It is not what was asked for; a person decides."""
+
+    class Cause(_Cause, metaclass=_CauseEnumTypeWrapper):
+        """Why money is in suspense."""
+
+    CAUSE_UNSPECIFIED: SuspenseItem.Cause.ValueType  # 0
+    """Never returned."""
+    LATE_CAPTURE: SuspenseItem.Cause.ValueType  # 1
+    """It was taken after the payment had ended; it is refunded by itself."""
+    CONFLICT: SuspenseItem.Cause.ValueType  # 2
+    """It is not what was asked for; a person decides."""
+
+    ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The id, `sus_…`; the ledger derives its transfer's id from it."""
+    cause: Global___SuspenseItem.Cause.ValueType
+    """Why it is in suspense."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """What Stripe took."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was found."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        cause: Global___SuspenseItem.Cause.ValueType = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "cause", b"cause", "create_time", b"create_time", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuspenseItem: _TypeAlias = SuspenseItem  # noqa: Y015
 
 @_typing.final
 class Refund(_message.Message):
@@ -1063,6 +1160,7 @@ class Refund(_message.Message):
     FAILURE_REASON_FIELD_NUMBER: _builtins.int
     AVAILABLE_ACTIONS_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    SUSPENSE_ITEM_ID_FIELD_NUMBER: _builtins.int
     PENDING_REASON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id, `ref_…`."""
@@ -1073,7 +1171,7 @@ class Refund(_message.Message):
     payment_id: _builtins.str
     """The payment that is refunded."""
     merchant_id: _builtins.str
-    """The merchant that refunds."""
+    """The merchant that refunds; empty where a top-up's money goes back."""
     reason: Global___Refund.Reason.ValueType
     """Why."""
     state: Global___Refund.State.ValueType
@@ -1082,6 +1180,8 @@ class Refund(_message.Message):
     """UNKNOWN while the call to Stripe has no certain outcome yet."""
     failure_reason: _builtins.str
     """Why it failed, in Stripe's words for it; set in FAILED only."""
+    suspense_item_id: _builtins.str
+    """The suspense item that goes back; empty for a refund of what was captured."""
     pending_reason: Global___Refund.PendingReason.ValueType
     """What it waits for; in PENDING only, where that is known."""
     @_builtins.property
@@ -1121,11 +1221,12 @@ class Refund(_message.Message):
         failure_reason: _builtins.str = ...,
         available_actions: _abc.Iterable[_builtins.str] | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        suspense_item_id: _builtins.str = ...,
         pending_reason: Global___Refund.PendingReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "available_actions", b"available_actions", "certainty", b"certainty", "create_time", b"create_time", "etag", b"etag", "failure_reason", b"failure_reason", "id", b"id", "merchant_id", b"merchant_id", "metadata", b"metadata", "payment_id", b"payment_id", "pending_reason", b"pending_reason", "reason", b"reason", "resource_version", b"resource_version", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "available_actions", b"available_actions", "certainty", b"certainty", "create_time", b"create_time", "etag", b"etag", "failure_reason", b"failure_reason", "id", b"id", "merchant_id", b"merchant_id", "metadata", b"metadata", "payment_id", b"payment_id", "pending_reason", b"pending_reason", "reason", b"reason", "resource_version", b"resource_version", "state", b"state", "suspense_item_id", b"suspense_item_id", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3143,3 +3244,146 @@ class ReplacePaymentSettingsRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReplacePaymentSettingsRequest: _TypeAlias = ReplacePaymentSettingsRequest  # noqa: Y015
+
+@_typing.final
+class ResolveConflictRequest(_message.Message):
+    """The request of ResolveConflict."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Decision:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _DecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ResolveConflictRequest._Decision.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        DECISION_UNSPECIFIED: ResolveConflictRequest._Decision.ValueType  # 0
+        """Never given."""
+        ACCEPT: ResolveConflictRequest._Decision.ValueType  # 1
+        """What Stripe took is the payment's money."""
+        CANCEL: ResolveConflictRequest._Decision.ValueType  # 2
+        """Nothing is: what is held is let go, what was taken goes back."""
+
+    class Decision(_Decision, metaclass=_DecisionEnumTypeWrapper):
+        """What becomes of a conflict."""
+
+    DECISION_UNSPECIFIED: ResolveConflictRequest.Decision.ValueType  # 0
+    """Never given."""
+    ACCEPT: ResolveConflictRequest.Decision.ValueType  # 1
+    """What Stripe took is the payment's money."""
+    CANCEL: ResolveConflictRequest.Decision.ValueType  # 2
+    """Nothing is: what is held is let go, what was taken goes back."""
+
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    payment_id: _builtins.str
+    """The payment."""
+    decision: Global___ResolveConflictRequest.Decision.ValueType
+    """What is decided."""
+    reason: _builtins.str
+    """Why, in the decider's words; kept."""
+    request_id: _builtins.str
+    """Makes a repeat safe: a UUID, the same for every try of one request."""
+    validate_only: _builtins.bool
+    """Only check: the answer is the resource as it stands, or the refusal. Nobody outside is asked, nothing is written down and no key is
+    used.
+    """
+    def __init__(
+        self,
+        *,
+        payment_id: _builtins.str = ...,
+        decision: Global___ResolveConflictRequest.Decision.ValueType = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "payment_id", b"payment_id", "reason", b"reason", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveConflictRequest: _TypeAlias = ResolveConflictRequest  # noqa: Y015
+
+@_typing.final
+class ResolvePaymentRequest(_message.Message):
+    """The request of ResolvePayment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    payment_id: _builtins.str
+    """The payment."""
+    decision: Global___Resolution.ValueType
+    """What is decided."""
+    reason: _builtins.str
+    """Why, in the decider's words; kept."""
+    request_id: _builtins.str
+    """Makes a repeat safe: a UUID, the same for every try of one request."""
+    validate_only: _builtins.bool
+    """Only check: the answer is the resource as it stands, or the refusal. Nobody outside is asked, nothing is written down and no key is
+    used.
+    """
+    def __init__(
+        self,
+        *,
+        payment_id: _builtins.str = ...,
+        decision: Global___Resolution.ValueType = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "payment_id", b"payment_id", "reason", b"reason", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolvePaymentRequest: _TypeAlias = ResolvePaymentRequest  # noqa: Y015
+
+@_typing.final
+class ResolveRefundRequest(_message.Message):
+    """The request of ResolveRefund."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFUND_ID_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    refund_id: _builtins.str
+    """The refund."""
+    decision: Global___Resolution.ValueType
+    """What is decided."""
+    reason: _builtins.str
+    """Why, in the decider's words; kept."""
+    request_id: _builtins.str
+    """Makes a repeat safe: a UUID, the same for every try of one request."""
+    validate_only: _builtins.bool
+    """Only check: the answer is the resource as it stands, or the refusal. Nobody outside is asked, nothing is written down and no key is
+    used.
+    """
+    def __init__(
+        self,
+        *,
+        refund_id: _builtins.str = ...,
+        decision: Global___Resolution.ValueType = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "reason", b"reason", "refund_id", b"refund_id", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveRefundRequest: _TypeAlias = ResolveRefundRequest  # noqa: Y015

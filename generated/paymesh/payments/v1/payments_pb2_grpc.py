@@ -217,6 +217,21 @@ class PaymentServiceStub(object):
                 request_serializer=paymesh_dot_payments_dot_v1_dot_reconciliation__pb2.ResolveReconciliationItemRequest.SerializeToString,
                 response_deserializer=paymesh_dot_payments_dot_v1_dot_reconciliation__pb2.ReconciliationItem.FromString,
                 _registered_method=True)
+        self.ResolveConflict = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/ResolveConflict',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ResolveConflictRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+                _registered_method=True)
+        self.ResolvePayment = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/ResolvePayment',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ResolvePaymentRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+                _registered_method=True)
+        self.ResolveRefund = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/ResolveRefund',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ResolveRefundRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Refund.FromString,
+                _registered_method=True)
         self.ReceiveStripeWebhook = channel.unary_unary(
                 '/paymesh.payments.v1.PaymentService/ReceiveStripeWebhook',
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ReceiveStripeWebhookRequest.SerializeToString,
@@ -506,6 +521,32 @@ class PaymentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResolveConflict(self, request, context):
+        """For staff: decides a payment in CONFLICTED, where Stripe took or held something else than was asked for. ACCEPT takes what Stripe has
+        for the payment's money: it is SUCCEEDED. CANCEL lets an authorization go and refunds what was taken: it is CANCELED. The reason is
+        kept with who decided. Allowed in CONFLICTED, otherwise PAYMENT_STATE_INVALID, which is also the answer where Stripe's money does not
+        fit the decision: its metadata `rule` says what does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResolvePayment(self, request, context):
+        """For staff: looks into a payment whose attempt, capture or cancel has no certain outcome, NEEDS_OPERATOR included. READ_AGAIN asks
+        Stripe, or the ledger for a wallet, once more. FAIL, in NEEDS_OPERATOR only, asks, too, and only where the answer is that it never
+        happened, ends it as failed: what Stripe did is never overruled. The reason is kept with who decided. Where nothing is open PAYMENT_STATE_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResolveRefund(self, request, context):
+        """For staff: the same for a refund in PENDING. Where Stripe knows no such refund, FAIL gives the money back to the merchant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReceiveStripeWebhook(self, request, context):
         """Takes a webhook of Stripe: checks its signature on the raw bytes, stores it once and answers; a worker applies it. The
         signature is the credential.
@@ -696,6 +737,21 @@ def add_PaymentServiceServicer_to_server(servicer, server):
                     servicer.ResolveReconciliationItem,
                     request_deserializer=paymesh_dot_payments_dot_v1_dot_reconciliation__pb2.ResolveReconciliationItemRequest.FromString,
                     response_serializer=paymesh_dot_payments_dot_v1_dot_reconciliation__pb2.ReconciliationItem.SerializeToString,
+            ),
+            'ResolveConflict': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveConflict,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ResolveConflictRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.SerializeToString,
+            ),
+            'ResolvePayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolvePayment,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ResolvePaymentRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.SerializeToString,
+            ),
+            'ResolveRefund': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveRefund,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ResolveRefundRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Refund.SerializeToString,
             ),
             'ReceiveStripeWebhook': grpc.unary_unary_rpc_method_handler(
                     servicer.ReceiveStripeWebhook,
@@ -1676,6 +1732,87 @@ class PaymentService(object):
             '/paymesh.payments.v1.PaymentService/ResolveReconciliationItem',
             paymesh_dot_payments_dot_v1_dot_reconciliation__pb2.ResolveReconciliationItemRequest.SerializeToString,
             paymesh_dot_payments_dot_v1_dot_reconciliation__pb2.ReconciliationItem.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveConflict(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/ResolveConflict',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.ResolveConflictRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolvePayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/ResolvePayment',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.ResolvePaymentRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveRefund(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/ResolveRefund',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.ResolveRefundRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.Refund.FromString,
             options,
             channel_credentials,
             insecure,

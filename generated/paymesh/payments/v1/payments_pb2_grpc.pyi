@@ -149,6 +149,19 @@ class PaymentServiceStub:
     """Ends a break, with a reason. What it left in suspense stays there, unless it is written off. Allowed in MISMATCH, MISSING and
     UNEXPECTED, otherwise RECONCILIATION_ITEM_STATE_INVALID.
     """
+    ResolveConflict: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ResolveConflictRequest, _payments_pb2.Payment]
+    """For staff: decides a payment in CONFLICTED, where Stripe took or held something else than was asked for. ACCEPT takes what Stripe has
+    for the payment's money: it is SUCCEEDED. CANCEL lets an authorization go and refunds what was taken: it is CANCELED. The reason is
+    kept with who decided. Allowed in CONFLICTED, otherwise PAYMENT_STATE_INVALID, which is also the answer where Stripe's money does not
+    fit the decision: its metadata `rule` says what does.
+    """
+    ResolvePayment: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ResolvePaymentRequest, _payments_pb2.Payment]
+    """For staff: looks into a payment whose attempt, capture or cancel has no certain outcome, NEEDS_OPERATOR included. READ_AGAIN asks
+    Stripe, or the ledger for a wallet, once more. FAIL, in NEEDS_OPERATOR only, asks, too, and only where the answer is that it never
+    happened, ends it as failed: what Stripe did is never overruled. The reason is kept with who decided. Where nothing is open PAYMENT_STATE_INVALID.
+    """
+    ResolveRefund: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ResolveRefundRequest, _payments_pb2.Refund]
+    """For staff: the same for a refund in PENDING. Where Stripe knows no such refund, FAIL gives the money back to the merchant."""
     ReceiveStripeWebhook: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ReceiveStripeWebhookRequest, _payments_pb2.ReceiveStripeWebhookResponse]
     """Takes a webhook of Stripe: checks its signature on the raw bytes, stores it once and answers; a worker applies it. The
     signature is the credential.
@@ -273,6 +286,19 @@ class PaymentServiceAsyncStub(PaymentServiceStub):
     """Ends a break, with a reason. What it left in suspense stays there, unless it is written off. Allowed in MISMATCH, MISSING and
     UNEXPECTED, otherwise RECONCILIATION_ITEM_STATE_INVALID.
     """
+    ResolveConflict: _aio.UnaryUnaryMultiCallable[_payments_pb2.ResolveConflictRequest, _payments_pb2.Payment]  # type: ignore[assignment]
+    """For staff: decides a payment in CONFLICTED, where Stripe took or held something else than was asked for. ACCEPT takes what Stripe has
+    for the payment's money: it is SUCCEEDED. CANCEL lets an authorization go and refunds what was taken: it is CANCELED. The reason is
+    kept with who decided. Allowed in CONFLICTED, otherwise PAYMENT_STATE_INVALID, which is also the answer where Stripe's money does not
+    fit the decision: its metadata `rule` says what does.
+    """
+    ResolvePayment: _aio.UnaryUnaryMultiCallable[_payments_pb2.ResolvePaymentRequest, _payments_pb2.Payment]  # type: ignore[assignment]
+    """For staff: looks into a payment whose attempt, capture or cancel has no certain outcome, NEEDS_OPERATOR included. READ_AGAIN asks
+    Stripe, or the ledger for a wallet, once more. FAIL, in NEEDS_OPERATOR only, asks, too, and only where the answer is that it never
+    happened, ends it as failed: what Stripe did is never overruled. The reason is kept with who decided. Where nothing is open PAYMENT_STATE_INVALID.
+    """
+    ResolveRefund: _aio.UnaryUnaryMultiCallable[_payments_pb2.ResolveRefundRequest, _payments_pb2.Refund]  # type: ignore[assignment]
+    """For staff: the same for a refund in PENDING. Where Stripe knows no such refund, FAIL gives the money back to the merchant."""
     ReceiveStripeWebhook: _aio.UnaryUnaryMultiCallable[_payments_pb2.ReceiveStripeWebhookRequest, _payments_pb2.ReceiveStripeWebhookResponse]  # type: ignore[assignment]
     """Takes a webhook of Stripe: checks its signature on the raw bytes, stores it once and answers; a worker applies it. The
     signature is the credential.
@@ -610,6 +636,37 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         """Ends a break, with a reason. What it left in suspense stays there, unless it is written off. Allowed in MISMATCH, MISSING and
         UNEXPECTED, otherwise RECONCILIATION_ITEM_STATE_INVALID.
         """
+
+    @_abc_1.abstractmethod
+    def ResolveConflict(
+        self,
+        request: _payments_pb2.ResolveConflictRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.Payment, _abc.Awaitable[_payments_pb2.Payment]]:
+        """For staff: decides a payment in CONFLICTED, where Stripe took or held something else than was asked for. ACCEPT takes what Stripe has
+        for the payment's money: it is SUCCEEDED. CANCEL lets an authorization go and refunds what was taken: it is CANCELED. The reason is
+        kept with who decided. Allowed in CONFLICTED, otherwise PAYMENT_STATE_INVALID, which is also the answer where Stripe's money does not
+        fit the decision: its metadata `rule` says what does.
+        """
+
+    @_abc_1.abstractmethod
+    def ResolvePayment(
+        self,
+        request: _payments_pb2.ResolvePaymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.Payment, _abc.Awaitable[_payments_pb2.Payment]]:
+        """For staff: looks into a payment whose attempt, capture or cancel has no certain outcome, NEEDS_OPERATOR included. READ_AGAIN asks
+        Stripe, or the ledger for a wallet, once more. FAIL, in NEEDS_OPERATOR only, asks, too, and only where the answer is that it never
+        happened, ends it as failed: what Stripe did is never overruled. The reason is kept with who decided. Where nothing is open PAYMENT_STATE_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def ResolveRefund(
+        self,
+        request: _payments_pb2.ResolveRefundRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.Refund, _abc.Awaitable[_payments_pb2.Refund]]:
+        """For staff: the same for a refund in PENDING. Where Stripe knows no such refund, FAIL gives the money back to the merchant."""
 
     @_abc_1.abstractmethod
     def ReceiveStripeWebhook(

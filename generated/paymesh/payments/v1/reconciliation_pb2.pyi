@@ -413,41 +413,41 @@ class ResolveReconciliationItemRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    class _Resolution:
+    class _Decision:
         ValueType = _typing.NewType("ValueType", _builtins.int)
         V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _ResolutionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ResolveReconciliationItemRequest._Resolution.ValueType], _builtins.type):
+    class _DecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ResolveReconciliationItemRequest._Decision.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
-        RESOLUTION_UNSPECIFIED: ResolveReconciliationItemRequest._Resolution.ValueType  # 0
+        DECISION_UNSPECIFIED: ResolveReconciliationItemRequest._Decision.ValueType  # 0
         """Must not be given."""
-        ACCEPT: ResolveReconciliationItemRequest._Resolution.ValueType  # 1
+        ACCEPT: ResolveReconciliationItemRequest._Decision.ValueType  # 1
         """The difference is explained: MATCHED."""
-        DISMISS: ResolveReconciliationItemRequest._Resolution.ValueType  # 2
+        DISMISS: ResolveReconciliationItemRequest._Decision.ValueType  # 2
         """The item means nothing: VOID."""
 
-    class Resolution(_Resolution, metaclass=_ResolutionEnumTypeWrapper):
+    class Decision(_Decision, metaclass=_DecisionEnumTypeWrapper):
         """How a break ends."""
 
-    RESOLUTION_UNSPECIFIED: ResolveReconciliationItemRequest.Resolution.ValueType  # 0
+    DECISION_UNSPECIFIED: ResolveReconciliationItemRequest.Decision.ValueType  # 0
     """Must not be given."""
-    ACCEPT: ResolveReconciliationItemRequest.Resolution.ValueType  # 1
+    ACCEPT: ResolveReconciliationItemRequest.Decision.ValueType  # 1
     """The difference is explained: MATCHED."""
-    DISMISS: ResolveReconciliationItemRequest.Resolution.ValueType  # 2
+    DISMISS: ResolveReconciliationItemRequest.Decision.ValueType  # 2
     """The item means nothing: VOID."""
 
     RECONCILIATION_ITEM_ID_FIELD_NUMBER: _builtins.int
-    RESOLUTION_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     WRITE_OFF_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     reconciliation_item_id: _builtins.str
     """The item."""
-    resolution: Global___ResolveReconciliationItemRequest.Resolution.ValueType
+    decision: Global___ResolveReconciliationItemRequest.Decision.ValueType
     """What is decided."""
     reason: _builtins.str
-    """Why, for whoever reads it later."""
+    """Why, in the decider's words; kept."""
     write_off: _builtins.bool
     """Whether what the item left in suspense is taken out of it as the platform's loss or gain."""
     request_id: _builtins.str
@@ -458,7 +458,7 @@ class ResolveReconciliationItemRequest(_message.Message):
         self,
         *,
         reconciliation_item_id: _builtins.str = ...,
-        resolution: Global___ResolveReconciliationItemRequest.Resolution.ValueType = ...,
+        decision: Global___ResolveReconciliationItemRequest.Decision.ValueType = ...,
         reason: _builtins.str = ...,
         write_off: _builtins.bool = ...,
         request_id: _builtins.str = ...,
@@ -466,7 +466,7 @@ class ResolveReconciliationItemRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "reconciliation_item_id", b"reconciliation_item_id", "request_id", b"request_id", "resolution", b"resolution", "validate_only", b"validate_only", "write_off", b"write_off"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "reason", b"reason", "reconciliation_item_id", b"reconciliation_item_id", "request_id", b"request_id", "validate_only", b"validate_only", "write_off", b"write_off"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -511,6 +511,7 @@ class CaptureFact(_message.Message):
     FEE_FIELD_NUMBER: _builtins.int
     CAPTURE_TIME_FIELD_NUMBER: _builtins.int
     HOLD_FIELD_NUMBER: _builtins.int
+    SUSPENSE_FIELD_NUMBER: _builtins.int
     capture_id: _builtins.str
     """The capture, `cap_…`."""
     payment_id: _builtins.str
@@ -535,6 +536,10 @@ class CaptureFact(_message.Message):
         does not exist yet the hold is written with it.
         """
 
+    @_builtins.property
+    def suspense(self) -> Global___SuspenseFact:
+        """For money that was in suspense before a person accepted it: the capture takes it from there instead of `processor_clearing`."""
+
     def __init__(
         self,
         *,
@@ -545,14 +550,87 @@ class CaptureFact(_message.Message):
         fee: _money_pb2.Money | None = ...,
         capture_time: _timestamp_pb2.Timestamp | None = ...,
         hold: Global___WalletHoldFact | None = ...,
+        suspense: Global___SuspenseFact | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "capture_time", b"capture_time", "fee", b"fee", "hold", b"hold"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "capture_time", b"capture_time", "fee", b"fee", "hold", b"hold", "suspense", b"suspense"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "capture_id", b"capture_id", "capture_time", b"capture_time", "fee", b"fee", "hold", b"hold", "merchant_id", b"merchant_id", "payment_id", b"payment_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "capture_id", b"capture_id", "capture_time", b"capture_time", "fee", b"fee", "hold", b"hold", "merchant_id", b"merchant_id", "payment_id", b"payment_id", "suspense", b"suspense"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CaptureFact: _TypeAlias = CaptureFact  # noqa: Y015
+
+@_typing.final
+class SuspenseFact(_message.Message):
+    """Money that Stripe took without being asked for it, to be booked as `processor_clearing -> suspense`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUSPENSE_ITEM_ID_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    FIND_TIME_FIELD_NUMBER: _builtins.int
+    suspense_item_id: _builtins.str
+    """The suspense item, `sus_…`."""
+    owner_id: _builtins.str
+    """The merchant, or the user of a top-up, whose payment it was taken for."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """What Stripe took."""
+
+    @_builtins.property
+    def find_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was found."""
+
+    def __init__(
+        self,
+        *,
+        suspense_item_id: _builtins.str = ...,
+        owner_id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        find_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "find_time", b"find_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "find_time", b"find_time", "owner_id", b"owner_id", "suspense_item_id", b"suspense_item_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuspenseFact: _TypeAlias = SuspenseFact  # noqa: Y015
+
+@_typing.final
+class SuspenseRefundFact(_message.Message):
+    """The refund of money in suspense that is about to be sent, to be booked as `suspense -> refunds_in_transit`, in full."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFUND_ID_FIELD_NUMBER: _builtins.int
+    SUSPENSE_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    refund_id: _builtins.str
+    """The refund, `ref_…`."""
+    @_builtins.property
+    def suspense(self) -> Global___SuspenseFact:
+        """What it gives back; booked again first, which is harmless."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When the refund was created."""
+
+    def __init__(
+        self,
+        *,
+        refund_id: _builtins.str = ...,
+        suspense: Global___SuspenseFact | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "suspense", b"suspense"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "refund_id", b"refund_id", "suspense", b"suspense"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuspenseRefundFact: _TypeAlias = SuspenseRefundFact  # noqa: Y015
 
 @_typing.final
 class WalletHoldFact(_message.Message):
@@ -958,6 +1036,8 @@ class PostFactRequest(_message.Message):
     DISPUTE_OPENED_FIELD_NUMBER: _builtins.int
     DISPUTE_ENDED_FIELD_NUMBER: _builtins.int
     DISPUTE_FUNDS_FIELD_NUMBER: _builtins.int
+    SUSPENSE_FIELD_NUMBER: _builtins.int
+    SUSPENSE_REFUND_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def capture(self) -> Global___CaptureFact:
         """A capture."""
@@ -998,6 +1078,14 @@ class PostFactRequest(_message.Message):
     def dispute_funds(self) -> Global___DisputeFundsFact:
         """What Stripe withdrew or gave back for a dispute."""
 
+    @_builtins.property
+    def suspense(self) -> Global___SuspenseFact:
+        """Money that is nobody's yet."""
+
+    @_builtins.property
+    def suspense_refund(self) -> Global___SuspenseRefundFact:
+        """A refund of it that is about to be sent."""
+
     def __init__(
         self,
         *,
@@ -1011,12 +1099,14 @@ class PostFactRequest(_message.Message):
         dispute_opened: Global___DisputeOpenedFact | None = ...,
         dispute_ended: Global___DisputeEndedFact | None = ...,
         dispute_funds: Global___DisputeFundsFact | None = ...,
+        suspense: Global___SuspenseFact | None = ...,
+        suspense_refund: Global___SuspenseRefundFact | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["balance_transaction", b"balance_transaction", "capture", b"capture", "dispute_ended", b"dispute_ended", "dispute_funds", b"dispute_funds", "dispute_opened", b"dispute_opened", "fact", b"fact", "refund_created", b"refund_created", "refund_failed", b"refund_failed", "wallet_hold", b"wallet_hold", "wallet_void", b"wallet_void", "write_off", b"write_off"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance_transaction", b"balance_transaction", "capture", b"capture", "dispute_ended", b"dispute_ended", "dispute_funds", b"dispute_funds", "dispute_opened", b"dispute_opened", "fact", b"fact", "refund_created", b"refund_created", "refund_failed", b"refund_failed", "suspense", b"suspense", "suspense_refund", b"suspense_refund", "wallet_hold", b"wallet_hold", "wallet_void", b"wallet_void", "write_off", b"write_off"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_transaction", b"balance_transaction", "capture", b"capture", "dispute_ended", b"dispute_ended", "dispute_funds", b"dispute_funds", "dispute_opened", b"dispute_opened", "fact", b"fact", "refund_created", b"refund_created", "refund_failed", b"refund_failed", "wallet_hold", b"wallet_hold", "wallet_void", b"wallet_void", "write_off", b"write_off"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_transaction", b"balance_transaction", "capture", b"capture", "dispute_ended", b"dispute_ended", "dispute_funds", b"dispute_funds", "dispute_opened", b"dispute_opened", "fact", b"fact", "refund_created", b"refund_created", "refund_failed", b"refund_failed", "suspense", b"suspense", "suspense_refund", b"suspense_refund", "wallet_hold", b"wallet_hold", "wallet_void", b"wallet_void", "write_off", b"write_off"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["capture", "refund_created", "refund_failed", "wallet_hold", "wallet_void", "balance_transaction", "write_off", "dispute_opened", "dispute_ended", "dispute_funds"]  # noqa: Y015
+    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["capture", "refund_created", "refund_failed", "wallet_hold", "wallet_void", "balance_transaction", "write_off", "dispute_opened", "dispute_ended", "dispute_funds", "suspense", "suspense_refund"]  # noqa: Y015
     _WhichOneofArgType_fact: _TypeAlias = _typing.Literal["fact", b"fact"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_fact) -> _WhichOneofReturnType_fact | None: ...
 

@@ -1,7 +1,7 @@
 """Reconciliation: a copy of Stripe's balance transactions, and how each compares with our records.
 
 Revision ID: p0009
-Revises: p0007
+Revises: p0008
 """
 
 from alembic import op
@@ -9,7 +9,7 @@ from alembic import op
 from servers.runtime.schema import grant, state_machine
 
 revision = "p0009"
-down_revision = "p0007"
+down_revision = "p0008"
 branch_labels = None
 depends_on = None
 
@@ -114,6 +114,7 @@ def upgrade() -> None:
         CREATE INDEX refunds_stripe ON refunds (stripe_refund_id) WHERE stripe_refund_id <> '';
         CREATE INDEX captures_time ON captures (capture_time);
         CREATE INDEX refunds_update ON refunds (update_time);
+        CREATE INDEX suspense_items_time ON suspense_items (create_time);
         """
     )
     state_machine("reconciliation_item", "reconciliation_items", STATE_ARROWS["reconciliation_item"])
@@ -126,7 +127,7 @@ def downgrade() -> None:
     """Drop the tables: Stripe's lines can be pulled again, decisions of people cannot."""
     op.execute(
         """
-        DROP INDEX refunds_stripe, captures_time, refunds_update;
+        DROP INDEX refunds_stripe, captures_time, refunds_update, suspense_items_time;
         DROP TABLE reconciliation_progress, reconciliation_item_versions, reconciliation_items, balance_transactions;
         DROP FUNCTION archive_reconciliation_item();
         DELETE FROM state_arrows WHERE machine = 'reconciliation_item';
