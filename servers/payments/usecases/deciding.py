@@ -27,7 +27,7 @@ async def note_decision(
     """Append a decision about something of an owner's."""
     entry = StaffAction(
         owner_id=owner_id,
-        id=new_id("act", clock=deps.clock, bucket=bucket_of(owner_id)),
+        id=new_id("act", clock=deps.clock, bucket=bucket_of(resource_id)),
         actor_id=decider.actor_id,
         actor_role=decider.actor_role,
         action=action,
