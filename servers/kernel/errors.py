@@ -111,6 +111,12 @@ class EtagMismatch(Refusal):
         )
 
 
+def check_etag(resource: str, *, expected: int | None, version: int) -> None:
+    """Raise EtagMismatch where a caller names the version to change, and it is not the present one any more."""
+    if expected is not None and expected != version:
+        raise EtagMismatch(resource)
+
+
 class ReferenceTaken(Refusal):
     """The unique reference is taken."""
 

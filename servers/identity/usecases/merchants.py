@@ -11,7 +11,7 @@ from servers.identity.domain import (
 from servers.identity.render import event
 from servers.identity.usecases.audit import note
 from servers.identity.usecases.deps import Deps
-from servers.kernel.errors import EtagMismatch, FieldInvalid, ResourceNotFound
+from servers.kernel.errors import FieldInvalid, ResourceNotFound, check_etag
 from servers.kernel.ids import new_id
 from servers.kernel.money import is_currency
 from servers.runtime.call import Principal
@@ -53,8 +53,7 @@ async def update_merchant(
         merchant = await store.merchant_of_member(uow.conn, principal.merchant_id, principal.subject)
         if merchant is None:
             raise ResourceNotFound(principal.merchant_id)
-        if expected is not None and expected != merchant.version:
-            raise EtagMismatch(merchant.id)
+        check_etag(merchant.id, expected=expected, version=merchant.version)
         changed = replace(
             merchant, display_name=display_name, version=merchant.version + 1, update_time=deps.clock.now()
         )

@@ -12,7 +12,7 @@ from servers.identity.domain import EmailTokenInvalid, LoginFailed, TokenPurpose
 from servers.identity.render import event
 from servers.identity.usecases.deps import Deps
 from servers.identity.usecases.sessions import end_sessions
-from servers.kernel.errors import ConcurrentUpdate, EtagMismatch, ReferenceTaken, ResourceNotFound
+from servers.kernel.errors import ConcurrentUpdate, ReferenceTaken, ResourceNotFound, check_etag
 from servers.kernel.ids import new_id
 from servers.runtime.call import Principal
 from servers.runtime.db import UnitOfWork
@@ -58,8 +58,7 @@ async def update_user(
     async with deps.db.uow() as uow:
         await uow.idempotency.claim(request)
         user = await store.user(uow.conn, user_id, lock=True)
-        if expected is not None and expected != user.version:
-            raise EtagMismatch(user.id)
+        check_etag(user.id, expected=expected, version=user.version)
         user = await _save(deps, uow, "user.updated", user, display_name=display_name)
         await uow.idempotency.complete(request, user)
     return user

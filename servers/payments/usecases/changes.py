@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from servers.kernel.errors import EtagMismatch, FieldInvalid, ResourceNotFound
+from servers.kernel.errors import FieldInvalid, ResourceNotFound, check_etag
 from servers.payments import store
 from servers.payments.domain import (
     AUTHORIZED,
@@ -47,8 +47,7 @@ async def update_payment(deps: Deps, request: IdempotentRequest, command: Update
             payment = await store.payment(uow.conn, command.payment_id, owner_id=command.merchant_id, lock=True)
             if payment is None:
                 raise ResourceNotFound(command.payment_id)
-            if command.expected is not None and command.expected != payment.version:
-                raise EtagMismatch(payment.id)
+            check_etag(payment.id, expected=command.expected, version=payment.version)
             changes = _changes(deps, payment, command)
             if changes:
                 payment = await store.change_details(uow.conn, payment, deps.clock.now(), **changes)
@@ -68,7 +67,9 @@ def _changes(deps: Deps, payment: Payment, command: UpdatePayment) -> dict[str, 
     if "statement_descriptor_suffix" in command.fields and suffix != payment.statement_descriptor_suffix:
         # Stripe has it from the first confirm on, under a key that takes no other answer.
         if payment.latest_attempt is not None or payment.state in PAYMENT.terminal:
-            raise _fixed(payment, "statement_descriptor_suffix", "cannot change after the first confirm")
+            raise FieldFixed(
+                payment.id, payment.state.name, "statement_descriptor_suffix", "cannot change after the first confirm"
+            )
         changes["statement_descriptor_suffix"] = suffix
     if "capture_before" in command.fields and command.capture_deadline != payment.capture_deadline:
         changes |= _deadline(deps, payment, command.capture_deadline)
@@ -79,12 +80,13 @@ def _deadline(deps: Deps, payment: Payment, deadline: datetime | None) -> dict[s
     if payment.capture_method is not CaptureMethod.MANUAL:
         raise FieldInvalid.of("capture_before", "is for payments with capture_method MANUAL")
     if payment.state in PAYMENT.terminal or payment.state is PaymentState.CONFLICTED:
-        raise _fixed(payment, "capture_before", "cannot change any more: there is nothing left to capture")
+        raise FieldFixed(
+            payment.id,
+            payment.state.name,
+            "capture_before",
+            "cannot change any more: there is nothing left to capture",
+        )
     check_deadline(deps, deadline)
     changed = replace(payment, capture_deadline=deadline)
     due = changed.capture_due_time if payment.state in AUTHORIZED else payment.due_time
     return {"capture_deadline": deadline, "due_time": due}
-
-
-def _fixed(payment: Payment, field: str, why: str) -> FieldFixed:
-    return FieldFixed(payment.id, payment.state.name, field, why)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from servers.kernel.errors import EtagMismatch, ResourceNotFound
+from servers.kernel.errors import ResourceNotFound, check_etag
 from servers.payments import store
 from servers.payments.domain import Mandate, MandateState, PaymentSettings
 from servers.payments.usecases.deps import Deps
@@ -39,8 +39,7 @@ async def replace_settings(
         await uow.idempotency.claim(request)
         async with uow.refusals(request):
             current = await store.payment_settings(uow.conn, merchant_id, lock=True)
-            if expected_version is not None and expected_version != current.version:
-                raise EtagMismatch(merchant_id)
+            check_etag(merchant_id, expected=expected_version, version=current.version)
             now = deps.clock.now()
             settings = PaymentSettings(
                 merchant_id=merchant_id,
