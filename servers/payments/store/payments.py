@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from psycopg.types.json import Jsonb
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -221,67 +222,56 @@ async def touch(conn: AsyncConnection, payment: Payment, now: datetime) -> Payme
 
 async def _write(conn: AsyncConnection, payment: Payment, now: datetime, **changes: Any) -> Payment:
     moved = replace(payment, version=payment.version + 1, update_time=now, **changes)
-    done = await conn.execute(
-        text(
-            """
-            UPDATE payments SET state = :state, version = :version, update_time = :now, captured_minor = :captured,
-                   capturable_minor = :capturable, capture_pending_minor = :pending, multicapture = :multicapture,
-                   capture_before_time = :capture_before, due_time = :due, cancellation_reason = :reason,
-                   review_state = :review_state, review_reasons = :review_reasons, review_expire_time = :review_expire,
-                   overcapture_minor = :overcapture
-            WHERE owner_id = :owner_id AND id = :id AND version = :expected
-            """
-        ),
-        {
-            "state": moved.state.value,
-            "version": moved.version,
-            "now": now,
-            "captured": moved.captured_minor,
-            "capturable": moved.capturable_minor,
-            "pending": moved.capture_pending_minor,
-            "multicapture": moved.multicapture,
-            "capture_before": moved.capture_before_time,
-            "due": moved.due_time,
-            "reason": moved.cancellation_reason,
-            "review_state": moved.review.state.value if moved.review else "",
-            "review_reasons": list(moved.review.reasons) if moved.review else [],
-            "review_expire": moved.review.expire_time if moved.review else None,
-            "overcapture": moved.overcapture_minor,
-            "owner_id": payment.owner_id,
-            "id": payment.id,
-            "expected": payment.version,
-        },
-    )
-    one_row(done.rowcount, payment.id)
-    return moved
+    review = moved.review
+    columns = {
+        "state": moved.state.value,
+        "captured_minor": moved.captured_minor,
+        "capturable_minor": moved.capturable_minor,
+        "capture_pending_minor": moved.capture_pending_minor,
+        "overcapture_minor": moved.overcapture_minor,
+        "multicapture": moved.multicapture,
+        "capture_before_time": moved.capture_before_time,
+        "due_time": moved.due_time,
+        "cancellation_reason": moved.cancellation_reason,
+        "review_state": review.state.value if review else "",
+        "review_reasons": list(review.reasons) if review else [],
+        "review_expire_time": review.expire_time if review else None,
+    }
+    return await _update(conn, moved, columns)
 
 
 async def change_details(conn: AsyncConnection, payment: Payment, now: datetime, **changes: Any) -> Payment:
     """Write what a merchant may change of a payment, whatever its state. Raises ConcurrentUpdate."""
     moved = replace(payment, version=payment.version + 1, update_time=now, **changes)
+    columns = {
+        "description": moved.description,
+        "metadata": Jsonb(dict(moved.metadata)),
+        "statement_descriptor_suffix": moved.statement_descriptor_suffix,
+        "capture_deadline": moved.capture_deadline,
+        "due_time": moved.due_time,
+    }
+    return await _update(conn, moved, columns)
+
+
+async def _update(conn: AsyncConnection, moved: Payment, columns: Mapping[str, object]) -> Payment:
+    """Write columns of the version before `moved`. Raises ConcurrentUpdate where that is not the newest any more."""
+    assignments = "".join(f"{name} = :{name}, " for name in columns)
     done = await conn.execute(
         text(
-            """
-            UPDATE payments SET description = :description, metadata = CAST(:metadata AS jsonb),
-                   statement_descriptor_suffix = :suffix, capture_deadline = :deadline, due_time = :due, version = :version,
-                   update_time = :now
-            WHERE owner_id = :owner_id AND id = :id AND version = :expected
+            f"""
+            UPDATE payments SET {assignments} version = :version, update_time = :update_time
+            WHERE owner_id = :owner_id AND id = :id AND version = :version - 1
             """
         ),
         {
-            "description": moved.description,
-            "metadata": json.dumps(dict(moved.metadata)),
-            "suffix": moved.statement_descriptor_suffix,
-            "deadline": moved.capture_deadline,
-            "due": moved.due_time,
+            **columns,
             "version": moved.version,
-            "now": now,
-            "owner_id": payment.owner_id,
-            "id": payment.id,
-            "expected": payment.version,
+            "update_time": moved.update_time,
+            "owner_id": moved.owner_id,
+            "id": moved.id,
         },
     )
-    one_row(done.rowcount, payment.id)
+    one_row(done.rowcount, moved.id)
     return moved
 
 
@@ -341,26 +331,9 @@ async def move_refund_counters(
         version=payment.version + 1,
         update_time=now,
     )
-    done = await conn.execute(
-        text(
-            """
-            UPDATE payments SET refund_pending_minor = :pending, refunded_minor = :refunded, version = :version,
-                                update_time = :now
-            WHERE owner_id = :owner_id AND id = :id AND version = :expected
-            """
-        ),
-        {
-            "pending": moved.refund_pending_minor,
-            "refunded": moved.refunded_minor,
-            "version": moved.version,
-            "now": now,
-            "owner_id": payment.owner_id,
-            "id": payment.id,
-            "expected": payment.version,
-        },
+    return await _update(
+        conn, moved, {"refund_pending_minor": moved.refund_pending_minor, "refunded_minor": moved.refunded_minor}
     )
-    one_row(done.rowcount, payment.id)
-    return moved
 
 
 async def move_dispute_counters(
@@ -374,25 +347,9 @@ async def move_dispute_counters(
         version=payment.version + 1,
         update_time=now,
     )
-    done = await conn.execute(
-        text(
-            """
-            UPDATE payments SET disputed_minor = :disputed, open_chargebacks = :open, version = :version, update_time = :now
-            WHERE owner_id = :owner_id AND id = :id AND version = :expected
-            """
-        ),
-        {
-            "disputed": moved.disputed_minor,
-            "open": moved.open_chargebacks,
-            "version": moved.version,
-            "now": now,
-            "owner_id": payment.owner_id,
-            "id": payment.id,
-            "expected": payment.version,
-        },
+    return await _update(
+        conn, moved, {"disputed_minor": moved.disputed_minor, "open_chargebacks": moved.open_chargebacks}
     )
-    one_row(done.rowcount, payment.id)
-    return moved
 
 
 async def _wholes(conn: AsyncConnection, rows: Sequence[Row[Any]]) -> list[Payment]:
