@@ -24,7 +24,7 @@ from servers.payments.usecases.deps import Deps
 from servers.runtime.channels import PeerUnavailable
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import UnitOfWork
-from servers.runtime.idempotency import IdempotentRequest
+from servers.runtime.idempotency import Claim, IdempotentRequest
 from servers.runtime.outbound import Answered, NotSent, OutboundCall, Outcome, Unknown
 from servers.runtime.sending import LEARNT, send_again
 
@@ -37,6 +37,11 @@ declare(
     "payments.confirm.after_send",
     "payments.confirm.after_outcome",
 )
+
+
+async def begun_attempt(uow: UnitOfWork, claim: Claim) -> Attempt | None:
+    """Return the attempt that an earlier call under the same key has begun, if any."""
+    return await store.attempt_by_id(uow.conn, claim.resource_id) if claim.resource_id is not None else None
 
 
 async def learn_attempt(deps: Deps, attempt_id: str, *, insist: bool = False) -> Payment:

@@ -33,7 +33,7 @@ from servers.payments.domain import (
 )
 from servers.payments.peers import Wallet
 from servers.payments.risk import CLEAR, Assessment, Question
-from servers.payments.usecases.attempts import CONFIRM, drive_attempt
+from servers.payments.usecases.attempts import CONFIRM, begun_attempt, drive_attempt
 from servers.payments.usecases.deps import Deps
 from servers.payments.usecases.operations import look_first
 from servers.payments.usecases.wallet_rail import WALLET_CONFIRM
@@ -88,9 +88,7 @@ async def confirm_payment(deps: Deps, request: IdempotentRequest, command: Confi
     assessment = await _assess(deps, command)
     async with deps.db.uow() as uow:
         claim = await uow.idempotency.claim(request)
-        attempt: Attempt | None = None
-        if claim.resource_id is not None:
-            attempt = await store.attempt_by_id(uow.conn, claim.resource_id)
+        attempt = await begun_attempt(uow, claim)
         if attempt is None or attempt.state is AttemptState.NOT_SENT:
             async with uow.refusals(request):
                 payment = await store.payment(uow.conn, command.payment_id, lock=True)

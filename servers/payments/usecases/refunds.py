@@ -156,13 +156,9 @@ async def _load(deps: Deps, refund_id: str) -> tuple[Payment, Refund, bool]:
 
 async def _give_to_card(deps: Deps, payment: Payment, refund: Refund, *, waits: bool) -> Outcome[RefundResult] | None:
     """Reserve in the ledger, then ask Stripe."""
-    booked = await deps.ledger.reserve_refund(payment, refund, within_balance=waits)
-    crash_point("payments.refund.after_reserve")
-    if waits and booked.verdict == "INSUFFICIENT_FUNDS":
-        return ShortOfBalance("the merchant's balance does not cover it", sends=0)
-    if not booked.done:
-        _mind_burnt(booked.verdict, refund)
-        return None
+    reserved = await _reserve(deps, payment, refund, waits=waits, sends=0)
+    if not isinstance(reserved, Answered):
+        return reserved
     if refund.pending_reason == SHORT_OF_BALANCE:
         async with deps.db.uow() as uow:
             await deps.outcomes.refund(uow, *await lock_refund(uow, refund.id), _WAITS_NO_MORE)
@@ -174,20 +170,23 @@ async def _give_to_wallet(deps: Deps, payment: Payment, refund: Refund, *, waits
     async with deps.db.uow() as uow:
         if not await uow.outbound.note_send(refund.id):
             return LEARNT
+    return await _reserve(deps, payment, refund, waits=waits, sends=1)
+
+
+async def _reserve(
+    deps: Deps, payment: Payment, refund: Refund, *, waits: bool, sends: int
+) -> Answered[RefundResult] | ShortOfBalance | None:
+    """Take a refund from the merchant in the ledger. Returns that it succeeded, as far as the ledger is concerned, that the balance
+    does not cover it, or None for one that was canceled meanwhile and is burnt."""
     booked = await deps.ledger.reserve_refund(payment, refund, within_balance=waits)
     crash_point("payments.refund.after_reserve")
     if waits and booked.verdict == "INSUFFICIENT_FUNDS":
-        return ShortOfBalance("the merchant's balance does not cover it", sends=1)
+        return ShortOfBalance("the merchant's balance does not cover it", sends=sends)
     if not booked.done:
-        _mind_burnt(booked.verdict, refund)
+        # Nothing else is refused there; if it is, nothing is sent, and the janitor calls for a person.
+        invariant(booked.verdict == "BURNT", "the ledger refused a refund", refund_id=refund.id, verdict=booked.verdict)
         return None
     return Answered(RefundResult(stripe_refund_id="", state=RefundState.SUCCEEDED, failure_reason=""))
-
-
-def _mind_burnt(verdict: str, refund: Refund) -> None:
-    """A refund that was canceled meanwhile is burnt in the ledger. Nothing else is refused there; if it is, nothing is sent, and
-    the janitor calls for a person."""
-    invariant(verdict == "BURNT", "the ledger refused a refund", refund_id=refund.id, verdict=verdict)
 
 
 def to_wallet(payment: Payment, refund: Refund) -> bool:

@@ -16,6 +16,7 @@ from servers.payments.domain import (
     PaymentStateInvalid,
     ReviewState,
 )
+from servers.payments.usecases.attempts import begun_attempt
 from servers.payments.usecases.confirm import begin_attempt, finish_confirm, promise_attempt
 from servers.payments.usecases.deps import Deps
 from servers.runtime.crashpoints import crash_point, declare
@@ -30,9 +31,7 @@ async def approve_payment(deps: Deps, request: IdempotentRequest, *, payment_id:
     ResourceNotFound, PaymentStateInvalid, OperationInProgress while it is being rejected, and what confirming raises."""
     async with deps.db.uow() as uow:
         claim = await uow.idempotency.claim(request)
-        attempt: Attempt | None = None
-        if claim.resource_id is not None:
-            attempt = await store.attempt_by_id(uow.conn, claim.resource_id)
+        attempt = await begun_attempt(uow, claim)
         if attempt is None or attempt.state is AttemptState.NOT_SENT:
             async with uow.refusals(request):
                 payment = await store.payment(uow.conn, payment_id, owner_id=merchant_id, lock=True)
