@@ -165,12 +165,14 @@ _PAYMENTS_READ: Final = frozenset(
 )
 _SELL: Final = frozenset({"payments:write", "payments:confirm", "setup_intents:write"})
 _SETTINGS: Final = frozenset({"payment_settings:read", "payment_settings:write"})
-API_KEY_SCOPES: Final = _PAYMENTS_READ | _SELL | _SETTINGS | {"merchants:read", "refunds:write", "balances:read"}
+API_KEY_SCOPES: Final = (
+    _PAYMENTS_READ | _SELL | _SETTINGS | {"merchants:read", "refunds:write", "balances:read", "fee_plans:read"}
+)
 """What a secret API key may carry."""
 PUBLISHABLE_KEY_SCOPES: Final = ("payments:confirm", "payments:read", "setup_intents:confirm", "setup_intents:read")
 """What every publishable API key carries."""
 _MEMBER: Final = frozenset({"users:read", "users:write", "sessions:read", "sessions:write", "merchants:read"})
-_READ: Final = _MEMBER | _PAYMENTS_READ | {"balances:read", "payment_settings:read"}
+_READ: Final = _MEMBER | _PAYMENTS_READ | {"balances:read", "payment_settings:read", "fee_plans:read"}
 _MANAGE: Final = frozenset({"merchants:write", "members:read", "members:write", "audit_log:read"})
 _KEYS: Final = frozenset({"api_keys:read", "api_keys:write"})
 _ALL: Final = _READ | _MANAGE | _SELL | _SETTINGS | _KEYS | {"refunds:write"}
@@ -181,6 +183,12 @@ ROLE_SCOPES: Final = {
     "support": _MEMBER | _PAYMENTS_READ,
     "developer": _READ | _KEYS | _SETTINGS,
     "viewer": _READ,
+}
+STAFF_ROLE_SCOPES: Final = {
+    "operator": frozenset({"fee_plans:read", "fee_plans:write"}),
+    "finance": frozenset({"fee_plans:read", "fee_plans:write"}),
+    "risk": frozenset({"fee_plans:read"}),
+    "support": frozenset({"fee_plans:read"}),
 }
 
 

@@ -9,6 +9,7 @@ from paymesh.payments.v1 import payments_pb2, payments_pb2_grpc, top_ups_pb2, to
 from servers.payments import peers
 from servers.payments.client_secrets import ClientSecrets
 from servers.payments.events import Events
+from servers.payments.fees import FeePlans
 from servers.payments.gateway_stripe import StripeGateway, classify
 from servers.payments.jobs import SWEEP_SECONDS, sweep_windows
 from servers.payments.outcomes import Outcomes
@@ -30,6 +31,7 @@ def deps_of(context: Context[PaymentsSettings], renderer: Renderer, gateway: Str
     """Put together what the use cases work with."""
     events, settings, clock = Events(renderer), context.settings, context.clock
     saving = Saving(events, clock)
+    fee_plans = FeePlans(settings.fee_plan)
     return Deps(
         db=context.db,
         clock=clock,
@@ -39,9 +41,10 @@ def deps_of(context: Context[PaymentsSettings], renderer: Renderer, gateway: Str
         # The channel tries again by itself; what it gives up on, the caller or the janitor asks again.
         ledger_outbound=Outbound(target="wallets", classify=peers.classify, clock=clock, tries=1),
         events=events,
+        fee_plans=fee_plans,
         throttle=context.throttle,
         saving=saving,
-        outcomes=Outcomes(events, settings.fee_plan, clock, saving, context.db.sealer),
+        outcomes=Outcomes(events, fee_plans, clock, saving, context.db.sealer),
         return_urls=ReturnUrls(platform_origins=settings.return_url_origins, loopback=settings.profile != "production"),
     )
 

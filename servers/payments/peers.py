@@ -10,7 +10,7 @@ import grpc
 from paymesh.wallets.v1 import ledger_pb2, ledger_pb2_grpc
 
 from servers.kernel.money import Money
-from servers.payments.domain import Attempt, Capture, Payment, Refund
+from servers.payments.domain import Attempt, Capture, FeeRefund, Payment, Refund
 from servers.runtime.channels import Channels, PeerUnavailable, outgoing_metadata, peer_refusal
 from servers.runtime.outbound import Failure
 from servers.runtime.render import money, parse_money, stamp
@@ -85,6 +85,7 @@ class LedgerPeer:
             captures=[_capture(payment, capture) for capture in payment.captures],
             create_time=stamp(refund.create_time),
             wallet_customer_id=payment.customer_id if payment.wallet_id else "",
+            fee_returned=money(refund.fee_returned),
         )
         return await self._post(ledger_pb2.PostFactRequest(refund_created=fact))
 
@@ -111,6 +112,8 @@ def _capture(payment: Payment, capture: Capture) -> ledger_pb2.CaptureFact:
         amount=money(capture.amount),
         fee=money(capture.fee),
         capture_time=stamp(capture.capture_time),
+        settlement_delay_seconds=capture.settlement_delay_seconds,
+        fee_returnable=capture.fee_refund is FeeRefund.RETURNED,
     )
 
 

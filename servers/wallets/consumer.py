@@ -10,6 +10,7 @@ from servers.runtime.db import UnitOfWork
 from servers.runtime.eventlog import Delivered
 from servers.runtime.render import instant, parse_money
 from servers.wallets.facts import CaptureFact, RefundFailedFact
+from servers.wallets.render import delay_of
 from servers.wallets.render_wallets import parse_news
 from servers.wallets.usecases import Deps, hear_of_payment
 from servers.wallets.writer import Writer
@@ -53,7 +54,11 @@ def handlers(writer: Writer, deps: Deps) -> dict[str, Handler]:
         )
         await writer.post_fact(fact)
 
-    return {**dict.fromkeys(_OF_PAYMENT, payment_changed), "refund.failed": refund_ended}
+    return {
+        **dict.fromkeys(_OF_PAYMENT, payment_changed),
+        "refund.failed": refund_ended,
+        "refund.canceled": refund_ended,
+    }
 
 
 def _capture(payment: payments_pb2.Payment, capture: payments_pb2.Capture) -> CaptureFact:
@@ -64,4 +69,6 @@ def _capture(payment: payments_pb2.Payment, capture: payments_pb2.Capture) -> Ca
         amount=parse_money(capture.amount),
         fee=parse_money(capture.fee),
         capture_time=instant(capture.capture_time),
+        settlement_delay=delay_of(capture),
+        fee_returnable=capture.fee_refund == payments_pb2.FeePlan.RETURNED,
     )

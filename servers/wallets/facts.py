@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from servers.kernel.invariant import invariant
 from servers.kernel.money import Money
@@ -17,6 +17,7 @@ from servers.wallets.domain import DONE, PLATFORM, AccountKind, Lot, Sheet, Tran
 from servers.wallets.lines import line, post_lines
 from servers.wallets.wallet_facts import (
     FEE,
+    FEE_RETURNED,
     REFUND,
     TopUpFact,
     WalletHoldFact,
@@ -40,6 +41,10 @@ class CaptureFact:
     fee: Money
     capture_time: datetime
     hold: WalletHoldFact | None = None
+    settlement_delay: timedelta | None = None
+    """How long the money is pending; None leaves it to the ledger's own delay."""
+    fee_returnable: bool = False
+    """Whether refunds return its fee."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +57,8 @@ class RefundCreatedFact:
     create_time: datetime
     wallet_customer_id: str = ""
     """Whose wallet paid and gets the money back at once; "" for a card."""
+    fee_returned_minor: int = 0
+    """What the platform returns of its fee, in the refund's currency."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,9 +228,11 @@ def _capture(sheet: Sheet, fact: CaptureFact) -> tuple[Verdict, list[Transfer]]:
         merchant_id=fact.merchant_id,
         currency=net.currency,
         net_minor=net.amount_minor,
+        returned_minor=0,
         taken_minor=0,
         capture_time=fact.capture_time,
-        due_time=fact.capture_time + sheet.settlement_delay,
+        due_time=fact.capture_time
+        + (fact.settlement_delay if fact.settlement_delay is not None else sheet.settlement_delay),
     )
     sheet.touched_lots.add(fact.capture_id)
     return Verdict.CREATED, written
@@ -258,8 +267,8 @@ def _refund(sheet: Sheet, fact: RefundCreatedFact) -> tuple[Verdict, list[Transf
     if any(t.fact_id == fact.refund_id for t in sheet.known.values()):
         return Verdict.EXISTS, []
     merchant, transit = owner_of(fact), (PLATFORM, AccountKind.REFUNDS_IN_TRANSIT)
+    lines = _fee_returned(sheet, fact)
     left = fact.amount.amount_minor
-    lines = []
     for capture in sorted(fact.captures, key=lambda c: c.capture_id):
         lot = sheet.lots[capture.capture_id]
         take = min(left, lot.left_minor)
@@ -284,6 +293,61 @@ def _refund(sheet: Sheet, fact: RefundCreatedFact) -> tuple[Verdict, list[Transf
     return Verdict.CREATED, _post(sheet, lines)
 
 
+def _fee_returned(sheet: Sheet, fact: RefundCreatedFact) -> list[Transfer]:
+    """Return the platform's fee before the refund takes money: to each capture's lot, at most its fee, while the lot is open. What
+    no lot has room for, as a refund that failed is not undone here yet, goes to the available balance."""
+    merchant, fees = owner_of(fact), (PLATFORM, AccountKind.PLATFORM_FEES)
+    pending, available = (merchant, AccountKind.MERCHANT_PENDING), (merchant, AccountKind.MERCHANT_AVAILABLE)
+    left = fact.fee_returned_minor
+    lines = []
+    for capture in sorted((c for c in fact.captures if c.fee_returnable), key=lambda c: c.capture_id):
+        lot = sheet.lots[capture.capture_id]
+        part = min(left, capture.fee.amount_minor - lot.returned_minor)
+        if part > 0:
+            lines.append(
+                line(fact.refund_id, f"{FEE_RETURNED}.{lot.capture_id}", fees, available if lot.settled else pending,
+                     Money(amount_minor=part, currency=fact.amount.currency), owner_id=merchant, time=fact.create_time)
+            )  # fmt: skip
+            sheet.lots[lot.capture_id] = replace(lot, returned_minor=lot.returned_minor + part)
+            sheet.touched_lots.add(lot.capture_id)
+            left -= part
+    rest = Money(amount_minor=left, currency=fact.amount.currency)
+    return [
+        *lines,
+        line(
+            fact.refund_id, f"{FEE_RETURNED}.available", fees, available, rest, owner_id=merchant, time=fact.create_time
+        ),
+    ]
+
+
+def _fee_taken_back(sheet: Sheet, fact: RefundFailedFact, returned: list[Transfer]) -> list[Transfer]:
+    """Take a returned fee back after the refund's money is there again: from its lot as far as that reaches while it is open, the
+    rest from the available balance, forced."""
+    merchant, fees = fact.merchant_id, (PLATFORM, AccountKind.PLATFORM_FEES)
+    pending, available = (merchant, AccountKind.MERCHANT_PENDING), (merchant, AccountKind.MERCHANT_AVAILABLE)
+    key, lines, rest = fact_key(fact), [], 0
+    for transfer in returned:
+        lot, part = sheet.lots.get(transfer.code.removeprefix(f"{FEE_RETURNED}.")), transfer.amount_minor
+        if lot is not None:
+            part = part if lot.settled else min(part, lot.left_minor)
+            sheet.lots[lot.capture_id] = replace(lot, returned_minor=lot.returned_minor - part)
+            sheet.touched_lots.add(lot.capture_id)
+        if lot is None or lot.settled:
+            part = 0
+        else:
+            lines.append(
+                line(key, f"refund_failed.fee.{lot.capture_id}", pending, fees,
+                     Money(amount_minor=part, currency=transfer.currency), owner_id=merchant, time=fact.fail_time)
+            )  # fmt: skip
+        rest += transfer.amount_minor - part
+    left = Money(amount_minor=rest, currency=returned[0].currency)
+    return [
+        *lines,
+        line(key, "refund_failed.fee.available", available, fees, left, owner_id=merchant, time=fact.fail_time,
+             forced=True),
+    ]  # fmt: skip
+
+
 def _refunded_account(fact: RefundCreatedFact) -> str:
     return account_id(fact.wallet_customer_id, AccountKind.CUSTOMER_WALLET, fact.amount.currency)
 
@@ -296,8 +360,9 @@ def _refund_failed(sheet: Sheet, fact: RefundFailedFact, taken: list[Transfer]) 
     key = fact_key(fact)
     if any(t.fact_id == key for t in sheet.known.values()):
         return []
+    returned = [t for t in taken if t.code.startswith(f"{FEE_RETURNED}.")]
     lines = []
-    for transfer in taken:
+    for transfer in (t for t in taken if t not in returned):
         amount = Money(amount_minor=transfer.amount_minor, currency=transfer.currency)
         capture_id = transfer.code.removeprefix("refund.pending.")
         # What came from a lot that was settled meanwhile goes to the available balance: the lot takes nothing back.
@@ -311,6 +376,8 @@ def _refund_failed(sheet: Sheet, fact: RefundFailedFact, taken: list[Transfer]) 
             lot = sheet.lots[capture_id]
             sheet.lots[capture_id] = replace(lot, taken_minor=lot.taken_minor - transfer.amount_minor)
             sheet.touched_lots.add(capture_id)
+    if returned:
+        lines += _fee_taken_back(sheet, fact, returned)
     return _post(sheet, lines)
 
 

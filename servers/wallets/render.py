@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
+from paymesh.payments.v1 import payments_pb2
 from paymesh.type.v1 import money_pb2
 from paymesh.wallets.v1 import ledger_pb2, wallets_pb2
 
@@ -106,7 +107,15 @@ def parse_capture(message: ledger_pb2.CaptureFact) -> CaptureFact:
         fee=parse_money(message.fee),
         capture_time=instant(message.capture_time),
         hold=parse_hold(message.hold) if message.HasField("hold") else None,
+        settlement_delay=delay_of(message),
+        fee_returnable=message.fee_returnable,
     )
+
+
+def delay_of(message: ledger_pb2.CaptureFact | payments_pb2.Capture) -> timedelta | None:
+    """Return how long a capture's money is pending; None leaves it to the ledger's own delay."""
+    given = message.HasField("settlement_delay_seconds")
+    return timedelta(seconds=message.settlement_delay_seconds) if given else None
 
 
 def parse_hold(message: ledger_pb2.WalletHoldFact) -> WalletHoldFact:
@@ -136,6 +145,7 @@ def parse_fact(message: ledger_pb2.PostFactRequest) -> Fact:
                 captures=tuple(map(parse_capture, refund.captures)),
                 create_time=instant(refund.create_time),
                 wallet_customer_id=refund.wallet_customer_id,
+                fee_returned_minor=refund.fee_returned.amount_minor,
             )
         case "wallet_hold":
             return parse_hold(message.wallet_hold)

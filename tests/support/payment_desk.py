@@ -31,6 +31,7 @@ from servers.payments.domain import (
     Usage,
 )
 from servers.payments.events import Events
+from servers.payments.fees import FeePlans
 from servers.payments.gateway_stripe import classify
 from servers.payments.outcomes import Outcomes
 from servers.payments.peers import Wallet
@@ -273,7 +274,7 @@ def desk_of(db: Database, stripe: FakeStripe, ledger: FakeLedger, redis_url: str
     """Put a process together as `main.py` does. Two of them may share a database and the outside."""
     renderer, clock = renderer_of(db), db.clock
     events = Events(renderer)
-    saving = Saving(events, clock)
+    saving, fee_plans = Saving(events, clock), FeePlans(FEES)
     deps = Deps(
         db=db,
         clock=clock,
@@ -282,9 +283,10 @@ def desk_of(db: Database, stripe: FakeStripe, ledger: FakeLedger, redis_url: str
         ledger=ledger,
         ledger_outbound=Outbound(target="wallets", classify=peers.classify, clock=clock, tries=1),
         events=events,
+        fee_plans=fee_plans,
         throttle=Throttle(redis_url, clock),
         saving=saving,
-        outcomes=Outcomes(events, FEES, clock, saving, db.sealer),
+        outcomes=Outcomes(events, fee_plans, clock, saving, db.sealer),
         return_urls=ReturnUrls(),
     )
     return Desk(deps=deps, stripe=stripe, ledger=ledger, renderer=renderer)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from servers.kernel.money import Money
-from servers.payments.domain.records import Card, Decline
+from servers.payments.domain.records import Capture, Card, Decline
 from servers.payments.domain.states import RefundState
 
 
@@ -20,13 +20,12 @@ class UsedCard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charged:
-    """The money was taken. `capture_id` and `fee` are given where the ledger took it from a wallet, and has booked it so."""
+    """The money was taken. `capture` is given where the ledger took it from a wallet, and has booked it so."""
 
     charge_id: str
     amount: Money
     used: UsedCard | None = None
-    capture_id: str = ""
-    fee: Money | None = None
+    capture: Capture | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +75,8 @@ class IntentStatus:
     status: str
     """Stripe's word: requires_capture, succeeded, canceled…"""
     received: Money
-    capture_id: str = ""
-    """Of a capture from a wallet: the id under which the ledger booked it."""
-    fee: Money | None = None
+    capture: Capture | None = None
+    """Of a capture from a wallet: as the ledger booked it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from servers.payments.service.fee_plans import FeePlanVersions
 from servers.payments.service.payment_methods import PaymentMethods
 from servers.payments.service.payments import Payments
 from servers.payments.service.refunds import Refunds
@@ -12,5 +13,5 @@ from servers.payments.service.webhooks import Intake
 __all__ = ["PaymentService", "TopUpPaymentService"]
 
 
-class PaymentService(PaymentMethods, Payments, Refunds, SetupIntents, Intake):
+class PaymentService(PaymentMethods, Payments, Refunds, SetupIntents, FeePlanVersions, Intake):
     """Card payments, for customers, shoppers and merchants."""

@@ -10,6 +10,7 @@ from servers.payments.store.attempts import (
     insert_attempt,
     insert_capture,
 )
+from servers.payments.store.fee_plans import fee_plan, insert_fee_plan
 from servers.payments.store.mandates import (
     active_mandates,
     insert_mandate,
@@ -56,6 +57,7 @@ from servers.payments.store.refunds import (
     refund,
     refunds,
     refunds_of_merchant,
+    returned_fees,
 )
 from servers.payments.store.setup_intents import (
     advance_setup,
@@ -76,8 +78,10 @@ __all__ = [
     "captures",
     "default_method",
     "ended_windows",
+    "fee_plan",
     "insert_attempt",
     "insert_capture",
+    "insert_fee_plan",
     "insert_mandate",
     "insert_method",
     "insert_operation",
@@ -105,6 +109,7 @@ __all__ = [
     "release_capture",
     "reserve_capture",
     "reserve_refund",
+    "returned_fees",
     "save_intent_id",
     "save_payment_settings",
     "save_stripe_customer",

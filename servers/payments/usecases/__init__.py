@@ -20,6 +20,7 @@ from servers.payments.usecases.confirm import (
 from servers.payments.usecases.deps import (
     Deps,
 )
+from servers.payments.usecases.fee_plans import ReplaceFeePlan, replace_fee_plan
 from servers.payments.usecases.mandates import (
     replace_settings,
     revoke_mandate,
@@ -90,6 +91,7 @@ __all__ = [
     "CreateRefund",
     "Deps",
     "Payer",
+    "ReplaceFeePlan",
     "attach_method",
     "cancel_payment",
     "capture_payment",
@@ -114,6 +116,7 @@ __all__ = [
     "learn_setup",
     "refresh_payment",
     "refresh_setup",
+    "replace_fee_plan",
     "replace_settings",
     "revoke_mandate",
     "set_default_method",

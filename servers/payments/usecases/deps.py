@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from servers.kernel.clock import Clock
 from servers.payments.events import Events
+from servers.payments.fees import FeePlans
 from servers.payments.gateway_stripe import StripeGateway
 from servers.payments.outcomes import Outcomes
 from servers.payments.peers import LedgerPeer
@@ -27,6 +28,7 @@ class Deps:
     ledger: LedgerPeer
     ledger_outbound: Outbound
     events: Events
+    fee_plans: FeePlans
     outcomes: Outcomes
     saving: Saving
     return_urls: ReturnUrls

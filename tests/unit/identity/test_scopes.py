@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from servers.identity.domain import API_KEY_SCOPES, CUSTOMER_SCOPES, PUBLISHABLE_KEY_SCOPES, ROLE_SCOPES, ApiKeyKind
+from servers.identity.domain import (
+    API_KEY_SCOPES,
+    CUSTOMER_SCOPES,
+    PUBLISHABLE_KEY_SCOPES,
+    ROLE_SCOPES,
+    STAFF_ROLE_SCOPES,
+    ApiKeyKind,
+)
 from servers.runtime.call import PrincipalKind
 from servers.runtime.policy import policies_of
 from tests.unit.test_contract import SERVICES
@@ -24,6 +31,7 @@ GRANTED = {
     PrincipalKind.MEMBER: frozenset[str]().union(*ROLE_SCOPES.values()),
     PrincipalKind.API_KEY: API_KEY_SCOPES,
     PrincipalKind.PAYMENT_CLIENT: frozenset(PUBLISHABLE_KEY_SCOPES),
+    PrincipalKind.STAFF: frozenset[str]().union(*STAFF_ROLE_SCOPES.values()),
 }
 
 

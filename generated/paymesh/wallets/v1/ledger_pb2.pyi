@@ -486,12 +486,18 @@ class CaptureFact(_message.Message):
     FEE_FIELD_NUMBER: _builtins.int
     CAPTURE_TIME_FIELD_NUMBER: _builtins.int
     HOLD_FIELD_NUMBER: _builtins.int
+    SETTLEMENT_DELAY_SECONDS_FIELD_NUMBER: _builtins.int
+    FEE_RETURNABLE_FIELD_NUMBER: _builtins.int
     capture_id: _builtins.str
     """The capture, `cap_…`."""
     payment_id: _builtins.str
     """The payment that it belongs to."""
     merchant_id: _builtins.str
     """The merchant that earns it."""
+    settlement_delay_seconds: _builtins.int
+    """How long the money is pending before it is available; unset leaves it to the ledger's own delay."""
+    fee_returnable: _builtins.bool
+    """Whether refunds return its fee."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """What was taken from the card."""
@@ -520,12 +526,16 @@ class CaptureFact(_message.Message):
         fee: _money_pb2.Money | None = ...,
         capture_time: _timestamp_pb2.Timestamp | None = ...,
         hold: Global___WalletHoldFact | None = ...,
+        settlement_delay_seconds: _builtins.int | None = ...,
+        fee_returnable: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "capture_time", b"capture_time", "fee", b"fee", "hold", b"hold"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_settlement_delay_seconds", b"_settlement_delay_seconds", "amount", b"amount", "capture_time", b"capture_time", "fee", b"fee", "hold", b"hold", "settlement_delay_seconds", b"settlement_delay_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "capture_id", b"capture_id", "capture_time", b"capture_time", "fee", b"fee", "hold", b"hold", "merchant_id", b"merchant_id", "payment_id", b"payment_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_settlement_delay_seconds", b"_settlement_delay_seconds", "amount", b"amount", "capture_id", b"capture_id", "capture_time", b"capture_time", "fee", b"fee", "fee_returnable", b"fee_returnable", "hold", b"hold", "merchant_id", b"merchant_id", "payment_id", b"payment_id", "settlement_delay_seconds", b"settlement_delay_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__settlement_delay_seconds: _TypeAlias = _typing.Literal["settlement_delay_seconds"]  # noqa: Y015
+    _WhichOneofArgType__settlement_delay_seconds: _TypeAlias = _typing.Literal["_settlement_delay_seconds", b"_settlement_delay_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__settlement_delay_seconds) -> _WhichOneofReturnType__settlement_delay_seconds | None: ...
 
 Global___CaptureFact: _TypeAlias = CaptureFact  # noqa: Y015
 
@@ -630,6 +640,7 @@ class RefundCreatedFact(_message.Message):
     CAPTURES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     WALLET_CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    FEE_RETURNED_FIELD_NUMBER: _builtins.int
     refund_id: _builtins.str
     """The refund, `ref_…`."""
     wallet_customer_id: _builtins.str
@@ -646,6 +657,10 @@ class RefundCreatedFact(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the refund was created."""
 
+    @_builtins.property
+    def fee_returned(self) -> _money_pb2.Money:
+        """What the platform returns of its fee: booked first, in the same chain, to where each capture's money is. Unset for nothing."""
+
     def __init__(
         self,
         *,
@@ -654,10 +669,11 @@ class RefundCreatedFact(_message.Message):
         captures: _abc.Iterable[Global___CaptureFact] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         wallet_customer_id: _builtins.str = ...,
+        fee_returned: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "fee_returned", b"fee_returned"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "captures", b"captures", "create_time", b"create_time", "refund_id", b"refund_id", "wallet_customer_id", b"wallet_customer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "captures", b"captures", "create_time", b"create_time", "fee_returned", b"fee_returned", "refund_id", b"refund_id", "wallet_customer_id", b"wallet_customer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
