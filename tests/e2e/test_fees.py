@@ -1,0 +1,141 @@
+"""Fee plans and returned fees, from the edge to the ledger's books."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from tests.support.stack import Shop, open_shop, reason_of, wait_for
+from tests.support.tokens import Forge
+
+TERMS = {
+    "basis_points": 1000,
+    "fixed": [{"amount_minor": "30", "currency": "USD"}],
+    "settlement_delay_seconds": 86_400,
+    "fee_refund": "RETURNED",
+    "reason": "agreed for the launch",
+}
+STAFF = "usr_" + "0" * 26
+
+
+def as_staff(shop: Shop, scope: str = "fee_plans:read fee_plans:write") -> str:
+    """Return a token of somebody of the staff."""
+    return Forge(shop).signed(typ="staff", sub=STAFF, merchant_id=None, role="finance", scope=scope)
+
+
+@pytest.fixture(scope="module")
+def priced(shop: Shop) -> Shop:
+    """Return a shop with a plan of its own: the platform's plan is for the others."""
+    own = open_shop(shop.platform, shop.client)
+    path = f"/v1/merchants/{own.merchant_id}/fee_plan"
+    plan = own.ok(own.call("PUT", path, TERMS, token=as_staff(own)))
+    assert (plan["version"], plan["set_by"], plan["reason"]) == ("v1", STAFF, TERMS["reason"])
+    time.sleep(max(0.0, datetime.fromisoformat(plan["effective_time"]).timestamp() - time.time()) + 0.1)
+    return own
+
+
+def put(shop: Shop, **changes: Any) -> Any:
+    """Ask for a plan as staff."""
+    return shop.call("PUT", f"/v1/merchants/{shop.merchant_id}/fee_plan", TERMS | changes, token=as_staff(shop))
+
+
+def kept(shop: Shop, payment: dict[str, Any]) -> int:
+    """Return what the ledger has kept of a payment."""
+    facts = [capture["id"] for capture in payment["captures"]]
+    refunds = shop.ok(shop.call("GET", f"/v1/payments/{payment['id']}/refunds", token=shop.seller_token))["refunds"]
+    facts += [name for refund in refunds for name in (refund["id"], f"{refund['id']}:failed")]
+    names = ", ".join(f"'{fact}'" for fact in facts)
+    statement = f"""
+        SELECT coalesce(sum(e.amount_minor), 0) FROM entries e
+        JOIN accounts a ON a.id = e.account_id AND a.kind = 'PLATFORM_FEES'
+        JOIN transfers t ON t.id = e.transfer_id WHERE t.fact_id IN ({names})"""
+    return int(shop.platform.sql("wallets", statement)[0][0])
+
+
+def test_the_platforms_plan_is_for_those_without_one_and_a_merchant_sees_its_own(shop: Shop, priced: Shop) -> None:
+    default = shop.ok(shop.call("GET", "/v1/fee_plan", token=shop.seller_token))
+    assert (default["version"], default["basis_points"], default["fee_refund"]) == ("2026-11", 150, "KEPT")
+    assert (default["resource_version"], "effective_time" in default) == ("0", False)
+    own = shop.ok(shop.call("GET", "/v1/fee_plan", token=priced.seller_token))
+    path = f"/v1/merchants/{priced.merchant_id}/fee_plan"
+    seen = shop.ok(shop.call("GET", path, token=as_staff(shop, "fee_plans:read")))
+    assert {name: seen[name] for name in TERMS} == TERMS
+    assert own == seen | {"set_by": ""}
+
+
+def test_only_staff_with_the_scope_set_a_plan(shop: Shop) -> None:
+    path = f"/v1/merchants/{shop.merchant_id}/fee_plan"
+    for token in (shop.seller_token, shop.customer_token, as_staff(shop, "fee_plans:read")):
+        assert shop.call("PUT", path, TERMS, token=token).status_code == 403
+    assert shop.call("GET", path, token=shop.seller_token).status_code == 403
+    assert shop.call("PUT", path, TERMS).status_code == 401
+    assert shop.call("GET", "/v1/fee_plan", token=shop.customer_token).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"basis_points": 10_001}, "basis_points"),
+        ({"basis_points": -1}, "basis_points"),
+        ({"settlement_delay_seconds": 90 * 86_400 + 1}, "settlement_delay_seconds"),
+        ({"settlement_delay_seconds": -1}, "settlement_delay_seconds"),
+        ({"fixed": [{"amount_minor": "-1", "currency": "USD"}]}, "fixed[0].amount_minor"),
+        ({"fixed": [{"amount_minor": "1", "currency": "ZZZ"}]}, "fixed[0].currency"),
+        ({"fee_refund": "FEE_REFUND_UNSPECIFIED"}, "fee_refund"),
+        ({"reason": ""}, "reason"),
+        ({"etag": "abc"}, "etag"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused_by_its_field(shop: Shop, changes: dict[str, Any], field: str) -> None:
+    refused = put(shop, **changes)
+    assert (refused.status_code, reason_of(refused)) == (400, "FIELD_INVALID")
+    [violations] = [d["field_violations"] for d in refused.json()["details"] if "field_violations" in d]
+    assert [violation["field"] for violation in violations] == [field]
+
+
+def test_who_has_seen_an_older_version_replaces_nothing(priced: Shop) -> None:
+    refused = put(priced, etag='"0"')
+    assert (refused.status_code, reason_of(refused)) == (409, "ETAG_MISMATCH")
+
+
+def test_a_card_payments_fee_comes_back_with_its_refunds(priced: Shop) -> None:
+    payment = priced.payment(1000)
+    priced.ok(priced.confirm(payment["id"]))
+    payment = priced.read(payment["id"])
+    [capture] = payment["captures"]
+    assert capture["fee"]["amount_minor"] == "130"
+    assert (capture["fee_plan_version"], capture["fee_refund"]) == ("v1", "RETURNED")
+    assert capture["settlement_delay_seconds"] == TERMS["settlement_delay_seconds"]
+    delay = f"SELECT extract(epoch FROM due_time - capture_time)::int FROM lots WHERE capture_id = '{capture['id']}'"
+    wait_for(lambda: priced.platform.sql("wallets", delay) == [(86_400,)], "the capture's lot with its delay")
+    returned = []
+    for amount in (333, 334, None):
+        refund = priced.ok(priced.refund(payment["id"], amount))
+        returned.append(refund["fee_returned"]["amount_minor"])
+    assert returned == ["43", "44", "43"]
+    wait_for(lambda: kept(priced, payment) == 0, "the whole fee returned")
+    mine = priced.ok(priced.call("GET", f"/v1/refunds/{refund['id']}", token=priced.customer_token))
+    assert "fee_returned" not in mine or mine["fee_returned"] is None
+    shown = priced.ok(priced.call("GET", f"/v1/payments/{payment['id']}", token=priced.customer_token))["captures"][0]
+    assert "settlement_delay_seconds" not in shown
+    assert shown["fee_plan_version"] == ""
+
+
+def test_a_refund_that_the_bank_sends_back_takes_its_fee_back(priced: Shop) -> None:
+    method = priced.card("pm_card_refundFail")
+    payment = priced.payment(1000)
+    priced.ok(priced.confirm(payment["id"], method_id=method["id"]))
+    refund = priced.ok(priced.refund(payment["id"]))
+    assert refund["fee_returned"]["amount_minor"] == "130"
+    path = f"/v1/refunds/{refund['id']}"
+    wait_for(lambda: priced.ok(priced.call("GET", path, token=priced.seller_token))["state"] == "FAILED", "the failure")
+    wait_for(lambda: kept(priced, priced.read(payment["id"])) == 130, "the fee taken back")
+
+
+def test_the_books_are_right(priced: Shop) -> None:
+    priced.quiet()
+    proof = priced.platform.audit()
+    assert proof.returncode == 0, proof.stdout
