@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sandbox.stripe.refunds import BANK_ANSWERS_AFTER_SECONDS
 from tests.support.stack import Shop, open_shop, reason_of, wait_for
 from tests.support.tokens import Forge
 
@@ -130,6 +131,7 @@ def test_a_refund_that_the_bank_sends_back_takes_its_fee_back(priced: Shop) -> N
     priced.ok(priced.confirm(payment["id"], method_id=method["id"]))
     refund = priced.ok(priced.refund(payment["id"]))
     assert refund["fee_returned"]["amount_minor"] == "130"
+    priced.platform.sandbox("clock", advance_seconds=BANK_ANSWERS_AFTER_SECONDS)
     path = f"/v1/refunds/{refund['id']}"
     wait_for(lambda: priced.ok(priced.call("GET", path, token=priced.seller_token))["state"] == "FAILED", "the failure")
     wait_for(lambda: kept(priced, priced.read(payment["id"])) == 130, "the fee taken back")
