@@ -137,6 +137,30 @@ def test_a_refund_that_the_bank_sends_back_takes_its_fee_back(priced: Shop) -> N
     wait_for(lambda: kept(priced, priced.read(payment["id"])) == 130, "the fee taken back")
 
 
+def test_a_wallet_gets_all_back_and_the_merchant_the_fee(priced: Shop) -> None:
+    token = priced.customer_token
+    wallet = priced.ok(priced.call("POST", "/v1/wallets", {"currency": "USD"}, token=token))
+    amount = {"amount_minor": "1000", "currency": "USD"}
+    body = {"amount": amount, "payment_method_id": priced.method_id}
+    priced.ok(priced.call("POST", f"/v1/wallets/{wallet['id']}/top_ups", body, token=token))
+    payment = priced.payment(1000, capture_method="MANUAL")
+    confirm = f"/v1/payments/{payment['id']}:confirm"
+    priced.ok(priced.call("POST", confirm, {"wallet_id": wallet["id"]}, token=token))
+    for part in ("400", "600"):
+        body = {"amount": {"amount_minor": part, "currency": "USD"}}
+        payment = priced.ok(
+            priced.call("POST", f"/v1/payments/{payment['id']}:capture", body, token=priced.seller_token)
+        )
+    # The fixed part is the first capture's.
+    assert sorted(int(capture["fee"]["amount_minor"]) for capture in payment["captures"]) == [60, 70]
+    assert kept(priced, payment) == 130
+    for part in (300, None):
+        priced.ok(priced.refund(payment["id"], part))
+    assert kept(priced, payment) == 0
+    full = priced.ok(priced.call("GET", f"/v1/wallets/{wallet['id']}", token=token))
+    assert full["balance"] == amount
+
+
 def test_the_books_are_right(priced: Shop) -> None:
     priced.quiet()
     proof = priced.platform.audit()
