@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 NEEDS_LOCAL = @$(PYTHON) -m dev.bootstrap local
 NEEDS_DEV = @$(PYTHON) -m dev.bootstrap dev
 
-.PHONY: help up test check format proto bench audit clean
+.PHONY: help up test check format proto bench chaos audit clean
 .DEFAULT_GOAL := help
 
 help: ## Print this list
@@ -35,6 +35,10 @@ proto: ## Make generated/ and the state diagrams anew
 bench: ## Measure the hot paths as ratios (ONLY=P3,P9 picks); writes build/bench.json, the audit closes each
 	$(NEEDS_DEV)
 	@exec $(BIN)/python -m dev.bench
+
+chaos: ## The long proofs (ONLY=payments picks; hours); prints counts and seeds, writes build/chaos.json
+	$(NEEDS_DEV)
+	@exec $(BIN)/python -m dev.chaos
 
 audit: ## Prove the books of the running stack
 	$(NEEDS_LOCAL)

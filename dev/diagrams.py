@@ -1,9 +1,10 @@
-"""Writes docs/state-machines.md from the transition tables; a unit test notices when the page is behind them."""
+"""Writes docs/state-machines.md from the transition tables, and docs/declines.md; unit tests notice when a page is behind."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
+from dev import declines
 from dev.paths import ROOT
 from servers.identity.domain import MACHINES as IDENTITY
 from servers.kernel.transitions import Machine
@@ -37,6 +38,7 @@ def main() -> None:
     sections = [section(domain, machine) for domain, machines in tables for machine in machines]
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(HEAD + "".join(sections))
+    declines.main()
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ NO_LIMITS: Final = {key: {"burst": 10000000, "per_second": 10000000} for key in 
 """For load tests only (`PAYMESH_EDGE_LIMITS=none`)."""
 CREDENTIAL_METHODS: Final = {
     *("RegisterUser", "CreateSession", "RefreshSession", "VerifyEmail", "OpenEmailLink"),
-    *("RequestPasswordReset", "ResetPassword"),
+    *("RequestPasswordReset", "ResetPassword", "SwitchStaff"),
 }
 CARD_METHODS: Final = {"ConfirmPayment", "CreatePaymentMethod", "ConfirmSetupIntent", "CreateTopUp"}
 """By name: a method that is not in the contract yet gets the limit with its first commit."""

@@ -12,8 +12,11 @@ PREFIX: Final = "PAYMESH_PORT_"
 DOMAINS: Final = ("identity", "payments", "wallets", "notifications")
 # Handed to the servers as they are.
 PASSED_ON: Final = ("PAYMESH_LOG_LEVEL", "PAYMESH_OTLP_ENDPOINT")
-# PAYMESH_AUDIT_URLS is the command line's; whoever exported it for `paymesh audit` may still start a stack.
-KNOWN: Final = {"PAYMESH_DATA_DIR", "PAYMESH_AUDIT_URLS", "PAYMESH_EDGE_LIMITS", *PASSED_ON}
+# PAYMESH_AUDIT_URLS and PAYMESH_OPERATOR_* are the command line's; whoever exported them may still start a stack.
+KNOWN: Final = {
+    *("PAYMESH_DATA_DIR", "PAYMESH_AUDIT_URLS", "PAYMESH_EDGE_LIMITS", *PASSED_ON),
+    *("PAYMESH_OPERATOR_TLS_DIR", "PAYMESH_OPERATOR_PEERS"),
+}
 
 
 class StackRefused(Exception):

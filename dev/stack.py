@@ -26,6 +26,8 @@ from dev.valkey import EmbeddedValkey
 AUDIT: Final = "audit"
 EVENTLOG: Final = "eventlog"
 RENEW_SECONDS: Final = 600.0
+REVIEW_ABOVE: Final = {"CHF": 100_000}
+"""Above 1,000.00 francs a person looks first: in one currency only, so that a local platform lets all others pay what they like."""
 FEE_PLAN: Final = {"version": "2026-11", "basis_points": 150, "fixed_minor": {"USD": 25, "EUR": 25}}
 # How a process reaches Stripe itself from behind a proxy; nothing else here leaves the machine.
 WAY_OUT: Final = (
@@ -128,7 +130,7 @@ def make_stack(folder: Path, ports: Ports) -> Stack:
 def renew(stack: Stack) -> None:
     """Issue every leaf that is missing or past half of its life, and tell Envoy by renaming its secret files."""
     renewed = False
-    for name in (*DOMAINS, "edge", "dev"):
+    for name in (*DOMAINS, "edge", "dev", "operator"):
         if pki.due(stack.mesh_dir(name)):
             stack.mesh.issue(stack.mesh_dir(name), names=pki.mesh_names(name), common_name=name)
             renewed = True
@@ -334,6 +336,7 @@ def _payments(stack: Stack, folder: SecretFolder) -> Mapping[str, str]:
     folder.put("paymesh_stripe_webhook_secrets", webhook)
     folder.put("paymesh_client_secret_key", stack.secrets.key("client_secret_key"))
     plan = {"PAYMESH_FEE_PLAN": json.dumps(FEE_PLAN), "PAYMESH_PUBLIC_URL": stack.edge_url}
+    plan["PAYMESH_REVIEW_ABOVE_MINOR"] = json.dumps(REVIEW_ABOVE)
     if real is not None:
         return plan | _given(WAY_OUT)
     return plan | {"PAYMESH_STRIPE_API_BASE": f"http://127.0.0.1:{stack.ports.stripe_sandbox}"}

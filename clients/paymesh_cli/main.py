@@ -1,4 +1,5 @@
-"""`paymesh audit` proves the books; `paymesh doctor` says whether the local stack is well; `paymesh tour` buys something on it."""
+"""`paymesh audit` proves the books; `paymesh doctor` says whether the local stack is well; `paymesh tour` buys something on it;
+`paymesh webhooks` and `paymesh staff` are for whoever runs the platform."""
 
 from __future__ import annotations
 
@@ -13,7 +14,11 @@ from typing import Any, Final
 
 import typer
 
+from paymesh_cli import staff, webhooks
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(staff.app, name="staff")
 SHOWN: Final = 5
 ANSWER_SECONDS: Final = 5.0
 DATABASES: Final = ("identity", "payments", "wallets", "notifications", "eventlog")

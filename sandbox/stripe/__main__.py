@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import uvicorn
+from pydantic import ValidationError
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sandbox.stripe.app import make_app
@@ -33,6 +34,11 @@ def main() -> int:
         settings = load()
     except NotForProduction as refusal:
         print(refusal, file=sys.stderr)
+        return 2
+    except ValidationError as refusal:
+        for error in refusal.errors():
+            name = "_".join(str(part) for part in error["loc"]).upper()
+            print(f"STRIPE_SANDBOX_{name}: {error['msg']}; docs/sandbox.md has an example", file=sys.stderr)
         return 2
     uvicorn.run(
         make_app(settings),

@@ -23,6 +23,10 @@ CURRENCIES: Final = frozenset(
     )
 )
 
+ZERO_DECIMALS: Final = frozenset(
+    {"bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "vnd", "vuv", "xaf", "xof", "xpf"}
+)
+"""Currencies without a smaller unit (the same page, "Zero-decimal currencies"; UGX has two decimals on the wire)."""
 THREE_DECIMALS: Final = frozenset({"bhd", "iqd", "jod", "kwd", "lyd", "omr", "tnd"})
 """Currencies whose last decimal must be zero (the same page, "Three-decimal currencies")."""
 

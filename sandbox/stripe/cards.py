@@ -1,10 +1,10 @@
-"""Stripe's test cards, as its testing page documents them (https://docs.stripe.com/testing): one row each. The table in README.md is made
-of these rows: `python -m sandbox.stripe.tables`."""
+"""Stripe's test cards, as its testing page documents them (https://docs.stripe.com/testing): one row each. The table in docs/sandbox.md is
+made of these rows: `python -m sandbox.stripe.tables`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import ClassVar, Final
 
 from sandbox.stripe.declines import DECLINES, Decline
@@ -22,6 +22,31 @@ class Secure(Enum):
     SET_UP = "always on-session; never off-session"
     FRICTIONLESS = "always, without a challenge"
     LOOKUP_FAILS = "always, and the issuer cannot be asked"
+
+
+class Case(StrEnum):
+    """What the cardholder's bank makes of a complaint: a dispute's `payment_method_details.card.case_type`."""
+
+    INQUIRY = "inquiry"
+    """It asks, and takes no money."""
+    CHARGEBACK = "chargeback"
+    """It takes the money, and hears the merchant."""
+    COMPLIANCE = "compliance"
+    """The same, because a rule of the network was broken; to counter it costs a fee."""
+    BLOCK = "block"
+    """What it was told at once made it give up."""
+    RESOLUTION = "resolution"
+    """The money went back before there was a dispute, for no fee."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a dispute begins."""
+
+    reason: str = "fraudulent"
+    case: Case = Case.CHARGEBACK
+    is_compelling: bool = False
+    """Whether Visa's Compelling Evidence 3.0 may answer it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +80,10 @@ class TestCard:
     zip_check: str | None = None
     line1_check: str | None = None
     co_brand: str = ""
-    disputed_at_stripe: bool = False
-    """Whether Stripe would open a dispute or a warning: the sandbox serves neither yet."""
+    disputes: tuple[Opening, ...] = ()
+    """The disputes that its first captured charge gets, for equal parts of the amount."""
+    is_warned_of: bool = False
+    """Whether its first captured charge gets an early fraud warning."""
     sandbox_only: bool = False
     """Whether Stripe has no such id."""
 
@@ -202,16 +229,18 @@ SPECIAL: Final = (
     # The money is available at once.
     TestCard("bypassPending", "4000000000000077", settles_at_once=True),
     TestCard("bypassPendingInternational", "4000003720000278", settles_at_once=True, country="IE"),
-    # The charge succeeds; what comes later at Stripe, the sandbox does not serve yet.
-    TestCard("createDispute", "4000000000000259", disputed_at_stripe=True),
-    TestCard("createDisputeProductNotReceived", "4000000000002685", disputed_at_stripe=True),
-    TestCard("createDisputeInquiry", "4000000000001976", disputed_at_stripe=True),
-    TestCard("createIssuerFraudRecord", "4000000000005423", disputed_at_stripe=True),
-    TestCard("createMultipleDisputes", "4000000404000079", disputed_at_stripe=True),
-    TestCard("createCe3EligibleDispute", "4000000404000038", disputed_at_stripe=True),
-    TestCard("createComplianceDispute", "4000008400000779", disputed_at_stripe=True),
-    TestCard("createMastercardComplianceDispute", "5105008400000002", brand="mastercard", disputed_at_stripe=True),
-    TestCard("createAutoRepresentmentEligibleDispute", "4000000001000043", disputed_at_stripe=True),
+    # The charge succeeds, and the cardholder's bank objects.
+    TestCard("createDispute", "4000000000000259", disputes=(Opening(),)),
+    TestCard("createDisputeProductNotReceived", "4000000000002685", disputes=(Opening("product_not_received"),)),
+    TestCard("createDisputeInquiry", "4000000000001976", disputes=(Opening(case=Case.INQUIRY),)),
+    TestCard("createIssuerFraudRecord", "4000000000005423", is_warned_of=True),
+    TestCard("createMultipleDisputes", "4000000404000079", disputes=(Opening(), Opening())),
+    TestCard("createCe3EligibleDispute", "4000000404000038", disputes=(Opening(is_compelling=True),)),
+    TestCard("createComplianceDispute", "4000008400000779", disputes=(Opening("noncompliant", Case.COMPLIANCE),)),
+    TestCard("createMastercardComplianceDispute", "5105008400000002", brand="mastercard",
+             disputes=(Opening("noncompliant", Case.COMPLIANCE),)),
+    # Stripe answers this one by itself in some accounts; here it waits for evidence as any other does.
+    TestCard("createAutoRepresentmentEligibleDispute", "4000000001000043", disputes=(Opening(),)),
 )  # fmt: skip
 ANY_DECLINE: Final = tuple(TestCard("", "4000000000000341", decline=code, sandbox_only=True) for code in DECLINES)
 """Attach to a customer, then decline each charge with a code of choice: `pm_sandbox_decline_<code>`, which Stripe does not have."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from sandbox.stripe.amounts import LARGEST
 from sandbox.stripe.cards import TestCard
 from sandbox.stripe.desk import Desk
 from sandbox.stripe.ledger import AVAILABLE_AFTER_SECONDS
@@ -28,6 +29,9 @@ CHARGE_NULLS = (
 """What a card charge of the sandbox never has, but must show."""
 DAY: Final = 24 * 3600
 MULTICAPTURE_BRANDS: Final = ("amex", "discover", "mastercard", "visa")
+OVERCAPTURE_BRANDS: Final = ("mastercard", "visa")
+OVERCAPTURE_PERCENT: Final = 20
+"""How much more than was authorized may be captured (https://docs.stripe.com/payments/overcapture#availability)."""
 CAPTURES_MAX: Final = 50
 """How often one charge may be captured (https://docs.stripe.com/payments/multicapture#availability)."""
 
@@ -85,16 +89,23 @@ class Charges:
     def _card(self, intent: Json, method: Json, failed: bool, secured: Json | None, off_session: bool) -> Json:
         same = ("brand", "country", "exp_month", "exp_year", "fingerprint", "funding", "last4", "checks")
         card = {name: method["card"][name] for name in same}
-        asked = intent["payment_method_options"]["card"].get("request_multicapture") == "if_available"
-        granted = asked and card["funding"] != "prepaid" and card["brand"] in MULTICAPTURE_BRANDS
+        options = intent["payment_method_options"]["card"]
+        is_held = intent["capture_method"] == "manual" and not failed
+        most = _most_capturable(intent["amount"], card, asked=options.get("request_overcapture") == "if_available")
+        multiple = options.get("request_multicapture") == "if_available" and (
+            card["funding"] != "prepaid" and card["brand"] in MULTICAPTURE_BRANDS
+        )
         held = {
             "capture_before": self._desk.clock.now() + authorization_seconds(card["brand"], off_session=off_session),
-            "multicapture": {"status": "available" if granted else "unavailable"},
+            "extended_authorization": {"status": "disabled"},
+            "incremental_authorization": {"status": "unavailable"},
+            "multicapture": {"status": _available(multiple)},
+            "overcapture": {"maximum_amount_capturable": most, "status": _available(most > intent["amount"])},
         }
         return {
             **card,
             "amount_authorized": None if failed else intent["amount"],
-            **(held if intent["capture_method"] == "manual" and not failed else {}),
+            **(held if is_held else {}),
             "installments": None,
             "mandate": None,
             "network": card["brand"],
@@ -126,6 +137,16 @@ class Charges:
         charge.update(refunded=True, amount_refunded=charge["amount"])
         self._desk.store.put(charge)
         self._desk.events.emit(event, charge)
+
+
+def _available(granted: bool) -> str:
+    return "available" if granted else "unavailable"
+
+
+def _most_capturable(amount: int, card: Json, *, asked: bool) -> int:
+    """Return how much may be captured in the end."""
+    granted = asked and card["brand"] in OVERCAPTURE_BRANDS and card["funding"] != "prepaid"
+    return min(LARGEST, amount + amount * OVERCAPTURE_PERCENT // 100) if granted else amount
 
 
 def _outcome(test: TestCard) -> Json:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
+from sandbox.stripe import banks, pages
 from sandbox.stripe.desk import Declined
+from sandbox.stripe.mishaps import Kind
+from sandbox.stripe.switches import SWITCHES
 from sandbox.stripe.three_d_secure import way_back
 from sandbox.stripe.wire import Json, StripeError
 
@@ -19,10 +22,6 @@ if TYPE_CHECKING:
     from sandbox.stripe.app import Sandbox
 
 LOOPBACK = frozenset({"127.0.0.1", "::1"})
-_PAGE = """<!doctype html><html lang="en"><meta name="viewport" content="width=device-width"><title>3-D Secure (simulated)</title>
-<h1>3-D Secure, simulated</h1><p>Your bank asks whether you agree to {what}.</p><p><small>{subject}</small></p>
-<form method="post"><button name="succeed" value="true">Complete</button>
-<button name="succeed" value="false">Fail</button></form></html>"""
 
 
 async def control(request: Request) -> Response:
@@ -44,6 +43,8 @@ async def control(request: Request) -> Response:
                 asked = request.query_params
                 entries = box.journal.read(method=asked.get("method", ""), path=asked.get("path", ""))
                 return JSONResponse({"requests": entries})
+            case "POST", ["webhooks", "invent"]:
+                return JSONResponse(await _invent(box, json.loads(text or "{}")))
             case "GET", _:
                 return _read(box, words)
         return _switch(box, request.method, words, json.loads(text or "{}"))
@@ -53,12 +54,27 @@ async def control(request: Request) -> Response:
         return JSONResponse({"error": f"{type(error).__name__}: {error}"}, status_code=400)
 
 
+async def _invent(box: Sandbox, body: Json) -> Json:
+    """Send an event that never happened. Raises KeyError or ValueError for one that makes no sense."""
+    signature = body.get("signature", "true")
+    how = None if signature == "true" else Kind(signature)
+    if how not in (None, Kind.FORGE, Kind.STALE):
+        raise ValueError("the signature is true, forge or stale")
+    return await box.desk.events.invent(str(body["type"]), dict(body["object"]), how)
+
+
 def _read(box: Sandbox, words: list[str]) -> Response:
     match words:
+        case [""]:
+            return JSONResponse({"switches": [asdict(switch) for switch in SWITCHES]})
         case ["healthz"]:
             return JSONResponse({"status": "ok"})
         case ["clock"]:
             return JSONResponse({"now": box.desk.clock.now()})
+        case ["weather"]:
+            return JSONResponse(box.desk.events.weather.report())
+        case ["ledger"]:
+            return JSONResponse(box.desk.ledger.export())
         case ["faults"]:
             return JSONResponse({"requests": box.faults.left(), "webhooks": box.desk.events.mishaps.left()})
         case ["stats"]:
@@ -75,6 +91,8 @@ def _switch(box: Sandbox, method: str, words: list[str], body: Json) -> Response
         case "DELETE", ["faults"]:
             box.faults.clear()
             box.desk.events.mishaps.clear()
+            box.desk.events.weather.clear()
+            box.routes.refunds.plans.clear()
         case "DELETE", ["log"]:
             box.journal.clear()
         case "POST", ["webhooks", "faults"]:
@@ -90,15 +108,22 @@ def _switch(box: Sandbox, method: str, words: list[str], body: Json) -> Response
             box.desk.load("event", event_id, "id")
             box.desk.events.resend(event_id)
         case "POST", ["clock"]:
+            now = box.desk.clock.now()
+            answer = {"now": box.travel(int(body.get("advance_seconds", int(body.get("now", now)) - now)))}
+        case "POST", ["weather"]:
+            box.desk.events.weather.change(body)
+            answer = box.desk.events.weather.report()
+        case "DELETE", ["weather"]:
+            box.desk.events.weather.clear()
+        case "POST", ["limits"]:
+            box.limits.reads.set(float(body.get("reads_per_second", box.limits.reads.per_second)))
+            box.limits.writes.set(float(body.get("writes_per_second", box.limits.writes.per_second)))
+        case "POST", [kind] if make := banks.MAKES.get(kind):
             with box.desk.store.transaction():
-                now = box.desk.clock.now()
-                answer = {
-                    "now": box.desk.clock.advance(int(body.get("advance_seconds", int(body.get("now", now)) - now)))
-                }
-            box.tick()
-        case "POST", ["refunds", refund, ("fail" | "settle") as verb]:
+                answer = make(box.routes, body)
+        case "POST", [kind, identifier, verb] if act := banks.VERBS.get((kind, verb)):
             with box.desk.store.transaction():
-                answer = (box.routes.refunds.fail if verb == "fail" else box.routes.refunds.settle)(refund)
+                answer = act(box.routes, identifier, body)
         case _:
             return JSONResponse({"error": f"no switch {method} {'/'.join(words)}"}, status_code=404)
     return JSONResponse(answer)
@@ -109,16 +134,16 @@ def _challenge(box: Sandbox, kind: str, identifier: str) -> Response:
     intent = box.desk.load(kind.removesuffix("s"), identifier, "intent")
     if intent["status"] != "requires_action":
         return _over(intent)
-    what = "this card for later payments"
-    if "amount" in intent:
-        what = f"a payment of {intent['amount']} {intent['currency'].upper()} (smallest units)"
-    return HTMLResponse(_PAGE.format(what=html.escape(what), subject=html.escape(identifier)))
+    return _page(pages.challenge(intent, box.routes.methods.get(intent["payment_method"])["card"]))
 
 
 def _over(intent: Json) -> Response:
-    return HTMLResponse(
-        f"<!doctype html><p>Nothing to do: {html.escape(intent['status'])}. You may close this page.</p>"
-    )
+    return _page(pages.over(intent))
+
+
+def _page(text: str) -> Response:
+    # No script and nothing from elsewhere; the shop may show it in a frame, as banks' pages are.
+    return HTMLResponse(text, headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"})
 
 
 def _authenticate(box: Sandbox, kind: str, identifier: str, *, succeed: bool, is_page: bool) -> Response:

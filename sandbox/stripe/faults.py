@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from starlette.responses import Response
 
+from sandbox.stripe.lies import Lie
 from sandbox.stripe.wire import Json, StripeError, invalid
+
+PIECES: Final = 20
+TOO_MANY: Final = {
+    "rate_limit": "Request rate limit exceeded",
+    "lock_timeout": "This object cannot be accessed right now because another API request or Stripe process is currently "
+    "accessing it",
+}
 
 
 class Kind(StrEnum):
@@ -23,6 +32,12 @@ class Kind(StrEnum):
     """The request hangs, before its work or after it; its key is in use meanwhile."""
     LOSE_RESPONSE = "lose_response"
     """The work is committed, and the connection drops without an answer."""
+    TRICKLE = "trickle"
+    """The work is committed, and its answer comes in small pieces."""
+    CUT = "cut"
+    """The work is committed, and the connection drops in the middle of its answer."""
+    LIE = "lie"
+    """The work is committed, and its answer says something else."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,6 +53,9 @@ class Fault:
     after: bool = False
     retry_after: str = ""
     """The header of a 429, in seconds."""
+    code: str = "rate_limit"
+    """The code of a 429; `lock_timeout` is the other one that Stripe has."""
+    lie: Lie = field(default_factory=Lie)
 
 
 @dataclass(slots=True)
@@ -57,10 +75,16 @@ class Faults:
             status=int(given.get("status", 500)),
             after=bool(given.get("after", False)),
             retry_after=str(given.get("retry_after", "")),
+            code=str(given.get("code", "rate_limit")),
+            lie=Lie.of(given.get("set", {})),
         )
         is_late = fault.kind is Kind.DELAY or (fault.kind is Kind.ERROR and fault.status >= 500)
         if fault.after and not is_late:
             raise ValueError("only a delay or an error of 500 or above comes after the work: Stripe refuses before it")
+        if fault.kind is Kind.LIE and not fault.lie.values:
+            raise ValueError("a lie says in `set` which fields are wrong")
+        if fault.code not in TOO_MANY:
+            raise ValueError(f"the code of a 429 is one of {', '.join(TOO_MANY)}")
         self.rules.append(fault)
 
     def take(self, method: str, path: str) -> Fault | None:
@@ -81,10 +105,49 @@ class Faults:
 
 
 def error_of(fault: Fault) -> StripeError:
-    """Return the error that a fault answers with (https://docs.stripe.com/error-codes, `rate_limit`)."""
+    """Return the error that a fault answers with (https://docs.stripe.com/rate-limits)."""
     if fault.status == 429:
-        return invalid("Request rate limit exceeded (a fault of the sandbox).", status=429, code="rate_limit")
+        return invalid(f"{TOO_MANY[fault.code]} (a fault of the sandbox).", status=429, code=fault.code)
     return StripeError(fault.status, "api_error", "A fault of the sandbox.")
+
+
+class Trickle(Response):
+    """An answer that comes in small pieces over some seconds."""
+
+    def __init__(self, answer: Response, seconds: float) -> None:
+        self._answer = answer
+        self._seconds = seconds
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Send the head at once, and the body over the time."""
+        body = bytes(self._answer.body)
+        size = max(1, len(body) // PIECES)
+        await send(
+            {"type": "http.response.start", "status": self._answer.status_code, "headers": self._answer.raw_headers}
+        )
+        for start in range(0, len(body), size):
+            await asyncio.sleep(self._seconds / PIECES)
+            await send({"type": "http.response.body", "body": body[start : start + size], "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+class Cut(Response):
+    """An answer that ends in the middle: its head promises more than comes."""
+
+    def __init__(self, answer: Response) -> None:
+        self._answer = answer
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Send a half, and close."""
+        body = bytes(self._answer.body)
+        await send(
+            {"type": "http.response.start", "status": self._answer.status_code, "headers": self._answer.raw_headers}
+        )
+        await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
+        transport = scope.get("extensions", {}).get("sandbox_transport")
+        if transport is not None:
+            transport.close()
+            await receive()  # until the server has seen that it is closed
 
 
 class HangUp(Response):

@@ -31,30 +31,30 @@ class Keys:
         self._clock = clock
         self._running: set[str] = set()
 
-    def begin(self, key: str) -> None:
-        """Claim a key. Raises Stripe's 409 while another request is at work under it, 400 for one that is too long."""
-        if len(key) > LENGTH_MAX:
+    def begin(self, call: Call) -> None:
+        """Claim a request's key. Raises Stripe's 409 while another request is at work under it, 400 for one that is too long."""
+        if len(call.idempotency_key) > LENGTH_MAX:
             raise invalid(f"Idempotency keys have at most {LENGTH_MAX} characters.")
-        if key in self._running:
+        if call.stored_key in self._running:
             raise StripeError(
                 409,
                 "idempotency_error",
-                f"There is currently another in-progress request using this Idempotent Key: {key}.",
+                f"There is currently another in-progress request using this Idempotent Key: {call.idempotency_key}.",
                 code="idempotency_key_in_use",
             )
-        if key:
-            self._running.add(key)
+        if call.stored_key:
+            self._running.add(call.stored_key)
 
-    def end(self, key: str) -> None:
-        """Give a key free."""
-        self._running.discard(key)
+    def end(self, call: Call) -> None:
+        """Give a request's key free."""
+        self._running.discard(call.stored_key)
 
     def replay(self, call: Call) -> Replay | None:
         """Return what was answered under the key. Raises Stripe's 400 where the key belongs to another request."""
         row = self._store.db.execute(
             "SELECT fingerprint, status, body, path, request_id FROM idempotency LEFT JOIN idempotency_origin USING (key) "
             "WHERE key = ? AND created > ?",
-            (call.idempotency_key, self._clock.now() - KEEP_SECONDS),
+            (call.stored_key, self._clock.now() - KEEP_SECONDS),
         ).fetchone()
         if row is None:
             return None
@@ -69,11 +69,11 @@ class Keys:
         """Store an answer, in the transaction of the work."""
         self._store.db.execute(
             "INSERT OR REPLACE INTO idempotency VALUES (?, ?, ?, ?, ?)",
-            (call.idempotency_key, _fingerprint(call), answer.status, json.dumps(answer.body), self._clock.now()),
+            (call.stored_key, _fingerprint(call), answer.status, json.dumps(answer.body), self._clock.now()),
         )
         self._store.db.execute(
             "INSERT OR REPLACE INTO idempotency_origin VALUES (?, ?, ?)",
-            (call.idempotency_key, call.path, call.request_id),
+            (call.stored_key, call.path, call.request_id),
         )
 
 

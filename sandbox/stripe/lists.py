@@ -6,10 +6,14 @@ import re
 from typing import Final
 
 from sandbox.stripe.desk import Desk
+from sandbox.stripe.evidence import FILES
 from sandbox.stripe.store import Page
-from sandbox.stripe.wire import Json, invalid
+from sandbox.stripe.wire import Json, invalid, missing
 
 LIMIT_MAX: Final = 100
+TYPES_MAX: Final = 20
+EVENTS_KEPT_SECONDS: Final = 30 * 24 * 3600
+"""Older events are not found any more (https://docs.stripe.com/api/events)."""
 FILTERS: Final = {
     "payment_intent": ("customer",),
     "setup_intent": ("customer", "payment_method"),
@@ -18,9 +22,16 @@ FILTERS: Final = {
     "customer": ("email",),
     "payment_method": ("customer", "type"),
     "balance_transaction": ("currency", "source", "type"),
+    "dispute": ("charge", "payment_intent"),
+    "radar.early_fraud_warning": ("charge", "payment_intent"),
+    "payout": ("destination", "status"),
+    "topup": ("status",),
+    "file": ("purpose",),
     "event": (),
 }
 """Which attributes each kind can be listed by."""
+_RANGES: Final = {"payout": ("arrival_date", "created"), "payment_method": (), "topup": ("amount", "created")}
+"""Which attributes each kind can be listed by a range of; `created` where nothing is said."""
 _COMPARISONS: Final = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 _EXPANDABLE: Final = {
     "payment_intent": {"customer": "customer", "latest_charge": "charge", "payment_method": "payment_method"},
@@ -32,22 +43,28 @@ _EXPANDABLE: Final = {
     },
     "refund": {
         "charge": "charge",
+        "customer": "customer",
+        "payment_method": "payment_method",
         "payment_intent": "payment_intent",
         "balance_transaction": "balance_transaction",
         "failure_balance_transaction": "balance_transaction",
     },
     "payment_method": {"customer": "customer"},
     "balance_transaction": {"source": ""},
+    "dispute": {"charge": "charge", "payment_intent": "payment_intent"},
+    "radar.early_fraud_warning": {"charge": "charge", "payment_intent": "payment_intent"},
+    "payout": {"balance_transaction": "balance_transaction", "failure_balance_transaction": "balance_transaction"},
+    "topup": {"balance_transaction": "balance_transaction"},
 }
-_SOURCES: Final = {"ch": "charge", "re": "refund"}
+_SOURCES: Final = {"ch": "charge", "du": "dispute", "po": "payout", "re": "refund", "tu": "topup"}
 EXPAND_DEPTH_MAX: Final = 4
 
 
 def served_filters(kind: str) -> frozenset[str]:
     """Return the parameters that a list takes."""
     paging = {"limit", "starting_after", "ending_before", "expand"}
-    own = {"type", "types", "created"} if kind == "event" else {"created"} if kind != "payment_method" else set()
-    return frozenset(paging | own | set(FILTERS[kind]))
+    own = {"event": {"delivery_success", "type", "types"}, "balance_transaction": {"payout"}}.get(kind, set())
+    return frozenset(paging | own | set(FILTERS[kind]) | set(_ranges(kind)))
 
 
 def listed(desk: Desk, kind: str, url: str, params: Json) -> Json:
@@ -66,7 +83,16 @@ def listed(desk: Desk, kind: str, url: str, params: Json) -> Json:
             where.append(f"json_extract(body, '$.{name}') = ?")
             values.append(params[name])
     _by_type(params, where, values)
-    _by_creation(params.get("created"), where, values)
+    for name in _ranges(kind):
+        _by_range(name, params.get(name), where, values)
+    if kind == "event":
+        where.append("json_extract(body, '$.created') > ?")
+        values.append(desk.clock.now() - EVENTS_KEPT_SECONDS)
+        if "delivery_success" in params:
+            where.append(desk.events.delivered(params["delivery_success"]))
+    if kind == "balance_transaction" and "payout" in params:
+        where.append("id IN (SELECT transaction_id FROM paid_out WHERE payout = ?)")
+        values.append(params["payout"])
     page = Page(
         kind=kind,
         where=where,
@@ -80,19 +106,27 @@ def listed(desk: Desk, kind: str, url: str, params: Json) -> Json:
 
 
 def _by_type(params: Json, where: list[str], values: list[object]) -> None:
+    if "type" in params and "types" in params:
+        raise invalid("You may only specify one of these parameters: type, types.")
     patterns = [params["type"]] if "type" in params else params.get("types", [])
     if not patterns:
         return
+    if len(patterns) > TYPES_MAX:
+        raise invalid(f"You may specify at most {TYPES_MAX} types.", param="types")
     if any(not re.fullmatch(r"[a-z0-9_.*]+", pattern) for pattern in patterns):
         raise invalid("Invalid event type.", param="type")
     where.append("(" + " OR ".join("json_extract(body, '$.type') GLOB ?" for _ in patterns) + ")")
     values.extend(patterns)
 
 
-def _by_creation(created: object, where: list[str], values: list[object]) -> None:
-    bounds = created if isinstance(created, dict) else {} if created is None else {"gte": created, "lte": created}
+def _ranges(kind: str) -> tuple[str, ...]:
+    return _RANGES.get(kind, ("created",))
+
+
+def _by_range(attribute: str, given: object, where: list[str], values: list[object]) -> None:
+    bounds = given if isinstance(given, dict) else {} if given is None else {"gte": given, "lte": given}
     for name, bound in bounds.items():
-        where.append(f"json_extract(body, '$.created') {_COMPARISONS[name]} ?")
+        where.append(f"json_extract(body, '$.{attribute}') {_COMPARISONS[name]} ?")
         values.append(bound)
 
 
@@ -111,6 +145,8 @@ def current(desk: Desk, body: Json) -> Json:
         case "balance_transaction":
             return desk.ledger.current(body)
         case "event":
+            if body["created"] <= desk.clock.now() - EVENTS_KEPT_SECONDS:
+                raise missing("event", body["id"], "id")
             return desk.events.current(body)
     return body
 
@@ -131,6 +167,10 @@ def _expand(desk: Desk, body: Json, path: list[str], name: str) -> None:
     if not path or len(path) > EXPAND_DEPTH_MAX:
         raise invalid(f"This property cannot be expanded ({name}).", param="expand")
     head, *rest = path
+    if head == "evidence" and body["object"] == "dispute" and rest and rest[0] in FILES:
+        file = desk.store.get("file", body["evidence"].get(rest[0]) or "")
+        body["evidence"] = body["evidence"] | ({rest[0]: file} if file is not None else {})
+        return
     if head == "refunds" and body["object"] == "charge":
         page = Page(kind="refund", where=["json_extract(body, '$.charge') = ?"], values=[body["id"]])
         items, has_more = desk.store.page(page)

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from sandbox.stripe.lies import Lie
 from sandbox.stripe.wire import Json
 
 
@@ -13,15 +14,21 @@ class Kind(StrEnum):
     """How a delivery goes wrong."""
 
     DROP = "drop"
-    """It never comes. The event stands in the list of events all the same."""
+    """It never comes, and Stripe knows: the list of events has it under `delivery_success=false`."""
+    SWALLOW = "swallow"
+    """It never comes, and somebody on the way has told Stripe that it did."""
     DUPLICATE = "duplicate"
     """It comes several times."""
     DELAY = "delay"
     """It comes later."""
+    OVERTAKE = "overtake"
+    """It comes after the next one that is taken."""
     FORGE = "forge"
     """It comes signed with another secret; where it is refused, the true one follows as a retry."""
     STALE = "stale"
     """It comes with a true signature of ten minutes ago, as a replay would; where it is refused, a fresh one follows."""
+    LIE = "lie"
+    """It comes truly signed and says something else than the object does."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -33,6 +40,7 @@ class Mishap:
     times: int
     copies: int = 2
     delay_seconds: float = 0.0
+    lie: Lie = field(default_factory=Lie)
 
 
 @dataclass(slots=True)
@@ -49,7 +57,10 @@ class Mishaps:
             times=int(given.get("times", 1)),
             copies=int(given.get("copies", 2)),
             delay_seconds=float(given.get("delay_seconds", 0)),
+            lie=Lie.of(given.get("set", {})),
         )
+        if mishap.kind is Kind.LIE and not mishap.lie.values:
+            raise ValueError("a lie says in `set` which fields are wrong")
         if mishap.kind is Kind.DUPLICATE and mishap.copies < 2:
             raise ValueError("a duplicate comes at least twice")
         self.rules.append(mishap)

@@ -8,6 +8,7 @@ from sandbox.stripe.amounts import check_amount, currency_of
 from sandbox.stripe.cards import TestCard
 from sandbox.stripe.charges import CAPTURES_MAX, Charges
 from sandbox.stripe.desk import Declined, Desk, card_error, differences, doc_url, fresh_metadata, merge_metadata
+from sandbox.stripe.disputes import Disputes
 from sandbox.stripe.payment_methods import PaymentMethods
 from sandbox.stripe.store import new_id
 from sandbox.stripe.three_d_secure import Step, check_return_url, details, is_asked_for, next_action, step_of_payment
@@ -26,6 +27,13 @@ _PLAIN = (
     "statement_descriptor_suffix",
     "transfer_group",
 )
+_KEPT_OPTIONS = (
+    "request_extended_authorization",
+    "request_incremental_authorization",
+    "request_multicapture",
+    "request_overcapture",
+    "request_three_d_secure",
+)
 _CUSTOMER_IS_SET = (
     "You cannot modify `customer` on a PaymentIntent once it already has been set. To fulfill a payment with a different Customer, "
     "cancel this PaymentIntent and create a new one."
@@ -43,9 +51,10 @@ _NO_METHOD = (
 class PaymentIntents:
     """POST and GET on payment intents."""
 
-    def __init__(self, desk: Desk, methods: PaymentMethods) -> None:
+    def __init__(self, desk: Desk, methods: PaymentMethods, disputes: Disputes) -> None:
         self._desk = desk
         self._methods = methods
+        self._disputes = disputes
         self._charges = Charges(desk)
 
     def create(self, params: Json) -> Json:
@@ -239,6 +248,7 @@ class PaymentIntents:
             self._desk.events.emit("charge.captured", charge, before=differences(before, charge))
         else:
             self._desk.events.emit("charge.succeeded", charge)
+        self._disputes.after_payment(charge, test)
         if final:
             self._desk.forget("payment_intent.expire", intent["id"])
         kind = "payment_intent.succeeded" if final else "payment_intent.amount_capturable_updated"
@@ -258,7 +268,12 @@ class PaymentIntents:
         if not final:
             self._check_multicapture(intent, charge)
         amount: int = params["amount_to_capture"] if "amount_to_capture" in params else intent["amount_capturable"]
-        _check_capture(intent, amount, final=final)
+        card = charge["payment_method_details"]["card"]
+        most: int = card.get("overcapture", {}).get("maximum_amount_capturable", intent["amount"])
+        # Only the last capture may go beyond what was authorized.
+        _check_capture(
+            intent, amount, most - intent["amount_received"] if final else intent["amount_capturable"], final=final
+        )
         merge_metadata(intent, params.get("metadata"))
         test = self._methods.test_card({"id": charge["payment_method"]})
         return self._collect(intent, charge, amount, test, final=final)
@@ -312,7 +327,7 @@ class PaymentIntents:
         return intent
 
 
-def _check_capture(intent: Json, amount: int, *, final: bool) -> None:
+def _check_capture(intent: Json, amount: int, most: int, *, final: bool) -> None:
     """Raise Stripe's 400 for an amount that cannot be captured. Nothing may be captured only to end a multicapture."""
     if amount < 0:
         raise invalid("Invalid non-negative integer", param="amount_to_capture", payment_intent=intent)
@@ -324,7 +339,7 @@ def _check_capture(intent: Json, amount: int, *, final: bool) -> None:
             param="amount",
             payment_intent=intent,
         )
-    if amount > intent["amount_capturable"]:
+    if amount > most:
         raise invalid(
             "The payment could not be captured because the requested capture amount is greater than the amount you can capture "
             "for this charge.",
@@ -347,7 +362,7 @@ def automatic_methods(params: Json) -> Json | None:
 
 def _options(params: Json) -> Json:
     card = (params.get("payment_method_options") or {}).get("card") or {}
-    kept = {name: card[name] for name in ("request_three_d_secure", "request_multicapture") if name in card}
+    kept = {name: card[name] for name in _KEPT_OPTIONS if name in card}
     base: Json = {"installments": None, "mandate_options": None, "network": None, "request_three_d_secure": "automatic"}
     return {"card": base | kept}
 

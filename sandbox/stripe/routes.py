@@ -9,11 +9,16 @@ from typing import Final
 
 from sandbox.stripe.customers import Customers
 from sandbox.stripe.desk import Desk
+from sandbox.stripe.disputes import Disputes
+from sandbox.stripe.early_fraud_warnings import EarlyFraudWarnings
+from sandbox.stripe.files import Files
 from sandbox.stripe.lists import current, listed, served_filters
 from sandbox.stripe.payment_intents import PaymentIntents
 from sandbox.stripe.payment_methods import PaymentMethods
+from sandbox.stripe.payouts import Payouts
 from sandbox.stripe.refunds import Refunds
 from sandbox.stripe.setup_intents import SetupIntents
+from sandbox.stripe.topups import TopUps
 from sandbox.stripe.wire import Json, StripeError, missing
 
 Act = Callable[..., Json]
@@ -26,7 +31,14 @@ KINDS: Final = {
     "/v1/payment_methods": "payment_method",
     "/v1/events": "event",
     "/v1/balance_transactions": "balance_transaction",
+    "/v1/disputes": "dispute",
+    "/v1/radar/early_fraud_warnings": "radar.early_fraud_warning",
+    "/v1/payouts": "payout",
+    "/v1/topups": "topup",
+    "/v1/files": "file",
 }
+_NAMED: Final = ("dispute", "file", "payout", "topup")
+"""What an unknown one is refused under its own name."""
 _CUSTOMER = "address description email expand metadata name phone"
 _METHOD = "allow_redisplay billing_details card expand metadata type"
 _INTENT = (
@@ -46,6 +58,10 @@ _SETUP = (
     "automatic_payment_methods confirm customer description expand metadata payment_method payment_method_options "
     "payment_method_types return_url usage use_stripe_sdk"
 )
+_REFUND = "amount charge expand instructions_email metadata payment_intent reason"
+_EVIDENCE = "evidence expand metadata submit"
+_PAYOUT = "amount currency description destination expand metadata method statement_descriptor"
+_TOPUP = "amount currency description expand metadata statement_descriptor transfer_group"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,13 +87,19 @@ class Routes:
     """All endpoints of a sandbox."""
 
     def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+        self.desk = desk
         self.methods = PaymentMethods(desk)
         self.customers = Customers(desk, self.methods)
-        self.intents = PaymentIntents(desk, self.methods)
+        self.warnings = EarlyFraudWarnings(desk)
+        self.disputes = Disputes(desk, self.warnings)
+        self.intents = PaymentIntents(desk, self.methods, self.disputes)
         self.setups = SetupIntents(desk, self.methods)
-        self.refunds = Refunds(desk, self.methods)
-        self._table = [(re.compile(_pattern(e.path)), e) for e in (*self._acts(), *self._reads())]
+        self.refunds = Refunds(desk, self.methods, self.disputes)
+        self.files = Files(desk)
+        self.payouts = Payouts(desk)
+        self.topups = TopUps(desk)
+        self.endpoints = (*self._acts(), *self._money(), *self._reads())
+        self._table = [(re.compile(_pattern(e.path)), e) for e in self.endpoints]
 
     def find(self, method: str, path: str) -> tuple[Endpoint, tuple[str, ...]] | None:
         """Return the endpoint of a request and the ids in its path."""
@@ -119,9 +141,37 @@ class Routes:
                 lambda p, i: setups.confirm(i, p),
             ),
             _post("/v1/setup_intents/{id}/cancel", "cancellation_reason expand", lambda p, i: setups.cancel(i, p)),
-            _post("/v1/refunds", "amount charge expand metadata payment_intent reason", self.refunds.create),
+        ]
+
+    def due(self) -> dict[str, Callable[[str], object]]:
+        """Return what the clock does, by the kind of its reminder."""
+        return {
+            **self.disputes.due(),
+            **self.payouts.due(),
+            **self.refunds.due(),
+            **self.topups.due(),
+            "payment_intent.expire": self.intents.expire,
+        }
+
+    def _money(self) -> list[Endpoint]:
+        disputes, payouts, topups = self.disputes, self.payouts, self.topups
+        return [
+            _post("/v1/refunds", _REFUND, self.refunds.create),
             _post("/v1/refunds/{id}", "expand metadata", lambda p, i: self.refunds.update(i, p)),
             _post("/v1/refunds/{id}/cancel", "expand", lambda _, i: self.refunds.cancel(i)),
+            _post("/v1/test_helpers/refunds/{id}/expire", "expand", lambda _, i: self.refunds.expire(i)),
+            _post("/v1/disputes/{id}", _EVIDENCE, lambda p, i: disputes.update(i, p)),
+            _post("/v1/disputes/{id}/close", "expand", lambda _, i: disputes.close(i)),
+            # The older names of the same: a charge's latest dispute.
+            _post("/v1/charges/{id}/dispute", _EVIDENCE, lambda p, i: disputes.update(disputes.of_charge(i), p)),
+            _post("/v1/charges/{id}/dispute/close", "expand", lambda _, i: disputes.close(disputes.of_charge(i))),
+            _post("/v1/files", "expand file purpose", self.files.create),
+            _post("/v1/payouts", _PAYOUT, payouts.create),
+            _post("/v1/payouts/{id}", "expand metadata", lambda p, i: payouts.update(i, p)),
+            _post("/v1/payouts/{id}/cancel", "expand", lambda _, i: payouts.cancel(i)),
+            _post("/v1/topups", _TOPUP, topups.create),
+            _post("/v1/topups/{id}", "description expand metadata", lambda p, i: topups.update(i, p)),
+            _post("/v1/topups/{id}/cancel", "expand", lambda _, i: topups.cancel(i)),
         ]
 
     def _reads(self) -> list[Endpoint]:
@@ -131,7 +181,7 @@ class Routes:
         ]
         ones = [_endpoint("get", path + "/{id}", "expand", self._one(kind)) for path, kind in KINDS.items()]
         return [
-            _endpoint("get", "/v1/balance", "expand", lambda _: self._desk.ledger.balance()),
+            _endpoint("get", "/v1/balance", "expand", lambda _: self.desk.ledger.balance()),
             *lists,
             Endpoint(
                 method="get",
@@ -140,28 +190,42 @@ class Routes:
                 serves=served_filters("payment_method"),
             ),
             _endpoint("get", "/v1/customers/{id}/payment_methods/{id}", "expand", self._card_of),
+            _endpoint("get", "/v1/charges/{id}/dispute", "expand", self._dispute_of),
+            Endpoint(
+                method="get",
+                path="/v1/charges/{id}/refunds",
+                act=self._refunds_of,
+                serves=frozenset({"limit", "starting_after", "ending_before", "expand"}),
+            ),
             *ones,
         ]
 
     def _list(self, kind: str, path: str) -> Act:
-        return lambda params: listed(self._desk, kind, path, params)
+        return lambda params: listed(self.desk, kind, path, params)
 
     def _one(self, kind: str) -> Act:
         if kind == "payment_method":
             return lambda _, identifier: self.methods.get(identifier)
-        param = "intent" if kind.endswith("_intent") else "id"
-        return lambda _, identifier: current(self._desk, self._desk.load(kind, identifier, param))
+        param = "intent" if kind.endswith("_intent") else kind if kind in _NAMED else "id"
+        return lambda _, identifier: current(self.desk, self.desk.load(kind, identifier, param))
 
     def _cards_of(self, params: Json, customer: str) -> Json:
-        self._desk.live_customer(customer)
+        self.desk.live_customer(customer)
         path = f"/v1/customers/{customer}/payment_methods"
-        return listed(self._desk, "payment_method", path, {**params, "customer": customer})
+        return listed(self.desk, "payment_method", path, {**params, "customer": customer})
 
     def _card_of(self, _: Json, customer: str, identifier: str) -> Json:
-        method = self._desk.store.get("payment_method", identifier)
+        method = self.desk.store.get("payment_method", identifier)
         if method is None or method["customer"] != customer:
             raise missing("PaymentMethod", identifier, "payment_method")
         return method
+
+    def _refunds_of(self, params: Json, charge: str) -> Json:
+        self.desk.load("charge", charge, "charge")
+        return listed(self.desk, "refund", f"/v1/charges/{charge}/refunds", {**params, "charge": charge})
+
+    def _dispute_of(self, _: Json, charge: str) -> Json:
+        return self.desk.load("dispute", self.disputes.of_charge(charge), "dispute")
 
 
 def _pattern(path: str) -> str:

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
-from sandbox.stripe.wire import Json, StripeError, invalid
+from sandbox.stripe.wire import Json, StripeError, Upload, invalid
 
 FOLDER: Final = Path(__file__).parent / "schema"
 
@@ -33,7 +33,8 @@ class Schema:
             required = [p["name"] for p in operation.get("parameters", []) if p["in"] == "query" and p.get("required")]
         else:
             content = operation.get("requestBody", {}).get("content", {})
-            form = content.get("application/x-www-form-urlencoded", {}).get("schema", {})
+            body = content.get("application/x-www-form-urlencoded") or content.get("multipart/form-data") or {}
+            form = body.get("schema", {})
             properties, required = form.get("properties", {}), form.get("required", [])
         for name in required:
             if name not in params:
@@ -56,7 +57,7 @@ class Schema:
             return self._any_of(name, value, schema["anyOf"])
         match schema.get("type"):
             case "integer":
-                if not re.fullmatch(r"-?\d+", str(value)):
+                if not re.fullmatch(r"-?[0-9]{1,18}", str(value)):
                     raise invalid(f"Invalid integer: {value}", code="parameter_invalid_integer", param=name)
                 return int(value)
             case "boolean":
@@ -70,17 +71,28 @@ class Schema:
                 ]
             case "object":
                 return self._object(name, value, schema)
+            case "string" if not isinstance(value, str | Upload):
+                raise invalid(f"Invalid string: {name}", param=name)
         if schema.get("enum") and value not in schema["enum"]:
             raise invalid(f"Invalid {name}: must be one of {', '.join(map(str, schema['enum']))}", param=name)
+        if isinstance(value, str) and len(value) > schema.get("maxLength", len(value)):
+            short = f"{value[:6]}...{value[-6:]}"
+            raise invalid(f"Invalid string: {short}; must be at most {schema['maxLength']} characters", param=name)
         return value
 
     def _object(self, name: str, value: Any, schema: Json) -> Any:
         if not isinstance(value, dict):
             raise invalid(f"Invalid object: {name}", param=name)
-        properties = schema.get("properties")
-        if properties is None or schema.get("additionalProperties"):
+        properties, more = schema.get("properties", {}), schema.get("additionalProperties")
+        if more is True or (not properties and not more):
             return value
-        return {key: self._value(f"{name}[{key}]", child, properties.get(key)) for key, child in value.items()}
+        for required in schema.get("required", []):
+            if required not in value:
+                missing = f"{name}[{required}]"
+                raise invalid(f"Missing required param: {missing}.", code="parameter_missing", param=missing)
+        return {
+            key: self._value(f"{name}[{key}]", child, properties.get(key, more or None)) for key, child in value.items()
+        }
 
     def _any_of(self, name: str, value: Any, choices: list[Json]) -> Any:
         wanted = "object" if isinstance(value, dict) else "array" if isinstance(value, list) else None

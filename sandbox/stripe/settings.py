@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 API_VERSION: Final = "2026-08-26.dahlia"
@@ -19,15 +19,26 @@ class NotForProduction(Exception):
 class Settings(BaseSettings):
     """What the sandbox needs."""
 
-    model_config = SettingsConfigDict(env_prefix="STRIPE_SANDBOX_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="STRIPE_SANDBOX_", frozen=True, use_attribute_docstrings=True)
 
     host: str = "127.0.0.1"
+    """Where it listens."""
     port: int = 9100
+    """Where it listens."""
     data_dir: Path
+    """The folder of its file; made if it is not there."""
     api_key: SecretStr
+    """The key that clients send, or several of one account, apart by commas."""
     webhook_url: str = ""
+    """Where events go; nowhere, if empty."""
     webhook_secret: SecretStr = SecretStr("")
+    """What they are signed with."""
     webhook_ca: Path | None = None
+    """The certificate of who signed that address's certificate, if it is nobody public."""
+    reads_per_second: float = Field(default=0, ge=0)
+    """A rate limit; 0 is none."""
+    writes_per_second: float = Field(default=0, ge=0)
+    """A rate limit; 0 is none."""
 
 
 def load() -> Settings:

@@ -31,6 +31,9 @@ CREATE INDEX IF NOT EXISTS deliveries_due ON deliveries (next_at) WHERE done = 0
 CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY CHECK (id = 1), offset_seconds INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS timers (
     object_id TEXT NOT NULL, kind TEXT NOT NULL, due INTEGER NOT NULL, PRIMARY KEY (object_id, kind));
+CREATE TABLE IF NOT EXISTS contents (file TEXT PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS paid_out (transaction_id TEXT PRIMARY KEY, payout TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS paid_out_payout ON paid_out (payout);
 CREATE TABLE IF NOT EXISTS set_up (payment_method TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS spent (payment_method TEXT PRIMARY KEY, attachable INTEGER NOT NULL);
 """
@@ -136,6 +139,23 @@ class Store:
             (now,),
         )
         return [(str(currency), bool(available), int(net)) for currency, available, net in rows]
+
+    def not_paid_out(self, currency: str, now: int) -> list[str]:
+        """Return the balance transactions that are available and went with no automatic payout."""
+        rows = self.db.execute(
+            "SELECT id FROM objects WHERE kind = 'balance_transaction' AND json_extract(body, '$.currency') = ? "
+            "AND json_extract(body, '$.available_on') <= ? AND id NOT IN (SELECT transaction_id FROM paid_out) ORDER BY seq",
+            (currency, now),
+        )
+        return [str(row[0]) for row in rows]
+
+    def transactions(self) -> list[tuple[Json, str | None]]:
+        """Return all balance transactions, oldest first, each with the automatic payout that it went with."""
+        rows = self.db.execute(
+            "SELECT body, payout FROM objects LEFT JOIN paid_out ON transaction_id = id "
+            "WHERE kind = 'balance_transaction' ORDER BY seq"
+        )
+        return [(json.loads(body), payout) for body, payout in rows]
 
     def paid_charges(self) -> dict[str, int]:
         """Return how many charges succeeded, by payment intent; 0 where none of its charges did."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -10,9 +11,11 @@ from urllib.parse import parse_qsl
 Json = dict[str, Any]
 
 MAX_BODY_BYTES: Final = 1 << 20
+MAX_UPLOAD_BYTES: Final = 6 << 20
 MAX_FIELDS: Final = 2_000
 MAX_DEPTH: Final = 8
 _NAME = re.compile(r"[^\[\]]+(\[[^\[\]]*\])*")
+_PARAMETER = re.compile(r'; (name|filename)="([^"]*)"')
 _KEY = re.compile(r"[^\[\]]+")
 
 
@@ -33,6 +36,14 @@ class StripeError(Exception):
         self.body: Json = {"error": {"type": kind, "message": message, **extra}}
 
 
+class Upload(dict[str, Any]):
+    """A file of a multipart body: its name, size and digest, as they are compared and remembered, and what is in it."""
+
+    def __init__(self, filename: str, content: bytes) -> None:
+        super().__init__(filename=filename, size=len(content), sha256=hashlib.sha256(content).hexdigest())
+        self.content = content
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One request, parsed."""
@@ -41,7 +52,14 @@ class Call:
     path: str
     params: Json = field(default_factory=dict)
     idempotency_key: str = ""
+    key_scope: str = ""
+    """What keeps the idempotency keys of several API keys apart."""
     request_id: str = ""
+
+    @property
+    def stored_key(self) -> str:
+        """What the answer is kept under; empty where it is not kept."""
+        return self.key_scope + self.idempotency_key if self.idempotency_key else ""
 
 
 def invalid(message: str, *, status: int = 400, **extra: Any) -> StripeError:
@@ -80,6 +98,22 @@ def parse_form(text: str) -> Json:
         else:
             node[parts[-1]] = value
     return {key: _listed(value) for key, value in root.items()}
+
+
+def parse_multipart(body: bytes, boundary: str) -> Json:
+    """Return the fields of a `multipart/form-data` body. Raises Stripe's 400 for a malformed one."""
+    fields: Json = {}
+    _, *parts = (b"\r\n" + body).split(b"\r\n--" + boundary.encode())
+    if len(parts) < 2 or not parts[-1].startswith(b"--"):
+        raise invalid("The multipart body is malformed.")
+    for part in parts[:-1]:
+        head, found, content = part.partition(b"\r\n\r\n")
+        names = dict(_PARAMETER.findall(head.decode(errors="replace")))
+        if not found or "name" not in names:
+            raise invalid("The multipart body is malformed.")
+        is_file = "filename" in names
+        fields[names["name"]] = Upload(names["filename"], content) if is_file else content.decode(errors="replace")
+    return fields
 
 
 def _listed(value: Any) -> Any:

@@ -208,6 +208,37 @@ USERS_WALLETS: Final = (
     ),
     *(_told("wallets", table, f"one of {table}") for table in ("wallets", "top_ups")),
 )
+DISPUTES: Final = (
+    Check(
+        invariant="I7",
+        title="what is disputed is what chargebacks that are not won may cost; refunded + pending + disputed − over ≤ captured",
+        database="payments",
+        count="SELECT count(*) FROM disputes",
+        broken="""
+            SELECT p.id, format('disputed %s (%s), open %s (%s), over %s; captured %s, refunded %s, pending %s', p.disputed_minor,
+                d.disputed, p.open_chargebacks, d.open, p.over_exposure_minor, p.captured_minor, p.refunded_minor,
+                p.refund_pending_minor)
+            FROM payments p
+            LEFT JOIN LATERAL (SELECT coalesce(sum(at_risk_minor) FILTER (WHERE state <> 'WON'), 0) AS disputed,
+                    count(*) FILTER (WHERE state IN ('NEEDS_RESPONSE', 'UNDER_REVIEW', 'ACCEPTED')) AS open FROM disputes d
+                WHERE d.owner_id = p.owner_id AND d.payment_id = p.id AND d.stage <> 'INQUIRY') d ON true
+            WHERE p.disputed_minor <> d.disputed OR p.open_chargebacks <> d.open
+               OR p.refunded_minor + p.refund_pending_minor + p.disputed_minor - p.over_exposure_minor > p.captured_minor
+               OR (p.over_exposure_minor > 0
+                   AND p.refunded_minor + p.refund_pending_minor + p.disputed_minor - p.over_exposure_minor <> p.captured_minor)""",
+    ),
+    Check(
+        invariant="I6",
+        title="no dispute is being accepted without a call that somebody looks into",
+        database="payments",
+        count="SELECT count(*) FROM disputes WHERE accepting",
+        broken="""
+            SELECT d.id, d.state FROM disputes d WHERE d.accepting AND NOT EXISTS (
+                SELECT 1 FROM outbound_calls o WHERE o.target = d.id
+                  AND o.state IN ('CREATED', 'UNKNOWN', 'PENDING', 'NEEDS_OPERATOR'))""",
+    ),
+    _told("payments", "disputes", "dispute"),
+)
 PAYMENTS: Final = (
     Check(
         invariant="I5",
@@ -223,7 +254,7 @@ PAYMENTS: Final = (
             WHERE a.n > 1
                OR (p.state IN ('SUCCEEDED', 'PARTIALLY_CAPTURED', 'REQUIRES_CAPTURE', 'EXPIRED') AND a.n <> 1)
                OR (p.state IN ('REQUIRES_PAYMENT_METHOD', 'REQUIRES_CONFIRMATION', 'REQUIRES_ACTION', 'PROCESSING') AND a.n <> 0)
-               OR (c.n > 0) <> (p.state IN ('SUCCEEDED', 'PARTIALLY_CAPTURED'))""",
+               OR (p.state <> 'CONFLICTED' AND (c.n > 0) <> (p.state IN ('SUCCEEDED', 'PARTIALLY_CAPTURED')))""",
     ),
     Check(
         invariant="I5",
@@ -238,7 +269,7 @@ PAYMENTS: Final = (
     ),
     Check(
         invariant="I7",
-        title="captured ≤ amount; refunded + pending ≤ captured; counters are the sums of captures and refunds",
+        title="captured ≤ amount and what was accepted above it; refunded + pending ≤ captured; counters are the sums",
         database="payments",
         count="SELECT count(*) FROM payments",
         broken="""
@@ -248,9 +279,10 @@ PAYMENTS: Final = (
             LEFT JOIN LATERAL (SELECT coalesce(sum(amount_minor), 0) AS captured FROM captures c
                 WHERE c.owner_id = p.owner_id AND c.payment_id = p.id) c ON true
             LEFT JOIN LATERAL (SELECT coalesce(sum(amount_minor) FILTER (WHERE state = 'SUCCEEDED'), 0) AS refunded,
-                    coalesce(sum(amount_minor) FILTER (WHERE state = 'PENDING'), 0) AS pending FROM refunds r
-                WHERE r.owner_id = p.owner_id AND r.payment_id = p.id) r ON true
-            WHERE p.captured_minor > p.amount_minor OR p.refunded_minor + p.refund_pending_minor > p.captured_minor
+                    coalesce(sum(amount_minor) FILTER (WHERE state IN ('PENDING', 'REQUIRES_ACTION')), 0) AS pending FROM refunds r
+                WHERE r.owner_id = p.owner_id AND r.payment_id = p.id AND r.suspense_item_id = '') r ON true
+            WHERE p.captured_minor > p.amount_minor + p.overcapture_minor
+               OR p.refunded_minor + p.refund_pending_minor > p.captured_minor
                OR p.captured_minor <> c.captured OR p.refunded_minor <> r.refunded
                OR p.refund_pending_minor <> r.pending""",
     ),
@@ -266,8 +298,24 @@ PAYMENTS: Final = (
             LEFT JOIN LATERAL (SELECT coalesce(sum(amount_minor), 0) AS asked FROM operations o
                 WHERE o.owner_id = p.owner_id AND o.payment_id = p.id AND o.kind = 'CAPTURE'
                   AND o.state IN ('CREATED', 'UNKNOWN', 'NEEDS_OPERATOR')) o ON true
-            WHERE p.capturable_minor + p.capture_pending_minor + p.captured_minor > p.amount_minor
+            WHERE p.capturable_minor + p.capture_pending_minor + p.captured_minor > p.amount_minor + p.overcapture_minor
                OR p.capture_pending_minor <> o.asked""",
+    ),
+    *DISPUTES,
+    Check(
+        invariant="I7",
+        title="what is in suspense is accepted or goes back at the most once, in full; what came after the end goes back",
+        database="payments",
+        count="SELECT count(*) FROM suspense_items",
+        broken="""
+            SELECT i.id, format('%s %s %s, captured %s, refunded %s', i.cause, i.amount_minor, i.currency, c.amount_minor,
+                r.amount_minor)
+            FROM suspense_items i
+            LEFT JOIN captures c ON c.owner_id = i.owner_id AND c.suspense_item_id = i.id
+            LEFT JOIN refunds r ON r.owner_id = i.owner_id AND r.suspense_item_id = i.id
+            WHERE (c.id IS NOT NULL AND r.id IS NOT NULL) OR (i.cause = 'LATE_CAPTURE' AND r.id IS NULL)
+               OR (c.amount_minor, c.currency) <> (i.amount_minor, i.currency)
+               OR (r.amount_minor, r.currency) <> (i.amount_minor, i.currency)""",
     ),
     Check(
         invariant="I7",
@@ -317,7 +365,7 @@ PAYMENTS: Final = (
 )
 IDENTITY: Final = tuple(
     _told("identity", table, f"one of {table}", key="r.id")
-    for table in ("users", "sessions", "merchants", "api_keys", "invitations")
+    for table in ("users", "sessions", "merchants", "api_keys", "invitations", "staff")
 )
 NOTIFICATIONS: Final = (
     Check(

@@ -59,6 +59,13 @@ class InvitationState(Enum):
     EXPIRED = "EXPIRED"
 
 
+class StaffState(Enum):
+    """The states of a staff member."""
+
+    ACTIVE = "ACTIVE"
+    REMOVED = "REMOVED"
+
+
 class TokenPurpose(Enum):
     """What a token in a mail is good for, and for how long."""
 
@@ -135,7 +142,19 @@ INVITATION: Final = Machine(
         Arrow(_I.OPEN, "expire", _I.EXPIRED, "invitation.expired"),
     ),
 )
-MACHINES: Final = (SESSION, API_KEY, MEMBER, INVITATION)
+STAFF: Final = Machine(
+    name="staff",
+    states=StaffState,
+    terminal=frozenset(),
+    refusal=SessionStateInvalid,
+    arrows=(
+        Arrow(None, "set_role", StaffState.ACTIVE, "staff.role_set"),
+        Arrow(StaffState.ACTIVE, "set_role", StaffState.ACTIVE, "staff.role_set"),
+        Arrow(StaffState.ACTIVE, "remove", StaffState.REMOVED, "staff.removed"),
+        Arrow(StaffState.REMOVED, "set_role", StaffState.ACTIVE, "staff.role_set"),
+    ),
+)
+MACHINES: Final = (SESSION, API_KEY, MEMBER, INVITATION, STAFF)
 
 CUSTOMER_SCOPES: Final = frozenset(
     {
@@ -161,13 +180,13 @@ CUSTOMER_SCOPES: Final = frozenset(
     }
 )
 _PAYMENTS_READ: Final = frozenset(
-    {"payments:read", "refunds:read", "setup_intents:read", "mandates:read", "payment_methods:read"}
+    {"payments:read", "refunds:read", "disputes:read", "setup_intents:read", "mandates:read", "payment_methods:read"}
 )
 _SELL: Final = frozenset({"payments:write", "payments:confirm", "setup_intents:write"})
+_GIVE_BACK: Final = frozenset({"refunds:write", "disputes:write"})
 _SETTINGS: Final = frozenset({"payment_settings:read", "payment_settings:write"})
-API_KEY_SCOPES: Final = (
-    _PAYMENTS_READ | _SELL | _SETTINGS | {"merchants:read", "refunds:write", "balances:read", "fee_plans:read"}
-)
+_OTHERS: Final = frozenset({"merchants:read", "balances:read", "payments:review", "fee_plans:read"})
+API_KEY_SCOPES: Final = _PAYMENTS_READ | _SELL | _SETTINGS | _GIVE_BACK | _OTHERS
 """What a secret API key may carry."""
 PUBLISHABLE_KEY_SCOPES: Final = ("payments:confirm", "payments:read", "setup_intents:confirm", "setup_intents:read")
 """What every publishable API key carries."""
@@ -175,20 +194,22 @@ _MEMBER: Final = frozenset({"users:read", "users:write", "sessions:read", "sessi
 _READ: Final = _MEMBER | _PAYMENTS_READ | {"balances:read", "payment_settings:read", "fee_plans:read"}
 _MANAGE: Final = frozenset({"merchants:write", "members:read", "members:write", "audit_log:read"})
 _KEYS: Final = frozenset({"api_keys:read", "api_keys:write"})
-_ALL: Final = _READ | _MANAGE | _SELL | _SETTINGS | _KEYS | {"refunds:write"}
+_ALL: Final = _READ | _MANAGE | _SELL | _SETTINGS | _KEYS | _GIVE_BACK | {"payments:review"}
 ROLE_SCOPES: Final = {
     "owner": _ALL,
     "admin": _ALL,
-    "finance": _READ | {"refunds:write"},
+    "finance": _READ | _GIVE_BACK | {"payments:review"},
     "support": _MEMBER | _PAYMENTS_READ,
     "developer": _READ | _KEYS | _SETTINGS,
     "viewer": _READ,
 }
+_STAFF_READ: Final = frozenset({"payments:read", "refunds:read", "fee_plans:read"})
+_STAFF_RESOLVE: Final = frozenset({"payments:resolve", "refunds:resolve"})
 STAFF_ROLE_SCOPES: Final = {
-    "operator": frozenset({"fee_plans:read", "fee_plans:write"}),
-    "finance": frozenset({"fee_plans:read", "fee_plans:write"}),
-    "risk": frozenset({"fee_plans:read"}),
-    "support": frozenset({"fee_plans:read"}),
+    "operator": _STAFF_READ | _STAFF_RESOLVE | {"fee_plans:write"},
+    "finance": _STAFF_READ | _STAFF_RESOLVE | {"fee_plans:write"},
+    "risk": _STAFF_READ,
+    "support": _STAFF_READ,
 }
 
 
@@ -200,6 +221,16 @@ class LoginFailed(Refusal):
 
     def __init__(self) -> None:
         super().__init__("The email address and the password do not match an account.")
+
+
+class StaffCodeInvalid(Refusal):
+    """The code of the authenticator app is wrong or used, or the user is no staff: the two look the same."""
+
+    kind = Kind.UNAUTHENTICATED
+    reason = "STAFF_CODE_INVALID"
+
+    def __init__(self) -> None:
+        super().__init__("The code does not work: wait for the next one that your app shows.")
 
 
 class RefreshTokenInvalid(Refusal):
@@ -373,6 +404,28 @@ class ApiKey:
     version: int
     create_time: datetime
     update_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaffMember:
+    """A user who works for the platform."""
+
+    id: str
+    user_id: str
+    email: str
+    role: str
+    state: StaffState
+    sealed_secret: bytes
+    last_step: int
+    """The step of the last code that was used: no code of it or before works."""
+    version: int
+    create_time: datetime
+    update_time: datetime
+
+    @property
+    def secret_place(self) -> str:
+        """What the sealed secret is bound to."""
+        return f"staff.sealed_secret|{self.user_id}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

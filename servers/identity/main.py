@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from envoy.service.auth.v3 import external_auth_pb2_grpc
-from paymesh.identity.v1 import identity_pb2, identity_pb2_grpc
+from paymesh.identity.v1 import identity_pb2, identity_pb2_grpc, staff_pb2, staff_pb2_grpc
 
 from servers.identity.authorization import AuthorizationService
 from servers.identity.jobs import jobs
 from servers.identity.passwords import Passwords
 from servers.identity.service import IdentityDirectoryService, IdentityService
+from servers.identity.service_staff import StaffService
 from servers.identity.settings import IdentitySettings
 from servers.identity.tokens import Secrets, Signer
 from servers.identity.usecases import Deps
@@ -40,9 +41,18 @@ async def build(context: Context[IdentitySettings]) -> Parts:
         add=identity_pb2_grpc.add_IdentityDirectoryServiceServicer_to_server,
         descriptor=identity_pb2.DESCRIPTOR.services_by_name["IdentityDirectoryService"],
     )
+    staff = Service(
+        servicer=StaffService(deps, context.pages),
+        add=staff_pb2_grpc.add_StaffServiceServicer_to_server,
+        descriptor=staff_pb2.DESCRIPTOR.services_by_name["StaffService"],
+    )
     checker = AuthorizationService(context.db, secrets)
     edge = Service(servicer=checker, add=external_auth_pb2_grpc.add_AuthorizationServicer_to_server, descriptor=None)
-    return Parts(services=[service, directory, edge], jobs=jobs(deps), tasks=[checker.flush, deps.signer.keep_fresh])
+    return Parts(
+        services=[service, directory, staff, edge],
+        jobs=jobs(deps),
+        tasks=[checker.flush, deps.signer.keep_fresh],
+    )
 
 
 SERVER = Server(domain="identity", settings=IdentitySettings, build=build)

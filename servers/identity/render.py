@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from paymesh.identity.v1 import identity_events_pb2, identity_pb2
+from paymesh.identity.v1 import identity_events_pb2, identity_pb2, staff_pb2
 
 from servers.identity.domain import (
     ACCESS_SECONDS,
@@ -15,6 +15,7 @@ from servers.identity.domain import (
     Merchant,
     NewApiKey,
     Session,
+    StaffMember,
     Tokens,
     User,
 )
@@ -147,7 +148,20 @@ def new_api_key_message(new: NewApiKey) -> identity_pb2.CreateApiKeyResponse:
     return identity_pb2.CreateApiKeyResponse(api_key=api_key_message(new.key), secret=new.secret)
 
 
-Subject = User | Session | Merchant | ApiKey | Member | Invitation
+def staff_message(member: StaffMember) -> staff_pb2.StaffMember:
+    """Return a staff member as a message."""
+    return staff_pb2.StaffMember(
+        user_id=member.user_id,
+        email=member.email,
+        role=member.role,
+        state=staff_pb2.StaffMember.State.Value(member.state.value),
+        resource_version=member.version,
+        create_time=stamp(member.create_time),
+        update_time=stamp(member.update_time),
+    )
+
+
+Subject = User | Session | Merchant | ApiKey | Member | Invitation | StaffMember
 
 
 def event(kind: str, subject: Subject) -> OutboxEvent:
@@ -173,6 +187,9 @@ def event(kind: str, subject: Subject) -> OutboxEvent:
         case Invitation():
             message.invitation.CopyFrom(invitation_message(subject))
             message.invitation.ClearField("email")
+        case StaffMember():
+            message.staff_member.CopyFrom(staff_message(subject))
+            message.staff_member.ClearField("email")
     # A member has no id of its own; its root is the merchant, whose row orders the changes.
     root = subject.merchant_id if isinstance(subject, Member) else subject.id
     told = f"{subject.merchant_id}/{subject.user_id}" if isinstance(subject, Member) else subject.id

@@ -147,6 +147,12 @@ class IdentityService(identity_pb2_grpc.IdentityServiceServicer):
         ticket = idempotent(request, render=tokens_message, tenant=principal.subject, secret=True)
         return tokens_message(await usecases.switch_merchant(self._deps, ticket, principal, request.merchant_id))
 
+    async def SwitchStaff(self, request: identity_pb2.SwitchStaffRequest, context: Any) -> identity_pb2.SessionTokens:
+        """Work for the platform."""
+        principal = current_call().principal
+        ticket = idempotent(request, render=tokens_message, tenant=principal.subject, secret=True)
+        return tokens_message(await usecases.switch_staff(self._deps, ticket, principal, request.totp_code))
+
     async def RevokeSession(self, request: identity_pb2.RevokeSessionRequest, context: Any) -> identity_pb2.Session:
         """Log out."""
         principal = current_call().principal

@@ -17,7 +17,14 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from jwt.algorithms import ECAlgorithm
 
-from servers.identity.domain import ACCESS_SECONDS, CUSTOMER_SCOPES, ROLE_SCOPES, ApiKey, ApiKeyKind
+from servers.identity.domain import (
+    ACCESS_SECONDS,
+    CUSTOMER_SCOPES,
+    ROLE_SCOPES,
+    STAFF_ROLE_SCOPES,
+    ApiKey,
+    ApiKeyKind,
+)
 from servers.kernel.clock import Clock
 from servers.kernel.ids import new_id
 from servers.runtime.call import PrincipalKind
@@ -79,8 +86,11 @@ class Signer:
         ]
         return json.dumps({"keys": keys}).encode()
 
-    def access_token(self, *, user_id: str, session_id: str, merchant_id: str = "", role: str = "") -> str:
-        """Return an access token for a user, or for a member of a merchant. Real time: tokens do not follow a test clock."""
+    def access_token(
+        self, *, user_id: str, session_id: str, merchant_id: str = "", role: str = "", staff: bool = False
+    ) -> str:
+        """Return an access token for a user, for a member of a merchant, or for staff. Real time: tokens do not follow a test
+        clock."""
         issued = int(self._clock.now().timestamp())
         claims: dict[str, Any] = {
             "iss": self._issuer,
@@ -92,7 +102,9 @@ class Signer:
             "exp": issued + ACCESS_SECONDS,
             "jti": new_id("jti", clock=self._clock),
         }
-        if merchant_id:
+        if staff:
+            claims |= {"typ": "staff", "role": role, "scope": " ".join(sorted(STAFF_ROLE_SCOPES[role]))}
+        elif merchant_id:
             claims |= {
                 "typ": "member",
                 "merchant_id": merchant_id,

@@ -133,7 +133,8 @@ async def _top_up(deps: Deps, uow: UnitOfWork, delivered: Delivered) -> None:
 async def _refund(deps: Deps, kind: EmailKind, uow: UnitOfWork, delivered: Delivered) -> None:
     event = payments_events_pb2.PaymentEvent.FromString(delivered.record.data)
     refund = event.refund
-    if not event.customer_id:
+    # Without a merchant it is the end of a top-up that never was one.
+    if not event.customer_id or not refund.merchant_id:
         return
     facts = {
         "refund_id": refund.id,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from paymesh.payments.v1 import payments_events_pb2
 
-from servers.payments.domain import Mandate, MerchantFeePlan, Payment, PaymentMethod, Refund, SetupIntent
+from servers.payments.domain import Dispute, Mandate, MerchantFeePlan, Payment, PaymentMethod, Refund, SetupIntent
 from servers.payments.render import Renderer, fee_plan_message, mandate_message, refund_message
 from servers.runtime.outbox import OutboxEvent, event_of
 
@@ -28,6 +28,13 @@ class Events:
             refund=refund_message(refund), customer_id=payment.customer_id, wallet_id=payment.wallet_id
         )
         return event_of(kind, message, root_id=refund.payment_id, subject=refund.id, version=refund.version)
+
+    def dispute(self, kind: str, dispute: Dispute, payment: Payment) -> OutboxEvent:
+        """Return the event of a dispute's change; its key is the payment's."""
+        message = payments_events_pb2.PaymentEvent(
+            dispute=self._renderer.dispute(dispute), customer_id=payment.customer_id
+        )
+        return event_of(kind, message, root_id=dispute.payment_id, subject=dispute.id, version=dispute.version)
 
     def setup(self, kind: str, setup: SetupIntent) -> OutboxEvent:
         """Return the event of a setup intent's change, without what lets anybody confirm it."""

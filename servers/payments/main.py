@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from functools import partial
 
-from paymesh.payments.v1 import payments_pb2, payments_pb2_grpc, top_ups_pb2, top_ups_pb2_grpc
+from paymesh.payments.v1 import (
+    payments_pb2,
+    payments_pb2_grpc,
+    stripe_events_pb2,
+    stripe_events_pb2_grpc,
+    top_ups_pb2,
+    top_ups_pb2_grpc,
+)
 
 from servers.payments import peers
 from servers.payments.client_secrets import ClientSecrets
+from servers.payments.disputing import Disputing
 from servers.payments.events import Events
 from servers.payments.fees import FeePlans
 from servers.payments.gateway_stripe import StripeGateway, classify
-from servers.payments.jobs import SWEEP_SECONDS, sweep_windows
+from servers.payments.jobs import SWEEP_SECONDS, jobs, sweep_due
 from servers.payments.outcomes import Outcomes
+from servers.payments.polling import Poller
 from servers.payments.render import Renderer
 from servers.payments.resolvers import resolvers
 from servers.payments.return_urls import ReturnUrls
+from servers.payments.risk import Screening, Thresholds
 from servers.payments.saving import Saving
-from servers.payments.service import PaymentService, TopUpPaymentService
+from servers.payments.service import PaymentService, StripeEventService, TopUpPaymentService
 from servers.payments.settings import PaymentsSettings
 from servers.payments.usecases import Deps
 from servers.payments.webhooks import Webhooks
@@ -30,7 +41,7 @@ from servers.runtime.sweeps import sweep
 def deps_of(context: Context[PaymentsSettings], renderer: Renderer, gateway: StripeGateway) -> Deps:
     """Put together what the use cases work with."""
     events, settings, clock = Events(renderer), context.settings, context.clock
-    saving = Saving(events, clock)
+    saving, disputing = Saving(events, clock), Disputing(events, clock, settings.dispute_fee_payer)
     fee_plans = FeePlans(settings.fee_plan)
     return Deps(
         db=context.db,
@@ -44,7 +55,11 @@ def deps_of(context: Context[PaymentsSettings], renderer: Renderer, gateway: Str
         fee_plans=fee_plans,
         throttle=context.throttle,
         saving=saving,
-        outcomes=Outcomes(events, fee_plans, clock, saving, context.db.sealer),
+        outcomes=Outcomes(events, fee_plans, clock, saving, context.db.sealer, disputing),
+        disputing=disputing,
+        screening=Screening(Thresholds(settings.review_above_minor), closed=settings.risk_failure_mode == "closed"),
+        review_timeout=timedelta(seconds=settings.review_timeout_seconds),
+        refunds_wait=settings.refunds_wait_for_balance,
         return_urls=ReturnUrls(platform_origins=settings.return_url_origins, loopback=settings.profile != "production"),
     )
 
@@ -55,7 +70,7 @@ async def build(context: Context[PaymentsSettings]) -> Parts:
     gateway = StripeGateway(
         settings.stripe_api_key.get_secret_value(),
         api_base=settings.stripe_api_base,
-        webhook_secrets=settings.stripe_webhook_secrets.get_secret_value().split(","),
+        webhook_secrets=settings.webhook_secrets,
         public_url=settings.public_url,
     )
     secrets = ClientSecrets(settings.client_secret_key.get_secret_value())
@@ -67,6 +82,7 @@ async def build(context: Context[PaymentsSettings]) -> Parts:
     )
     deps = deps_of(context, renderer, gateway)
     webhooks = Webhooks(deps)
+    poller = Poller(deps, webhooks)
     services = [
         Service(
             servicer=PaymentService(deps, renderer, context.pages, webhooks, secrets),
@@ -78,12 +94,17 @@ async def build(context: Context[PaymentsSettings]) -> Parts:
             add=top_ups_pb2_grpc.add_TopUpPaymentServiceServicer_to_server,
             descriptor=top_ups_pb2.DESCRIPTOR.services_by_name["TopUpPaymentService"],
         ),
+        Service(
+            servicer=StripeEventService(deps, context.pages, webhooks, poller),
+            add=stripe_events_pb2_grpc.add_StripeEventServiceServicer_to_server,
+            descriptor=stripe_events_pb2.DESCRIPTOR.services_by_name["StripeEventService"],
+        ),
     ]
     return Parts(
         services=services,
         janitor=Janitor(context.db, resolvers(deps)),
-        jobs=webhooks.jobs(),
-        tasks=[partial(sweep, partial(sweep_windows, deps), every_seconds=SWEEP_SECONDS)],
+        jobs=[*webhooks.jobs(), *poller.jobs(), *jobs(deps)],
+        tasks=[partial(sweep, partial(sweep_due, deps), every_seconds=SWEEP_SECONDS)],
     )
 
 

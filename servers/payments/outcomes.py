@@ -9,15 +9,15 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
-import structlog
-
 from servers.kernel.clock import Clock
-from servers.kernel.ids import bucket_of, new_id
+from servers.kernel.ids import bucket_of, derive_id, new_id
 from servers.kernel.money import Money
 from servers.payments import store
 from servers.payments.declines import PAYMENT_CANCELED
+from servers.payments.disputing import Disputing
 from servers.payments.domain import (
     ATTEMPT,
+    OPEN_REFUNDS,
     OPERATION,
     PAYMENT,
     REFUND,
@@ -26,7 +26,6 @@ from servers.payments.domain import (
     AttemptState,
     Authorized,
     Capture,
-    CaptureMethod,
     CardDeclined,
     Charged,
     ChargeResult,
@@ -43,34 +42,54 @@ from servers.payments.domain import (
     Refund,
     RefundResult,
     RefundState,
+    ReviewState,
     StillProcessing,
+    SuspenseCause,
     Usage,
     UsedCard,
+    differences,
+    refund_differences,
 )
 from servers.payments.events import Events
 from servers.payments.fees import FeePlans
 from servers.payments.render import next_action_place
 from servers.payments.saving import Saving
+from servers.payments.suspense import Suspense, told
+from servers.runtime.alerts import alert
 from servers.runtime.db import UnitOfWork
 from servers.runtime.sealed import Sealer
 
-_log = structlog.get_logger("payments")
-_REFUND_TRIGGERS: Final = {
-    RefundState.SUCCEEDED: "succeed",
-    RefundState.FAILED: "fail",
-    RefundState.CANCELED: "cancel",
+REVIEW_TIMED_OUT: Final = "REVIEW_TIMED_OUT"
+SHORT_OF_BALANCE: Final = "INSUFFICIENT_MERCHANT_BALANCE"
+CLOSED: Final = ("canceled", "succeeded")
+"""Stripe's words for an intent that takes no more captures."""
+_REFUND_PATHS: Final = {
+    (RefundState.PENDING, RefundState.SUCCEEDED): ("succeed",),
+    (RefundState.PENDING, RefundState.FAILED): ("fail",),
+    (RefundState.PENDING, RefundState.CANCELED): ("cancel",),
+    (RefundState.PENDING, RefundState.REQUIRES_ACTION): ("require_action",),
+    (RefundState.REQUIRES_ACTION, RefundState.PENDING): ("pend",),
+    (RefundState.REQUIRES_ACTION, RefundState.CANCELED): ("cancel",),
+    (RefundState.REQUIRES_ACTION, RefundState.SUCCEEDED): ("pend", "succeed"),
+    (RefundState.REQUIRES_ACTION, RefundState.FAILED): ("pend", "fail"),
+    (RefundState.SUCCEEDED, RefundState.FAILED): ("fail",),
 }
+"""The arrows from what is known of a refund to what the processor says of it; where there are none it is no news."""
 
 
 class Outcomes:
     """Applies answers of the processor."""
 
-    def __init__(self, events: Events, fee_plans: FeePlans, clock: Clock, saving: Saving, sealer: Sealer) -> None:
+    def __init__(
+        self, events: Events, fee_plans: FeePlans, clock: Clock, saving: Saving, sealer: Sealer, disputing: Disputing
+    ) -> None:
         self._events = events
+        self._disputing = disputing
         self._fee_plans = fee_plans
         self._clock = clock
         self._saving = saving
         self._sealer = sealer
+        self.suspense = Suspense(events, clock)
 
     def sealed(self, identifier: str, answer: ActionRequired) -> NextAction:
         """Return what the cardholder must do, with Stripe's secret sealed."""
@@ -97,6 +116,8 @@ class Outcomes:
             PaymentState.REQUIRES_ACTION,
         ):
             return payment
+        if what := differences(payment, result):
+            return await self._attempt_conflicts(uow, payment, attempt, result, what)
         match result:
             case Charged():
                 return await self._charged(uow, payment, attempt, result, now)
@@ -134,8 +155,6 @@ class Outcomes:
     async def _charged(
         self, uow: UnitOfWork, payment: Payment, attempt: Attempt, result: Charged, now: datetime
     ) -> Payment:
-        if result.amount != payment.amount:
-            return await self._conflict(uow, payment, result.amount)
         payment = await self._succeeded(uow, payment, attempt, result.charge_id, result.used, now)
         return await self._captured(
             uow,
@@ -149,9 +168,8 @@ class Outcomes:
     async def _authorized(
         self, uow: UnitOfWork, payment: Payment, attempt: Attempt, result: Authorized, now: datetime
     ) -> Payment:
-        if result.amount != payment.amount or payment.capture_method is not CaptureMethod.MANUAL:
-            return await self._conflict(uow, payment, result.amount)
         payment = await self._succeeded(uow, payment, attempt, result.charge_id, result.used, now)
+        ends = result.capture_before_time
         return await self.walk(
             uow,
             payment,
@@ -159,7 +177,8 @@ class Outcomes:
             "authorize",
             capturable_minor=payment.amount.amount_minor,
             multicapture=result.multicapture,
-            capture_before_time=result.capture_before_time,
+            capture_before_time=ends,
+            due_time=replace(payment, capture_before_time=ends).capture_due_time,
         )
 
     async def _succeeded(
@@ -181,10 +200,81 @@ class Outcomes:
         attempt = await store.advance_attempt(uow.conn, attempt, "succeed", now=now, charge_id=charge_id, source=source)
         return replace(payment, latest_attempt=attempt)
 
-    async def _conflict(self, uow: UnitOfWork, payment: Payment, theirs: Money) -> Payment:
-        """The processor says that it took something else than we asked for: nobody guesses, a person decides."""
-        _log.error("payment.conflicted", payment_id=payment.id, ours=str(payment.amount), theirs=str(theirs))
+    async def _attempt_conflicts(
+        self, uow: UnitOfWork, payment: Payment, attempt: Attempt, result: ChargeResult, what: tuple[str, ...]
+    ) -> Payment:
+        """Stripe speaks of something else than we asked for. An attempt that took or held money is over; any other may still do
+        so."""
+        if isinstance(result, Charged | Authorized):
+            attempt = await store.advance_attempt(
+                uow.conn,
+                attempt,
+                "succeed",
+                now=self._clock.now(),
+                charge_id=result.charge_id,
+                next_action=NextAction(),
+            )
+            payment = replace(payment, latest_attempt=attempt)
+        received = result.amount if isinstance(result, Charged) else None
+        return await self._conflict(uow, payment, received, what)
+
+    async def _conflict(
+        self, uow: UnitOfWork, payment: Payment, received: Money | None, what: tuple[str, ...]
+    ) -> Payment:
+        """Nobody guesses, a person decides. `received`: what Stripe has taken in all, if anything; with another's id it is
+        another's."""
+        if received is not None and "id" not in what:
+            payment = await self.suspense.put(uow, payment, received)
+        alert(
+            "payment.conflicted",
+            payment_id=payment.id,
+            differs=what,
+            ours=told(payment.amount),
+            received=told(received),
+        )
         return await self.walk(uow, payment, *_steps(payment), "conflict")
+
+    async def accept(self, uow: UnitOfWork, payment: Payment) -> Payment:
+        """End a conflict by taking what Stripe took, in the payment's currency, for the payment's money."""
+        attempt = payment.latest_attempt
+        if attempt is not None and attempt.state not in ATTEMPT.terminal:
+            attempt = await store.advance_attempt(
+                uow.conn, attempt, "succeed", now=self._clock.now(), next_action=NextAction()
+            )
+            payment = replace(payment, latest_attempt=attempt)
+        captures = []
+        for item in payment.suspense:
+            accepted = await self._fee_plans.capture_now(
+                uow.conn,
+                payment,
+                item.amount,
+                capture_id=derive_id("cap", item.id, bucket=bucket_of(payment.owner_id)),
+                now=self._clock.now(),
+            )
+            capture = replace(accepted, suspense_item_id=item.id)
+            captured = payment.captured_minor + item.amount.amount_minor
+            payment = replace(payment, captures=(*payment.captures, capture), captured_minor=captured)
+            captures.append(capture)
+        over = max(0, payment.captured_minor - payment.amount.amount_minor)
+        payment = await self.walk(
+            uow, payment, "accept", overcapture_minor=over, capturable_minor=0, capture_pending_minor=0
+        )
+        for capture in captures:
+            await store.insert_capture(uow.conn, payment, capture)
+        return payment
+
+    async def captured_elsewhere(self, uow: UnitOfWork, payment: Payment, status: IntentStatus) -> Payment:
+        """Apply that Stripe has captured more of an authorization than we asked for: by its own pages, or before our cancel
+        arrived."""
+        what = differences(payment, status)
+        extra = status.received.amount_minor - payment.captured_minor
+        if what or extra > payment.capturable_minor:
+            return await self._conflict(uow, payment, status.received, what or ("amount",))
+        last = status.status in CLOSED or extra == payment.capturable_minor
+        rest = 0 if last else payment.capturable_minor - extra
+        return await self._captured(
+            uow, payment, extra, "capture_last" if last else "capture_part", capturable_minor=rest
+        )
 
     async def _captured(
         self,
@@ -219,19 +309,22 @@ class Outcomes:
             return payment
         if isinstance(result, OperationRefused):
             return await self.operation_failed(uow, payment, operation, result.code)
+        # A payment in conflict differs as it is: what cancels it is not compared again.
+        what = differences(payment, result) if payment.state is not PaymentState.CONFLICTED else ()
+        if what:
+            return await self._operation_conflicts(uow, payment, operation, result.received, what)
         if operation.kind is OperationKind.CANCEL:
             return await self._cancel_answered(uow, payment, operation, result)
         expected = operation.captured_before_minor + operation.amount_minor
         took_place = result.received.amount_minor >= expected and (
             operation.amount_minor > 0 or result.status == "succeeded"
         )
-        if not took_place and result.status in ("canceled", "succeeded"):
+        if not took_place and result.status in CLOSED:
             return await self.operation_failed(uow, payment, operation, "authorization_ended")
         if not took_place:
             return payment
-        if result.received.amount_minor != expected or result.received.currency != payment.amount.currency:
-            _log.error("capture.differs", payment_id=payment.id, ours=expected, theirs=result.received.amount_minor)
-            return payment
+        if result.received.amount_minor != expected:
+            return await self._operation_conflicts(uow, payment, operation, result.received, ("amount",))
         await store.advance_operation(uow.conn, operation, "succeed", now=self._clock.now())
         last = operation.final or not payment.capturable_minor
         rest = 0 if last else payment.capturable_minor
@@ -250,6 +343,14 @@ class Outcomes:
             **changes,
         )
 
+    async def _operation_conflicts(
+        self, uow: UnitOfWork, payment: Payment, operation: Operation, received: Money, what: tuple[str, ...]
+    ) -> Payment:
+        """Close a capture or cancel that Stripe answered with something else than was asked for, as if it had not been: what Stripe
+        took is in suspense until a person decides."""
+        payment = await self.operation_failed(uow, payment, operation, "conflict")
+        return await self._conflict(uow, payment, received, what)
+
     async def _cancel_answered(
         self, uow: UnitOfWork, payment: Payment, operation: Operation, result: IntentStatus
     ) -> Payment:
@@ -261,19 +362,34 @@ class Outcomes:
         now = self._clock.now()
         await store.advance_operation(uow.conn, operation, "succeed", now=now)
         payment = replace(payment, open_operation=None)
-        return await self.canceled(uow, payment, "cancel", reason=operation.reason)
+        trigger = "cancel_conflict" if payment.state is PaymentState.CONFLICTED else "cancel"
+        return await self.canceled(uow, payment, trigger, reason=operation.reason)
 
     async def canceled(self, uow: UnitOfWork, payment: Payment, trigger: str, *, reason: str) -> Payment:
-        """End a payment without money, or an authorization's window. A cardholder who was asked for 3-D Secure is asked no more."""
-        attempt = payment.latest_attempt
-        if attempt is not None and attempt.state is AttemptState.REQUIRES_ACTION:
-            ended = await store.advance_attempt(
-                uow.conn, attempt, "decline", now=self._clock.now(), decline=PAYMENT_CANCELED
-            )
+        """End a payment without money, an authorization's window, or a conflict. A cardholder who was asked for 3-D Secure is asked
+        no more, nobody looks at it any more, and what a conflict left in suspense goes back."""
+        attempt, review = payment.latest_attempt, payment.review
+        if review is not None and review.state is ReviewState.OPEN:
+            ended_by = ReviewState.TIMED_OUT if reason == REVIEW_TIMED_OUT else ReviewState.REJECTED
+            review = replace(review, state=ended_by)
+        asked = attempt is not None and attempt.state in (AttemptState.REQUIRES_ACTION, AttemptState.IN_REVIEW)
+        if attempt is not None and (asked or (trigger == "cancel_conflict" and attempt.state not in ATTEMPT.terminal)):
+            now, why = self._clock.now(), PAYMENT_CANCELED
+            ended = await store.advance_attempt(uow.conn, attempt, "decline", now=now, decline=why)
             payment = replace(payment, latest_attempt=ended)
-        return await self.walk(
-            uow, payment, trigger, capturable_minor=0, capture_pending_minor=0, cancellation_reason=reason
+        payment = await self.walk(
+            uow,
+            payment,
+            trigger,
+            capturable_minor=0,
+            capture_pending_minor=0,
+            cancellation_reason=reason,
+            review=review,
         )
+        for item in payment.suspense:
+            if item.cause is SuspenseCause.CONFLICT:
+                await self.suspense.give_back(uow, payment, item)
+        return payment
 
     async def operation_failed(
         self, uow: UnitOfWork, payment: Payment, operation: Operation, code: str, *, trigger: str = "fail"
@@ -300,45 +416,75 @@ class Outcomes:
 
     async def give_up(self, uow: UnitOfWork, payment: Payment, attempt: Attempt) -> Payment:
         """Apply that nothing could be learnt of an attempt within the plan."""
-        attempt = await store.advance_attempt(uow.conn, attempt, "give_up", now=self._clock.now())
-        return replace(payment, latest_attempt=attempt)
+        given_up = await store.advance_attempt(uow.conn, attempt, "give_up", now=self._clock.now())
+        return replace(payment, latest_attempt=given_up)
 
     async def refund(self, uow: UnitOfWork, payment: Payment, refund: Refund, result: RefundResult) -> Refund:
-        """Apply what Stripe says of a refund, and move the payment's counters with it."""
-        trigger = _REFUND_TRIGGERS.get(result.state)
-        if trigger is None:
-            if refund.state is RefundState.PENDING and (
-                refund.uncertain or result.stripe_refund_id != refund.stripe_refund_id
-            ):
-                return await store.note_refund(
-                    uow.conn, refund, uncertain=False, stripe_refund_id=result.stripe_refund_id
-                )
-            return refund
-        if not REFUND.allows(refund.state, trigger):
-            return refund
+        """Apply what Stripe says of a refund, with the payment's counters; what differs from what was asked waits for a person."""
+        if what := refund_differences(refund, payment.stripe_payment_intent_id, result):
+            theirs, ours = told(result.echo.amount if result.echo is not None else None), told(refund.amount)
+            alert("refund.conflicted", refund_id=refund.id, differs=what, ours=ours, theirs=theirs)
+            return refund if refund.uncertain else await store.note_refund(uow.conn, refund, uncertain=True)
+        path: tuple[str, ...] = _REFUND_PATHS.get((refund.state, result.state), ())
+        if refund.state is result.state is RefundState.PENDING and refund.pending_reason != result.pending_reason:
+            path = ("wait",)
+        for trigger in path:
+            payment, refund = await self._walk_refund(uow, payment, refund, trigger, result)
+        known = refund.stripe_refund_id == (result.stripe_refund_id or refund.stripe_refund_id)
+        if refund.state in OPEN_REFUNDS and refund.state is result.state and (refund.uncertain or not known):
+            return await store.note_refund(uow.conn, refund, uncertain=False, stripe_refund_id=result.stripe_refund_id)
+        return refund
+
+    async def refund_waits(self, uow: UnitOfWork, payment: Payment, refund: Refund, retry_time: datetime) -> Refund:
+        """Apply that the merchant's balance does not cover a refund: nothing was sent, and it is tried again."""
+        if refund.pending_reason == SHORT_OF_BALANCE:
+            await store.postpone_refund(uow.conn, refund, retry_time)
+            return replace(refund, retry_time=retry_time)
+        why = SHORT_OF_BALANCE
+        waits = RefundResult(stripe_refund_id="", state=RefundState.PENDING, failure_reason="", pending_reason=why)
+        return (await self._walk_refund(uow, payment, refund, "wait", waits, retry_time=retry_time))[1]
+
+    async def _walk_refund(
+        self,
+        uow: UnitOfWork,
+        payment: Payment,
+        refund: Refund,
+        trigger: str,
+        result: RefundResult,
+        *,
+        retry_time: datetime | None = None,
+    ) -> tuple[Payment, Refund]:
         now, amount = self._clock.now(), refund.amount.amount_minor
-        event = REFUND.arrow(refund.state, trigger, refund.id).event
-        was_pending = refund.state is RefundState.PENDING
+        arrow, was_open = REFUND.arrow(refund.state, trigger, refund.id), refund.state in OPEN_REFUNDS
         refund = await store.advance_refund(
             uow.conn,
             refund,
             trigger,
             stripe_refund_id=result.stripe_refund_id,
-            failure_reason=result.failure_reason,
+            failure_reason=result.failure_reason if arrow.target is RefundState.FAILED else "",
+            pending_reason=result.pending_reason if arrow.target is RefundState.PENDING else "",
+            retry_time=retry_time,
             now=now,
         )
-        succeeded = refund.state is RefundState.SUCCEEDED
-        moved = await store.move_refund_counters(
-            uow.conn,
-            payment,
-            pending_minor=-amount if was_pending else 0,
-            refunded_minor=amount if succeeded else (0 if was_pending else -amount),
-            now=now,
-        )
-        await uow.outbox.append(
-            self._events.payment("payment.updated", moved), self._events.refund(event, refund, moved)
-        )
-        return refund
+        if refund.suspense_item_id:
+            # It is of money that was never the payment's.
+            await uow.outbox.append(self._events.refund(arrow.event, refund, payment))
+            if refund.state in (RefundState.FAILED, RefundState.CANCELED):
+                alert("suspense.refund_failed", refund_id=refund.id, suspense_item_id=refund.suspense_item_id)
+            return payment, refund
+        if not (was_open and refund.state in OPEN_REFUNDS):
+            succeeded = refund.state is RefundState.SUCCEEDED
+            payment = await store.move_refund_counters(
+                uow.conn,
+                payment,
+                pending_minor=-amount if was_open else 0,
+                refunded_minor=amount if succeeded else (0 if was_open else -amount),
+                now=now,
+            )
+            await uow.outbox.append(self._events.payment("payment.updated", payment))
+        await uow.outbox.append(self._events.refund(arrow.event, refund, payment))
+        await self._disputing.refunded(uow, payment)
+        return payment, refund
 
 
 def _steps(payment: Payment) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import grpc
 from paymesh.wallets.v1 import ledger_pb2, ledger_pb2_grpc
 
 from servers.kernel.money import Money
-from servers.payments.domain import Attempt, Capture, FeeRefund, Payment, Refund
+from servers.payments.domain import Attempt, Capture, FeeRefund, Payment, Refund, SuspenseItem
 from servers.runtime.channels import Channels, PeerUnavailable, outgoing_metadata, peer_refusal
 from servers.runtime.outbound import Failure
 from servers.runtime.render import money, parse_money, stamp
@@ -77,8 +77,16 @@ class LedgerPeer:
         fact = ledger_pb2.WalletVoidFact(attempt_id=attempt.id, merchant_id=payment.merchant_id, void_time=stamp(time))
         return await self._post(ledger_pb2.PostFactRequest(wallet_void=fact))
 
-    async def reserve_refund(self, payment: Payment, refund: Refund) -> Booked:
-        """Book the refund before Stripe is asked: an event could not refuse. To a wallet the money goes at once."""
+    async def reserve_refund(self, payment: Payment, refund: Refund, *, within_balance: bool = False) -> Booked:
+        """Book the refund before Stripe is asked: an event could not refuse. To a wallet the money goes at once; what was in
+        suspense goes back from there. `within_balance` refuses what the merchant's balance does not cover, instead of taking it
+        below zero."""
+        if refund.suspense_item_id:
+            item = next(item for item in payment.suspense if item.id == refund.suspense_item_id)
+            back = ledger_pb2.SuspenseRefundFact(
+                refund_id=refund.id, suspense=_suspense(payment, item), create_time=stamp(refund.create_time)
+            )
+            return await self._post(ledger_pb2.PostFactRequest(suspense_refund=back))
         fact = ledger_pb2.RefundCreatedFact(
             refund_id=refund.id,
             amount=money(refund.amount),
@@ -86,6 +94,7 @@ class LedgerPeer:
             create_time=stamp(refund.create_time),
             wallet_customer_id=payment.customer_id if payment.wallet_id else "",
             fee_returned=money(refund.fee_returned),
+            within_balance=within_balance,
         )
         return await self._post(ledger_pb2.PostFactRequest(refund_created=fact))
 
@@ -104,8 +113,19 @@ class LedgerPeer:
         )
 
 
+def _suspense(payment: Payment, item: SuspenseItem) -> ledger_pb2.SuspenseFact:
+    return ledger_pb2.SuspenseFact(
+        suspense_item_id=item.id,
+        owner_id=payment.owner_id,
+        amount=money(item.amount),
+        find_time=stamp(item.create_time),
+    )
+
+
 def _capture(payment: Payment, capture: Capture) -> ledger_pb2.CaptureFact:
+    item = next((item for item in payment.suspense if item.id == capture.suspense_item_id), None)
     return ledger_pb2.CaptureFact(
+        suspense=_suspense(payment, item) if item is not None else None,
         capture_id=capture.id,
         payment_id=payment.id,
         merchant_id=payment.merchant_id,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from paymesh.payments.v1 import payments_pb2
 from paymesh.type.v1 import money_pb2
 
 from servers.payments.client_secrets import ClientSecrets
+from servers.payments.declines import for_payers
 from servers.payments.domain import (
     PAYMENT,
     REFUND,
@@ -14,6 +17,7 @@ from servers.payments.domain import (
     AttemptState,
     Capture,
     Decline,
+    Dispute,
     Mandate,
     MerchantFeePlan,
     NextAction,
@@ -25,6 +29,7 @@ from servers.payments.domain import (
     Refund,
     SetupIntent,
     SetupState,
+    SuspenseItem,
 )
 from servers.runtime.render import etag, money, stamp
 from servers.runtime.sealed import Sealer
@@ -69,8 +74,9 @@ class Renderer:
         message.client_secret = self._secrets.of(payment.id)
         return message
 
-    def payment(self, payment: Payment, *, secrets: bool = True) -> payments_pb2.Payment:
-        """Return a payment as a message; without `secrets` nothing in it lets anybody act."""
+    def payment(self, payment: Payment, *, secrets: bool = True, payer: bool = False) -> payments_pb2.Payment:
+        """Return a payment as a message; without `secrets` nothing in it lets anybody act, and for a `payer` its declines tell no
+        more than a cardholder may know. A top-up has no other party."""
         currency = payment.amount.currency
         message = payments_pb2.Payment(
             id=payment.id,
@@ -91,6 +97,7 @@ class Renderer:
             amount_refund_pending=_minor(payment.refund_pending_minor, currency),
             certainty=payments_pb2.CERTAIN if payment.certain else payments_pb2.UNKNOWN,
             captures=[capture_message(capture) for capture in payment.captures],
+            suspense_items=[_suspense_message(item) for item in payment.suspense],
             available_actions=_actions(payment),
             description=payment.description,
             metadata=payment.metadata,
@@ -99,22 +106,32 @@ class Renderer:
             amount_capturable=_minor(payment.capturable_minor, currency),
             amount_capture_pending=_minor(payment.capture_pending_minor, currency),
             multicapture_available=payment.multicapture,
+            amount_disputed=_minor(payment.disputed_minor, currency),
+            over_exposure=_minor(payment.over_exposure_minor, currency),
         )
         if payment.capture_before_time is not None:
-            message.capture_before_time.CopyFrom(stamp(payment.capture_before_time))
+            message.authorization_expire_time.CopyFrom(stamp(payment.capture_before_time))
+            message.capture_before_time.CopyFrom(message.authorization_expire_time)
+        if payment.capture_deadline is not None:
+            message.capture_before.CopyFrom(stamp(payment.capture_deadline))
+        if payment.review is not None:
+            message.review.state = payments_pb2.Payment.Review.State.Value(payment.review.state.value)
+            message.review.reasons.extend(payment.review.reasons)
+            message.review.expire_time.CopyFrom(stamp(payment.review.expire_time))
         if payment.cancellation_reason:
             message.cancellation_reason = payments_pb2.Payment.CancellationReason.Value(payment.cancellation_reason)
         if (attempt := payment.latest_attempt) is not None:
-            message.latest_attempt.CopyFrom(attempt_message(attempt))
+            payer = payer or payment.purpose is Purpose.TOP_UP
+            message.latest_attempt.CopyFrom(attempt_message(attempt, payer=payer))
             waits = payment.state is PaymentState.REQUIRES_ACTION and attempt.state is AttemptState.REQUIRES_ACTION
             if waits:
                 self._next_action(message.next_action, attempt.id, attempt.next_action, secrets=secrets)
         return message
 
     def setup(
-        self, setup: SetupIntent, *, secrets: bool = True, client_secret: bool = False
+        self, setup: SetupIntent, *, secrets: bool = True, client_secret: bool = False, payer: bool = False
     ) -> payments_pb2.SetupIntent:
-        """Return a setup intent as a message; with its `client_secret` for whoever created it only."""
+        """Return a setup intent as a message; with its `client_secret` for whoever created it only; for a `payer` as `payment`."""
         message = payments_pb2.SetupIntent(
             id=setup.id,
             create_time=stamp(setup.create_time),
@@ -135,7 +152,44 @@ class Renderer:
         if setup.state is SetupState.REQUIRES_ACTION:
             self._next_action(message.next_action, setup.id, setup.next_action, secrets=secrets)
         if setup.last_decline is not None:
-            message.last_decline.CopyFrom(_decline(setup.last_decline))
+            decline = for_payers(setup.last_decline) if payer or not setup.merchant_id else setup.last_decline
+            message.last_decline.CopyFrom(_decline(decline, setup.update_time))
+        return message
+
+    def dispute(self, dispute: Dispute) -> payments_pb2.Dispute:
+        """Return a dispute as a message."""
+        message = payments_pb2.Dispute(
+            id=dispute.id,
+            create_time=stamp(dispute.create_time),
+            update_time=stamp(dispute.update_time),
+            resource_version=dispute.version,
+            etag=etag(dispute.version),
+            payment_id=dispute.payment_id,
+            merchant_id=dispute.merchant_id,
+            top_up_id=dispute.top_up_id,
+            amount=money(dispute.amount),
+            amount_at_risk=money(dispute.at_risk),
+            stage=payments_pb2.Dispute.Stage.Value(dispute.stage.value),
+            state=payments_pb2.Dispute.State.Value(dispute.state.value),
+            certainty=payments_pb2.UNKNOWN if dispute.accepting else payments_pb2.CERTAIN,
+            reason=dispute.reason,
+            has_evidence=dispute.has_evidence,
+            past_due=dispute.past_due,
+            submission_count=dispute.submission_count,
+            fee=money(dispute.fee) if dispute.fee is not None else None,
+            fee_payer=payments_pb2.Dispute.FeePayer.Value(dispute.fee_payer.value),
+            stage_time=stamp(dispute.stage_time),
+            movements=[
+                payments_pb2.Dispute.FundsMovement(
+                    id=one.id, amount=money(one.amount), fee=money(one.fee), create_time=stamp(one.create_time)
+                )
+                for one in dispute.movements
+            ],
+            available_actions=dispute.available_actions,
+            livemode=self._livemode,
+        )
+        if dispute.evidence_due_time is not None:
+            message.evidence_due_time.CopyFrom(stamp(dispute.evidence_due_time))
         return message
 
     def _next_action(
@@ -162,11 +216,21 @@ def capture_message(capture: Capture) -> payments_pb2.Capture:
         capture_time=stamp(capture.capture_time),
         settlement_delay_seconds=capture.settlement_delay_seconds,
         fee_refund=payments_pb2.FeePlan.FeeRefund.Value(capture.fee_refund.value),
+        suspense_item_id=capture.suspense_item_id,
     )
 
 
-def attempt_message(attempt: Attempt) -> payments_pb2.Attempt:
-    """Return an attempt as a message."""
+def _suspense_message(item: SuspenseItem) -> payments_pb2.SuspenseItem:
+    return payments_pb2.SuspenseItem(
+        id=item.id,
+        amount=money(item.amount),
+        cause=payments_pb2.SuspenseItem.Cause.Value(item.cause.value),
+        create_time=stamp(item.create_time),
+    )
+
+
+def attempt_message(attempt: Attempt, *, payer: bool = False) -> payments_pb2.Attempt:
+    """Return an attempt as a message; for a `payer`, without what only its merchant may know of a decline."""
     message = payments_pb2.Attempt(
         id=attempt.id,
         create_time=stamp(attempt.create_time),
@@ -178,16 +242,21 @@ def attempt_message(attempt: Attempt) -> payments_pb2.Attempt:
         state=payments_pb2.Attempt.State.Value(attempt.state.value),
     )
     if attempt.decline is not None:
-        message.decline.CopyFrom(_decline(attempt.decline))
+        decline = for_payers(attempt.decline) if payer else attempt.decline
+        message.decline.CopyFrom(_decline(decline, attempt.update_time))
     return message
 
 
-def _decline(decline: Decline) -> payments_pb2.Decline:
-    return payments_pb2.Decline(
+def _decline(decline: Decline, time: datetime) -> payments_pb2.Decline:
+    message = payments_pb2.Decline(
         code=decline.code,
         message=decline.message,
         recommended_action=payments_pb2.Decline.RecommendedAction.Value(decline.recommended_action),
+        network_decline_code=decline.network_code,
     )
+    if decline.retry_after is not None:
+        message.retry_after_time.CopyFrom(stamp(time + decline.retry_after))
+    return message
 
 
 def mandate_message(mandate: Mandate) -> payments_pb2.Mandate:
@@ -214,6 +283,7 @@ def settings_message(settings: PaymentSettings) -> payments_pb2.PaymentSettings:
     message = payments_pb2.PaymentSettings(
         merchant_id=settings.merchant_id,
         return_url_origins=settings.return_url_origins,
+        refunds_wait_for_balance=settings.refunds_wait,
         etag=etag(settings.version),
     )
     if settings.update_time is not None:
@@ -223,23 +293,27 @@ def settings_message(settings: PaymentSettings) -> payments_pb2.PaymentSettings:
 
 def refund_message(refund: Refund) -> payments_pb2.Refund:
     """Return a refund as a message."""
-    return payments_pb2.Refund(
+    message = payments_pb2.Refund(
         id=refund.id,
         create_time=stamp(refund.create_time),
         update_time=stamp(refund.update_time),
         resource_version=refund.version,
         etag=etag(refund.version),
         payment_id=refund.payment_id,
-        merchant_id=refund.owner_id,
+        merchant_id=refund.merchant_id,
         amount=money(refund.amount),
         reason=payments_pb2.Refund.Reason.Value(refund.reason),
         state=payments_pb2.Refund.State.Value(refund.state.value),
         certainty=payments_pb2.UNKNOWN if refund.uncertain else payments_pb2.CERTAIN,
         failure_reason=refund.failure_reason,
-        available_actions=REFUND.available_actions(refund.state),
+        available_actions=REFUND.available_actions(refund.state) if refund.cancelable else (),
         metadata=refund.metadata,
         fee_returned=money(refund.fee_returned),
+        suspense_item_id=refund.suspense_item_id,
     )
+    if refund.pending_reason:
+        message.pending_reason = payments_pb2.Refund.PendingReason.Value(refund.pending_reason)
+    return message
 
 
 def fee_plan_message(own: MerchantFeePlan) -> payments_pb2.FeePlan:

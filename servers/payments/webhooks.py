@@ -1,50 +1,56 @@
-"""Stripe's webhooks: stored raw and once, answered, applied by a job that reads the object as it is now.
+"""What Stripe tells: stored raw and once, answered, applied by a job that reads the object as it is now.
 
-Order and repetition do not matter: an event says only which object to look at.
+Order and repetition do not matter: an event says only which object to look at. How it came does not matter either, by a webhook or
+by looking through Stripe's list.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from enum import Enum
 from typing import Final
 
 import structlog
 from prometheus_client import Counter
-from sqlalchemy import text
 
 from servers.payments import store
-from servers.payments.domain import RefundState
-from servers.payments.gateway_stripe import WebhookEvent
-from servers.payments.usecases import Deps, learn_payment, learn_setup
+from servers.payments.gateway_stripe import Fault, WebhookEvent, event_of
+from servers.payments.usecases import (
+    Deps,
+    account_for,
+    learn_dispute,
+    learn_payment,
+    learn_refund,
+    learn_setup,
+    learn_warning,
+)
+from servers.runtime.alerts import alert
 from servers.runtime.crashpoints import crash_point, declare
+from servers.runtime.db import UnitOfWork
 from servers.runtime.jobs import Job
-from servers.runtime.outbound import Answered
 
 APPLY: Final = "payments.apply_stripe_event"
 TRIES: Final = 8
+REPLAYED_AT_ONCE_MAX: Final = 1000
 
 declare("payments.webhook.after_store", "payments.webhook.before_applied")
 _log = structlog.get_logger("webhooks")
 _received = Counter("paymesh_stripe_events_total", "Stripe events", ["outcome"])
-
-_STORE = text(
-    """
-    INSERT INTO stripe_events (id, type, object_id, payment_intent_id, refund_id, setup_intent_id, body, state,
-                               receive_time)
-    VALUES (:id, :type, :object_id, :intent, :refund_id, :setup_id, :body, 'STORED', :now) ON CONFLICT (id) DO NOTHING
-    """
+_refused = Counter(
+    "paymesh_stripe_webhooks_refused_total", "Webhooks that Stripe did not sign, or not just now", ["why"]
 )
-_TRY = text(
-    """
-    UPDATE stripe_events SET tries = tries + 1 WHERE id = :id AND state = 'STORED'
-    RETURNING type, payment_intent_id, refund_id, setup_intent_id, tries
-    """
-)
-_SETTLE = text("UPDATE stripe_events SET state = :state, error = :error WHERE id = :id AND state = 'STORED'")
 
 
 class UnknownObject(Exception):
     """The event is about something that we do not have, or not yet."""
+
+
+class Source(Enum):
+    """How an event came."""
+
+    WEBHOOK = "WEBHOOK"
+    POLL = "POLL"
 
 
 class Webhooks:
@@ -55,13 +61,18 @@ class Webhooks:
 
     def jobs(self) -> Sequence[Job]:
         """Return the job that applies events."""
-        return [Job(name=APPLY, run=self.apply, tries=TRIES)]
+        return [Job(name=APPLY, run=self.apply, tries=TRIES, give_up=self.bury)]
 
-    async def receive(self, event: WebhookEvent, body: bytes) -> None:
-        """Store a verified event with the job that applies it. A repeat changes nothing."""
+    def refuse(self, fault: Fault) -> None:
+        """Count a webhook whose signature does not hold."""
+        _refused.labels(fault.value).inc()
+        _log.warning("webhook.refused", why=fault.value)
+
+    async def receive(self, event: WebhookEvent, body: bytes, source: Source) -> bool:
+        """Store an event of Stripe's with the job that applies it. A repeat changes nothing: False."""
         async with self._deps.db.uow() as uow:
-            new = await uow.conn.execute(
-                _STORE,
+            new = await store.insert_stripe_event(
+                uow.conn,
                 {
                     "id": event.id,
                     "type": event.type,
@@ -70,44 +81,59 @@ class Webhooks:
                     "refund_id": event.metadata.get("paymesh_refund_id", ""),
                     "setup_id": event.metadata.get("paymesh_setup_intent_id", ""),
                     "body": body,
+                    "source": source.value,
                     "now": self._deps.clock.now(),
                 },
             )
-            if new.rowcount:
+            if new:
                 await uow.jobs.defer(APPLY, event_id=event.id)
         crash_point("payments.webhook.after_store")
-        _received.labels("stored" if new.rowcount else "repeat").inc()
+        _received.labels("repeat" if not new else "stored" if source is Source.WEBHOOK else "found").inc()
+        return new
+
+    async def replay(self, event_id: str) -> int:
+        """Have an event applied once more, or every dead one where none is named. Returns how many."""
+        async with self._deps.db.uow() as uow:
+            replayed = await store.replay_stripe_events(uow.conn, event_id=event_id, limit=REPLAYED_AT_ONCE_MAX)
+            for identifier in replayed:
+                await uow.jobs.defer(APPLY, event_id=identifier)
+        _log.info("webhooks.replayed", count=len(replayed))
+        return len(replayed)
 
     async def apply(self, *, event_id: str) -> None:
-        """Apply one stored event. Raises what went wrong, until the last try keeps the event as dead for a person to see."""
+        """Apply one stored event. Raises what went wrong."""
         async with self._deps.db.uow() as uow:
-            row = (await uow.conn.execute(_TRY, {"id": event_id})).one_or_none()
+            row = await store.try_stripe_event(uow.conn, event_id)
         if row is None:
             return
-        try:
-            await self._apply(row.type, row.payment_intent_id, row.refund_id, row.setup_intent_id)
-            crash_point("payments.webhook.before_applied")
-        except Exception as failure:
-            error = f"{type(failure).__name__}: {failure}"[:500]
-            if row.tries < TRIES:
-                raise
-            _log.error("webhook.dead", event_id=event_id, type=row.type, error=error)
-            await self._settle(event_id, "DEAD", error)
-        else:
-            await self._settle(event_id, "APPLIED", "")
-
-    async def _settle(self, event_id: str, state: str, error: str) -> None:
-        async with self._deps.db.uow() as uow:
-            await uow.conn.execute(_SETTLE, {"state": state, "error": error, "id": event_id})
-        _received.labels(state.lower()).inc()
-
-    async def _apply(self, kind: str, intent_id: str, refund_id: str, setup_id: str) -> None:
+        kind: str = row.type
         if kind.startswith(("refund.", "charge.refund.")):
-            await self._apply_refund(refund_id)
+            await self._apply_refund(row.refund_id)
         elif kind.startswith("payment_intent.") and kind != "payment_intent.created":
-            await self._apply_intent(intent_id)
-        elif kind.startswith("setup_intent.") and setup_id:
-            await self._apply_setup(setup_id)
+            await self._apply_intent(event_of(json.loads(row.body)))
+        elif kind.startswith("setup_intent.") and row.setup_intent_id:
+            await self._apply_setup(row.setup_intent_id)
+        elif kind.startswith("charge.dispute."):
+            if not await learn_dispute(self._deps, row.object_id):
+                raise UnknownObject(row.object_id)
+        elif kind.startswith("radar.early_fraud_warning.") and not await learn_warning(self._deps, row.object_id):
+            raise UnknownObject(row.object_id)
+        crash_point("payments.webhook.before_applied")
+        async with self._deps.db.uow() as uow:
+            await self._settle(uow, event_id, "APPLIED", "")
+
+    async def bury(self, *, event_id: str, error: str) -> None:
+        """Keep an event that could not be applied as dead, for a person."""
+        async with self._deps.db.uow() as uow:
+            buried = await self._settle(uow, event_id, "DEAD", error)
+        if buried:
+            alert("webhook.dead", event_id=event_id, error=error)
+
+    async def _settle(self, uow: UnitOfWork, event_id: str, state: str, error: str) -> bool:
+        settled = await store.settle_stripe_event(uow.conn, event_id, state, error)
+        if settled:
+            _received.labels(state.lower()).inc()
+        return settled
 
     async def _apply_setup(self, setup_id: str) -> None:
         async with self._deps.db.read() as conn:
@@ -116,30 +142,17 @@ class Webhooks:
             raise UnknownObject(setup_id)
         await learn_setup(self._deps, setup_id)
 
-    async def _apply_intent(self, intent_id: str) -> None:
+    async def _apply_intent(self, event: WebhookEvent) -> None:
         async with self._deps.db.read() as conn:
-            payment = await store.payment_by_intent(conn, intent_id)
+            payment = await store.payment_by_intent(conn, event.payment_intent_id)
         if payment is None:
-            raise UnknownObject(intent_id)
-        await learn_payment(self._deps, payment)
+            raise UnknownObject(event.payment_intent_id)
+        payment = await learn_payment(self._deps, payment, insist=True)
+        if event.received is not None:
+            await account_for(self._deps, payment, event.received)
 
     async def _apply_refund(self, refund_id: str) -> None:
-        deps = self._deps
-        async with deps.db.read() as conn:
+        async with self._deps.db.read() as conn:
             refund = await store.refund(conn, refund_id) if refund_id else None
-            payment = await store.payment(conn, refund.payment_id, owner_id=refund.owner_id) if refund else None
-        if refund is None or payment is None:
+        if refund is None or await learn_refund(self._deps, refund) is None:
             raise UnknownObject(refund_id)
-        intent_id = payment.stripe_payment_intent_id
-        outcome = await deps.outbound.execute("stripe.find_refund", lambda: deps.gateway.find_refund(refund, intent_id))
-        if not isinstance(outcome, Answered) or outcome.value is None:
-            raise UnknownObject(refund_id)
-        async with deps.db.uow() as uow:
-            locked = await store.payment(uow.conn, payment.id, owner_id=payment.owner_id, lock=True)
-            current = await store.refund(uow.conn, refund_id, lock=True)
-            if locked is None or current is None:
-                raise UnknownObject(refund_id)
-            current = await deps.outcomes.refund(uow, locked, current, outcome.value)
-            call = await uow.outbound.open_for(refund_id)
-            if call is not None:
-                await uow.outbound.settle(call.id, outcome, pending=current.state is RefundState.PENDING)

@@ -42,6 +42,7 @@ CANCEL_AGAIN_SECONDS: Final = 4.0  # longer than running jobs are given to end b
 MESSAGE_BYTES_MAX: Final = 1 << 20
 GARBAGE_THRESHOLDS: Final = (20_000, 20, 20)
 KEY_EXPIRY_CRON: Final = "*/10 * * * *"
+KEY_EXPIRY_ROUNDS_MAX: Final = 500
 
 _log = structlog.get_logger("server")
 S = TypeVar("S", bound=ServerSettings)
@@ -230,8 +231,13 @@ def _tasks(context: Context[S], parts: Parts) -> list[Callable[[], Coroutine[Any
 
 def _worker(context: Context[S], parts: Parts) -> Worker:
     async def expire_keys() -> None:
-        async with context.db.uow() as uow:
-            expired = await uow.idempotency.expire()
+        expired = 0
+        for _ in range(KEY_EXPIRY_ROUNDS_MAX):
+            async with context.db.uow() as uow:
+                now = await uow.idempotency.expire()
+            expired += now
+            if not now:
+                break
         if expired:
             _log.info("idempotency_keys.expired", count=expired)
 

@@ -8,10 +8,17 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
+
+
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
 
 _declared: set[str] = set()
 _folder: Path | None = None
+_die: Callable[[], None] = _kill
 
 
 def declare(*names: str) -> None:
@@ -24,10 +31,10 @@ def declared() -> tuple[str, ...]:
     return tuple(sorted(_declared))
 
 
-def arm(folder: Path | None) -> None:
-    """Set the folder that is looked into; None disarms all points."""
-    global _folder
-    _folder = folder
+def arm(folder: Path | None, *, die: Callable[[], None] = _kill) -> None:
+    """Set the folder that is looked into; None disarms all points. `die` is for a test that plays the process itself."""
+    global _folder, _die
+    _folder, _die = folder, die
 
 
 def crash_point(name: str) -> None:
@@ -38,4 +45,4 @@ def crash_point(name: str) -> None:
         (_folder / name).unlink()
     except FileNotFoundError:
         return
-    os.kill(os.getpid(), signal.SIGKILL)
+    _die()

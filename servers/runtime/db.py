@@ -254,7 +254,9 @@ class UnitOfWork:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if error is None or error is self._kept:
+            if self.idempotency.rehearsing:
+                await self.conn.rollback()
+            elif error is None or error is self._kept:
                 await self.conn.commit()
                 if self.outbox.written:
                     self._db.on_outbox()
@@ -262,6 +264,10 @@ class UnitOfWork:
                 await self.conn.rollback()
         finally:
             await self.conn.close()
+
+    def rehearse(self) -> None:
+        """Make sure that nothing of this transaction is written, however it ends."""
+        self.idempotency.rehearsing = True
 
     @asynccontextmanager
     async def refusals(self, request: IdempotentRequest) -> AsyncIterator[None]:

@@ -10,7 +10,7 @@ dead, is taken over by the next same-key call, which resumes from the recovery p
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
@@ -20,12 +20,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.kernel.clock import Clock
 from servers.kernel.errors import Kind, Refusal
+from servers.kernel.invariant import invariant
 from servers.runtime.grpc_errors import status_bytes
 from servers.runtime.sealed import Sealer
 
 LEASE_SECONDS: Final = 90  # longer than any call's deadline, so that a live call never loses its key
 KEEP: Final = timedelta(hours=24)
 KEEP_MONEY: Final = timedelta(days=30)
+KEEP_SECRET: Final = timedelta(hours=24)
+"""For how long an answer with a secret in it is kept, sealed. Its key is kept as long as any: nothing is done twice."""
+EXPIRED_AT_ONCE_MAX: Final = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +43,8 @@ class IdempotentRequest:
     render: Callable[[Any], bytes]
     secret: bool = False
     money: bool = False
+    rehearsal: bool = False
+    """Whether the caller only wants to know what would become of it: nothing is written, whatever the outcome."""
     token: str = field(default_factory=lambda: secrets.token_hex(8))
     """Tells this very call from another holder of the same key."""
 
@@ -59,6 +65,14 @@ class Replayed(Exception):
         super().__init__("replayed")
         self.answer = answer
         self.refused = refused
+
+
+class Rehearsed(Exception):
+    """A rehearsal came to its end: `answer` is what the response would be, in bytes. Its transaction is rolled back."""
+
+    def __init__(self, answer: bytes) -> None:
+        super().__init__("rehearsed")
+        self.answer = answer
 
 
 class IdempotencyInProgress(Refusal):
@@ -88,6 +102,19 @@ class IdempotencyKeyReused(Refusal):
         )
 
 
+class IdempotencyAnswerGone(Refusal):
+    """The call was carried out, and its answer, which held a secret, is not kept any longer."""
+
+    kind = Kind.PRECONDITION
+    reason = "IDEMPOTENCY_ANSWER_GONE"
+
+    def __init__(self, key: str, resource_id: str) -> None:
+        super().__init__(
+            "The call with this key was carried out more than a day ago, and its answer held a secret: read the resource.",
+            metadata={"key": key, "resource_id": resource_id},
+        )
+
+
 _CLAIM = text(
     """
     INSERT INTO idempotency_keys (tenant, method, key, fingerprint, owner, token, lease_until, expire_time)
@@ -98,7 +125,7 @@ _CLAIM = text(
 )
 _LOOK = text(
     """
-    SELECT fingerprint, completed, refused, answer, recovery_point, resource_id,
+    SELECT fingerprint, completed, refused, answer, answer_until, recovery_point, resource_id,
            lease_until > clock_timestamp() AND NOT pg_try_advisory_xact_lock(7701, owner) AS alive
     FROM idempotency_keys WHERE tenant = :tenant AND method = :method AND key = :key FOR UPDATE
     """
@@ -120,7 +147,7 @@ _ADVANCE = text(
 )
 _COMPLETE = text(
     """
-    UPDATE idempotency_keys SET completed = true, refused = :refused, answer = :answer
+    UPDATE idempotency_keys SET completed = true, refused = :refused, answer = :answer, answer_until = :until
     WHERE tenant = :tenant AND method = :method AND key = :key AND NOT completed
     """
 )
@@ -140,9 +167,13 @@ class IdempotencyStore:
         self._clock = clock
         self._sealer = sealer
         self._owner = owner
+        self.rehearsing = False
+        """Whether this transaction must not commit."""
 
     async def claim(self, request: IdempotentRequest) -> Claim:
-        """Win the key. Raises Replayed, IdempotencyInProgress or IdempotencyKeyReused."""
+        """Win the key. Raises Replayed, IdempotencyInProgress, IdempotencyKeyReused or IdempotencyAnswerGone. A rehearsal has no
+        key, and from here on its transaction cannot commit."""
+        self.rehearsing = request.rehearsal
         if request.key is None:
             return Claim(fresh=True)
         keep = KEEP_MONEY if request.money else KEEP
@@ -160,6 +191,8 @@ class IdempotencyStore:
         row = (await self._conn.execute(_LOOK, _scope(request))).one()
         if bytes(row.fingerprint) != request.fingerprint:
             raise IdempotencyKeyReused(request.key)
+        if row.answer_until is not None and row.answer_until <= self._clock.now():
+            raise IdempotencyAnswerGone(request.key, row.resource_id or "")
         if row.completed:
             answer = bytes(row.answer)
             if request.secret and not row.refused:
@@ -172,8 +205,20 @@ class IdempotencyStore:
         )
         return Claim(fresh=False, recovery_point=row.recovery_point, resource_id=row.resource_id)
 
-    async def advance(self, request: IdempotentRequest, recovery_point: str, resource_id: str) -> None:
-        """Note how far the call is, so that a same-key call after a crash goes on from there."""
+    async def advance(
+        self,
+        request: IdempotentRequest,
+        recovery_point: str,
+        resource_id: str,
+        *,
+        shows: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
+        """Note how far the call is, so that a same-key call after a crash goes on from there. A rehearsal ends here, before
+        anything outside is asked: it raises Rehearsed with the resource that `shows` reads as it was written."""
+        if request.rehearsal:
+            invariant(shows is not None, "a rehearsal has nothing to show", method=request.method)
+            assert shows is not None
+            raise Rehearsed(request.render(await shows()))
         if request.key is not None:
             await self._conn.execute(
                 _ADVANCE,
@@ -187,8 +232,10 @@ class IdempotencyStore:
             )
 
     async def complete(self, request: IdempotentRequest, value: object) -> None:
-        """Store the answer to `request`."""
+        """Store the answer to `request`. Raises Rehearsed for a rehearsal."""
         answer = request.render(value)
+        if request.rehearsal:
+            raise Rehearsed(answer)
         if request.secret:
             answer = self._sealer.seal(answer, place=_place(request))
         await self._store(request, answer, refused=False)
@@ -199,7 +246,10 @@ class IdempotencyStore:
 
     async def _store(self, request: IdempotentRequest, answer: bytes, *, refused: bool) -> None:
         if request.key is not None:
-            await self._conn.execute(_COMPLETE, {**_scope(request), "answer": answer, "refused": refused})
+            sealed = request.secret and not refused
+            until = self._clock.now() + KEEP_SECRET if sealed else None
+            parameters = {**_scope(request), "answer": answer, "refused": refused, "until": until}
+            await self._conn.execute(_COMPLETE, parameters)
 
     async def release(self, request: IdempotentRequest) -> None:
         """End the lease at once: the call failed in a way that trying again may cure."""
@@ -207,17 +257,28 @@ class IdempotencyStore:
             await self._conn.execute(_RELEASE, {**_scope(request), "token": request.token})
 
     async def expire(self) -> int:
-        """Delete keys past their time, at most 1,000. Returns how many."""
+        """Forget keys past their time and answers with secrets past theirs, at most so many of each. Returns how many."""
+        parameters = {"now": self._clock.now(), "limit": EXPIRED_AT_ONCE_MAX}
         gone = await self._conn.execute(
             text(
                 """
                 DELETE FROM idempotency_keys WHERE ctid IN (
-                    SELECT ctid FROM idempotency_keys WHERE expire_time < :now AND lease_until < clock_timestamp() LIMIT 1000)
+                    SELECT ctid FROM idempotency_keys WHERE expire_time < :now AND lease_until < clock_timestamp()
+                    LIMIT :limit)
                 """
             ),
-            {"now": self._clock.now()},
+            parameters,
         )
-        return gone.rowcount
+        erased = await self._conn.execute(
+            text(
+                """
+                UPDATE idempotency_keys SET answer = '' WHERE ctid IN (
+                    SELECT ctid FROM idempotency_keys WHERE answer_until <= :now AND answer <> '' LIMIT :limit)
+                """
+            ),
+            parameters,
+        )
+        return gone.rowcount + erased.rowcount
 
 
 def _scope(request: IdempotentRequest) -> dict[str, str | None]:

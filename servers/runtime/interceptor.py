@@ -34,7 +34,7 @@ from servers.runtime.call import (
 from servers.runtime.card_numbers import LOOKS_LIKE_A_CARD, holds_card_number, unfit_texts
 from servers.runtime.db import Database
 from servers.runtime.grpc_errors import abort, deadline_status, internal_status, status_of, unknown_method_status
-from servers.runtime.idempotency import Replayed
+from servers.runtime.idempotency import Rehearsed, Replayed
 from servers.runtime.policy import ANY_PEER, EDGE, FOREIGN, MethodPolicy
 from servers.runtime.telemetry import span_of_call
 from servers.runtime.timers import Timers
@@ -176,6 +176,8 @@ class Interceptor(grpc.GenericRpcHandler):
             if replayed.refused:
                 return None, status_pb2.Status.FromString(replayed.answer)
             return replayed.answer, None
+        except Rehearsed as rehearsed:
+            return rehearsed.answer, None
         except Refusal as refusal:
             _log.info("call.refused", reason=refusal.reason, **refusal.metadata)
             await self._release(call)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
@@ -13,6 +13,7 @@ from prometheus_client import Counter
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from servers.runtime.alerts import alert
 from servers.runtime.db import Database, UnitOfWork
 from servers.runtime.outbound import POLLS, OutboundCall, call_of
 
@@ -45,10 +46,9 @@ _DUE = text(
 )
 _AGAIN = text(
     """
-    UPDATE outbound_calls SET next_poll_time = :next, change_time = :now,
-           state = CASE WHEN CAST(:next AS timestamptz) IS NULL THEN 'NEEDS_OPERATOR'
-                        WHEN state = 'CREATED' THEN 'UNKNOWN' ELSE state END
-    WHERE id = :id AND state IN ('CREATED', 'UNKNOWN', 'PENDING')
+    UPDATE outbound_calls SET next_poll_time = :next, change_time = :now, state = :state,
+                              polls = CASE WHEN state = :state THEN polls ELSE 0 END
+    WHERE id = :id AND state = :before
     """
 )
 
@@ -92,14 +92,27 @@ class Janitor:
             _log.warning(
                 "janitor.look_failed", call_id=call.id, verb=call.verb, error=type(error).__name__, exc_info=True
             )
-        plan = POLLS["PENDING" if call.state == "PENDING" else "UNKNOWN"]
-        now = self._db.clock.now()
-        next_look = now + plan[call.polls] if call.polls < len(plan) else None
+        state, next_look = _after(call, self._db.clock.now())
         async with self._db.uow() as uow:
             # The resource is locked before the call's record, as whoever applies an answer does it.
-            if next_look is None and resolver.give_up is not None:
+            if state == "NEEDS_OPERATOR" and resolver.give_up is not None:
                 await resolver.give_up(uow, call)
-            still_open = await uow.conn.execute(_AGAIN, {"id": call.id, "next": next_look, "now": now})
+            # A look that changed the call's state has begun another plan, which stays as it is.
+            still_open = await uow.conn.execute(
+                _AGAIN,
+                {"id": call.id, "next": next_look, "now": self._db.clock.now(), "state": state, "before": call.state},
+            )
         _polled.labels(call.verb, "open" if still_open.rowcount else "resolved").inc()
-        if still_open.rowcount and next_look is None:
-            _log.error("outbound.needs_operator", call_id=call.id, verb=call.verb, target=call.target)
+        if still_open.rowcount and state == "NEEDS_OPERATOR":
+            alert("outbound.needs_operator", call_id=call.id, verb=call.verb, target=call.target)
+
+
+def _after(call: OutboundCall, now: datetime) -> tuple[str, datetime | None]:
+    """Return what a call is after a look that learnt nothing, and when the next one is: a crashed call is an unknown one from now
+    on, and its plan begins."""
+    if call.state == "CREATED":
+        return "UNKNOWN", now + POLLS["UNKNOWN"][0]
+    plan = POLLS[call.state]
+    if call.polls < len(plan):
+        return call.state, now + plan[call.polls]
+    return ("NEEDS_OPERATOR" if call.state == "UNKNOWN" else call.state), None

@@ -31,6 +31,8 @@ STOP_SECONDS: Final = 3.0
 RECONNECT_SECONDS: Final = 2.0
 TRIES: Final = 8
 BACKOFF_BASE_SECONDS: Final = 2
+BACKOFF_SECONDS_MAX: Final = 600
+ERROR_LENGTH_MAX: Final = 500
 
 _log = structlog.get_logger("jobs")
 _tracer = trace.get_tracer("paymesh.jobs")
@@ -46,8 +48,13 @@ class Job:
     run: Callable[..., Awaitable[None]]
     """Takes the arguments that `defer` was given, all by keyword. Raising means another try, later each time."""
     tries: int = TRIES
+    give_up: Callable[..., Awaitable[None]] | None = None
+    """What is done when the last try has failed: takes the same arguments, and `error`, what went wrong. Where this fails too, the
+    job is tried again until one of the two goes well: nothing ends unnoticed."""
     cron: str = ""
     """When it runs by itself, in cron's five fields or six with seconds; then it takes no arguments."""
+    at_start: bool = False
+    """Whether it also runs when a worker starts; one that runs by cron only."""
 
 
 class JobQueue:
@@ -73,6 +80,27 @@ def deferring_app() -> procrastinate.App:
 
 class WorkerEnded(Exception):
     """The worker ended although nobody stopped it."""
+
+
+class NotGivenUp(Exception):
+    """The last try failed, and so did what is done then."""
+
+
+class _Plan(procrastinate.BaseRetryStrategy):
+    """When a job that failed is tried again."""
+
+    def __init__(self, tries: int) -> None:
+        self._tries = tries
+
+    def get_retry_decision(
+        self, *, exception: BaseException, job: procrastinate.jobs.Job
+    ) -> procrastinate.RetryDecision | None:
+        """Say when, if at all."""
+        if job.attempts + 1 >= self._tries and not isinstance(exception, NotGivenUp):
+            return None
+        # Bounded before it is a power: a job that nobody can give up on may be tried for days.
+        wait = BACKOFF_BASE_SECONDS ** min(job.attempts + 1, 10)
+        return procrastinate.RetryDecision(retry_in={"seconds": min(wait, BACKOFF_SECONDS_MAX)})
 
 
 class Worker:
@@ -108,6 +136,9 @@ class Worker:
     async def _work(self, app: procrastinate.App) -> None:
         """Run the worker. Raises WorkerEnded where it ends by itself: it does so, without an error, when its heartbeat meets a
         database that is just away, and the next one must take its place."""
+        for job in self._jobs:
+            if job.at_start:
+                await app.configure_task(job.name).defer_async()
         await app.run_worker_async(
             concurrency=PARALLEL,
             listen_notify=False,
@@ -121,13 +152,13 @@ class Worker:
         raise WorkerEnded
 
     def _register(self, app: procrastinate.App, job: Job) -> None:
-        retry = procrastinate.RetryStrategy(max_attempts=job.tries - 1, exponential_wait=BACKOFF_BASE_SECONDS)
+        retry = _Plan(job.tries)
 
         async def work(context: procrastinate.JobContext, /, *, traceparent: str = "", **arguments: Any) -> None:
             await _attempt(job, context, traceparent, arguments)
 
-        async def tick(context: procrastinate.JobContext, timestamp: int) -> None:
-            await _attempt(job, context, "", {})
+        async def tick(context: procrastinate.JobContext, timestamp: int = 0, traceparent: str = "") -> None:
+            await _attempt(job, context, traceparent, {})
 
         if job.cron:
             app.periodic(cron=job.cron)(app.task(name=job.name, pass_context=True, retry=retry)(tick))
@@ -154,5 +185,16 @@ async def _attempt(job: Job, context: procrastinate.JobContext, traceparent: str
         _ended.labels(job.name, "failed" if last else "retried").inc()
         say = _log.error if last else _log.warning
         say("job.failed", job=job.name, job_id=context.job.id, tried=tried, error=type(error).__name__)
+        if last and job.give_up is not None:
+            await _give_up(job, arguments, error)
         raise
     _ended.labels(job.name, "done").inc()
+
+
+async def _give_up(job: Job, arguments: dict[str, Any], error: Exception) -> None:
+    assert job.give_up is not None
+    try:
+        await job.give_up(**arguments, error=f"{type(error).__name__}: {error}"[:ERROR_LENGTH_MAX])
+    except Exception as failure:
+        _log.error("job.not_given_up", job=job.name, error=type(failure).__name__)
+        raise NotGivenUp from failure

@@ -4,7 +4,8 @@ The record is written with the intent. Whatever happens to the call afterwards, 
 which key, how often it was sent, and when it is to be looked into: a call without a certain outcome is resolved by reading, never
 by guessing.
 
-    CREATED -> DONE | NOT_SENT | UNKNOWN | PENDING;  UNKNOWN, PENDING -> DONE | NEEDS_OPERATOR;  NEEDS_OPERATOR -> DONE
+    CREATED -> DONE | NOT_SENT | UNKNOWN | PENDING;  UNKNOWN -> PENDING | DONE | NEEDS_OPERATOR;  PENDING -> UNKNOWN | DONE;
+    NEEDS_OPERATOR -> DONE
 """
 
 from __future__ import annotations
@@ -36,9 +37,10 @@ GRACE: Final = timedelta(seconds=30)
 """How long a call may stay CREATED before the janitor takes it for crashed: longer than any call's own time-out."""
 POLLS: Final = {
     "UNKNOWN": (timedelta(minutes=5), timedelta(hours=1), *(timedelta(days=1),) * 5),
-    "PENDING": (timedelta(hours=1), timedelta(days=1), *(timedelta(days=1),) * 5),
+    "PENDING": (timedelta(hours=1), timedelta(days=1)),
 }
-"""When to look again, after the first look (Kill Bill's values)."""
+"""When to look, each after the look before (Kill Bill's values). After the last, UNKNOWN needs a person; what is PENDING is known
+to the provider, whose news come by webhook, by polling its events, and to whoever reads."""
 READ_AFTER: Final = timedelta(seconds=60)
 """A read of the resource looks into a call that has been uncertain for longer than this."""
 RESEND_WITHIN: Final = timedelta(hours=23)
@@ -204,9 +206,11 @@ class OutboundStore:
         self._conn = conn
         self._clock = clock
 
-    async def record(self, *, verb: str, target: str, key: str, request_digest: str) -> OutboundCall:
+    async def record(
+        self, *, verb: str, target: str, key: str, request_digest: str, at_once: bool = False
+    ) -> OutboundCall:
         """Write down that a call is about to be made for `target`, one of our ids, under the provider key `key`. One that was not
-        sent is so taken up again; any other stays as it is."""
+        sent is so taken up again; any other stays as it is. `at_once`: by the janitor, because whoever writes it down does not."""
         now = self._clock.now()
         row = (
             await self._conn.execute(
@@ -217,6 +221,7 @@ class OutboundStore:
                     VALUES (:id, :verb, :target, :key, :request_digest, 'CREATED', 0, :next, :now, :now)
                     ON CONFLICT (verb, key) DO UPDATE SET
                         state = CASE WHEN o.state = 'NOT_SENT' THEN 'CREATED' ELSE o.state END,
+                        polls = CASE WHEN o.state = 'NOT_SENT' THEN 0 ELSE o.polls END,
                         next_poll_time = CASE WHEN o.state = 'NOT_SENT' THEN excluded.next_poll_time ELSE o.next_poll_time END
                     RETURNING *
                     """
@@ -227,7 +232,7 @@ class OutboundStore:
                     "target": target,
                     "key": key,
                     "request_digest": request_digest,
-                    "next": now + GRACE,
+                    "next": now if at_once else now + GRACE,
                     "now": now,
                 },
             )
@@ -272,7 +277,8 @@ class OutboundStore:
         return bool(done.rowcount)
 
     async def settle(self, call_id: str, outcome: Outcome[T], *, pending: bool = False) -> None:
-        """Note what became of the call. `pending`: answered, but the provider itself is not done yet."""
+        """Note what became of the call. `pending`: answered, but the provider itself is not done yet. A call that stays what it was
+        goes on with its plan, however often it is looked into; another state begins another plan."""
         match outcome:
             case Answered():
                 state = "PENDING" if pending else "DONE"
@@ -286,12 +292,25 @@ class OutboundStore:
         await self._conn.execute(
             text(
                 """
-                UPDATE outbound_calls SET state = :state, next_poll_time = :next, change_time = :now,
-                                          resendable = resendable AND NOT :final
+                UPDATE outbound_calls SET state = :state, change_time = :now, resendable = resendable AND NOT :final,
+                       polls = CASE WHEN state = :state THEN polls ELSE 0 END,
+                       next_poll_time = CASE WHEN state = :state THEN next_poll_time ELSE :next END
                 WHERE id = :id AND state <> 'DONE' AND NOT (state = 'NEEDS_OPERATOR' AND :state <> 'DONE')
                 """
             ),
             {"id": call_id, "state": state, "next": next_poll, "now": now, "final": final},
+        )
+
+    async def hand_over(self, call_id: str) -> None:
+        """Leave a call to a person: no look will tell more than the last one."""
+        await self._conn.execute(
+            text(
+                """
+                UPDATE outbound_calls SET state = 'NEEDS_OPERATOR', next_poll_time = NULL, change_time = :now
+                WHERE id = :id AND state IN ('CREATED', 'UNKNOWN', 'PENDING')
+                """
+            ),
+            {"id": call_id, "now": self._clock.now()},
         )
 
 

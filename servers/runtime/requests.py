@@ -28,7 +28,7 @@ class IdempotencyKeyRequired(Refusal):
 def idempotent(
     message: Message, *, render: Callable[[Any], Message], tenant: str | None = None, secret: bool = False
 ) -> IdempotentRequest:
-    """Return under which key `message` is carried out, and how its result is stored.
+    """Return under which key `message` is carried out, and how its result is stored. With `validate_only` it is a rehearsal.
 
     `tenant` stands in for the principal where there is none (a keyed hash of the email). Raises IdempotencyKeyRequired, or
     FieldInvalid where the field and the header differ or the key cannot be one.
@@ -40,8 +40,10 @@ def idempotent(
         raise FieldInvalid.of(
             "request_id", "differs from the Idempotency-Key header; give one of them, or the same twice"
         )
-    key = field or header or None
-    if key is None and call.key_required:
+    rehearsal: bool = getattr(message, "validate_only", False)
+    # A rehearsal leaves nothing behind, so there is nothing to repeat: a key that comes with it stays free.
+    key = None if rehearsal else field or header or None
+    if not rehearsal and key is None and call.key_required:
         raise IdempotencyKeyRequired
     if key is not None and not (len(key) <= KEY_LENGTH_MAX and key.isprintable()):
         raise FieldInvalid.of("Idempotency-Key", f"must be 1 to {KEY_LENGTH_MAX} printable characters")
@@ -53,9 +55,22 @@ def idempotent(
         render=lambda value: render(value).SerializeToString(deterministic=True),
         secret=secret,
         money=call.key_required,
+        rehearsal=rehearsal,
     )
     call.claims.append(request)
     return request
+
+
+def fields_to_change(message: Message, changeable: tuple[str, ...]) -> frozenset[str]:
+    """Return the fields that a PATCH is about: those of its `update_mask`, or where it has none those that are given (AIP-134).
+    Raises FieldInvalid for a name that is none of them."""
+    mask = message.update_mask.paths  # type: ignore[attr-defined]  # every PATCH with several fields has one
+    given = {field.name for field, _ in message.ListFields()}
+    named = set(changeable) if list(mask) == ["*"] else set(mask) or given & set(changeable)
+    wrong = named - set(changeable)
+    if wrong:
+        raise FieldInvalid.of("update_mask", f"must name what can change: {', '.join(changeable)}")
+    return frozenset(named)
 
 
 def fingerprint(method: str, message: Message) -> bytes:

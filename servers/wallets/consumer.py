@@ -1,5 +1,5 @@
-"""What wallets does with the payments domain's events: book captures and failed refunds, for the first time or once more, and tell
-top-ups how their payments stand."""
+"""What wallets does with the payments domain's events: book captures, failed refunds and disputes, for the first time or once more,
+and tell top-ups how their payments stand."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from servers.runtime.db import UnitOfWork
 from servers.runtime.eventlog import Delivered
 from servers.runtime.render import instant, parse_money
 from servers.wallets.facts import CaptureFact, RefundFailedFact
-from servers.wallets.render import delay_of
+from servers.wallets.render import delay_of, facts_of_dispute
 from servers.wallets.render_wallets import parse_news
+from servers.wallets.suspense_facts import SuspenseFact
 from servers.wallets.usecases import Deps, hear_of_payment
 from servers.wallets.writer import Writer
 
@@ -29,13 +30,22 @@ _OF_PAYMENT = (
 )
 """Those that may change the state of a top-up: not what happens before its card is charged, nor counters of refunds."""
 
+_OF_DISPUTE = tuple(
+    f"dispute.{kind}" for kind in ("opened", "updated", "funds_withdrawn", "funds_reinstated", "won", "lost", "closed")
+)
+
 
 def handlers(writer: Writer, deps: Deps) -> dict[str, Handler]:
     """Return what is done with each type. The facts' ids make a repeat harmless even where the inbox row was lost."""
 
+    async def payment_updated(_: UnitOfWork, delivered: Delivered) -> None:
+        payment = payments_events_pb2.PaymentEvent.FromString(delivered.record.data).payment
+        await _book_suspense(writer, payment)
+
     async def payment_changed(uow: UnitOfWork, delivered: Delivered) -> None:
         event = payments_events_pb2.PaymentEvent.FromString(delivered.record.data)
         payment = event.payment
+        await _book_suspense(writer, payment)
         if payment.purpose == payments_pb2.Payment.TOP_UP:
             news = parse_news(payment)
             await deps.outcomes.book(news)
@@ -49,20 +59,45 @@ def handlers(writer: Writer, deps: Deps) -> dict[str, Handler]:
         event = payments_events_pb2.PaymentEvent.FromString(delivered.record.data)
         fact = RefundFailedFact(
             refund_id=event.refund.id,
-            merchant_id=event.refund.merchant_id,
+            merchant_id=event.refund.merchant_id or event.customer_id,
             fail_time=instant(event.occur_time),
         )
         await writer.post_fact(fact)
 
+    async def dispute_changed(_: UnitOfWork, delivered: Delivered) -> None:
+        event = payments_events_pb2.PaymentEvent.FromString(delivered.record.data)
+        occur_time = instant(event.occur_time)
+        for fact in facts_of_dispute(event.dispute, customer_id=event.customer_id, occur_time=occur_time):
+            await writer.post_fact(fact)
+
     return {
         **dict.fromkeys(_OF_PAYMENT, payment_changed),
+        **dict.fromkeys(_OF_DISPUTE, dispute_changed),
+        "payment.updated": payment_updated,
         "refund.failed": refund_ended,
         "refund.canceled": refund_ended,
     }
 
 
+async def _book_suspense(writer: Writer, payment: payments_pb2.Payment) -> None:
+    """Book what Stripe took without being asked for it."""
+    for item in payment.suspense_items:
+        await writer.post_fact(_suspense(payment, item))
+
+
+def _suspense(payment: payments_pb2.Payment, item: payments_pb2.SuspenseItem) -> SuspenseFact:
+    return SuspenseFact(
+        suspense_item_id=item.id,
+        owner_id=payment.merchant_id or payment.customer_id,
+        amount=parse_money(item.amount),
+        find_time=instant(item.create_time),
+    )
+
+
 def _capture(payment: payments_pb2.Payment, capture: payments_pb2.Capture) -> CaptureFact:
+    item = next((item for item in payment.suspense_items if item.id == capture.suspense_item_id), None)
     return CaptureFact(
+        suspense=_suspense(payment, item) if item is not None else None,
         capture_id=capture.id,
         payment_id=payment.id,
         merchant_id=payment.merchant_id,

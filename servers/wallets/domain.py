@@ -25,15 +25,25 @@ class AccountKind(Enum):
     PLATFORM_FEES = "PLATFORM_FEES"
     REFUNDS_IN_TRANSIT = "REFUNDS_IN_TRANSIT"
     SUSPENSE = "SUSPENSE"
+    DISPUTES_WITHDRAWN = "DISPUTES_WITHDRAWN"
+    PROCESSOR_FEES = "PROCESSOR_FEES"
     MERCHANT_PENDING = "MERCHANT_PENDING"
     MERCHANT_AVAILABLE = "MERCHANT_AVAILABLE"
     MERCHANT_RESERVE = "MERCHANT_RESERVE"
     MERCHANT_DISPUTED = "MERCHANT_DISPUTED"
     CUSTOMER_WALLET = "CUSTOMER_WALLET"
+    CUSTOMER_DISPUTED = "CUSTOMER_DISPUTED"
 
 
 PLATFORM_KINDS: Final = frozenset(
-    {AccountKind.PROCESSOR_CLEARING, AccountKind.PLATFORM_FEES, AccountKind.REFUNDS_IN_TRANSIT, AccountKind.SUSPENSE}
+    {
+        AccountKind.PROCESSOR_CLEARING,
+        AccountKind.PLATFORM_FEES,
+        AccountKind.REFUNDS_IN_TRANSIT,
+        AccountKind.SUSPENSE,
+        AccountKind.DISPUTES_WITHDRAWN,
+        AccountKind.PROCESSOR_FEES,
+    }
 )
 """Accounts without a limit. All others may not go below zero unless the transfer is forced."""
 

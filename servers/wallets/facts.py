@@ -13,11 +13,23 @@ from datetime import datetime, timedelta
 
 from servers.kernel.invariant import invariant
 from servers.kernel.money import Money
+from servers.wallets import dispute_facts, fee_facts
+from servers.wallets.dispute_facts import DisputeEndedFact, DisputeFundsFact, DisputeOpenedFact
 from servers.wallets.domain import DONE, PLATFORM, AccountKind, Lot, Sheet, Transfer, Verdict, account_id
-from servers.wallets.lines import line, post_lines
+from servers.wallets.fee_facts import FEE_RETURNED
+from servers.wallets.lines import line, line_id, post_lines
+from servers.wallets.suspense_facts import (
+    CLEARING,
+    HELD,
+    SuspenseFact,
+    SuspenseRefundFact,
+    post_suspense,
+    post_suspense_refund,
+    suspense_lines,
+)
+from servers.wallets.suspense_facts import REFUND as SUSPENSE_REFUND
 from servers.wallets.wallet_facts import (
     FEE,
-    FEE_RETURNED,
     REFUND,
     TopUpFact,
     WalletHoldFact,
@@ -45,6 +57,8 @@ class CaptureFact:
     """How long the money is pending; None leaves it to the ledger's own delay."""
     fee_returnable: bool = False
     """Whether refunds return its fee."""
+    suspense: SuspenseFact | None = None
+    """What it was before a person accepted it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,14 +73,17 @@ class RefundCreatedFact:
     """Whose wallet paid and gets the money back at once; "" for a card."""
     fee_returned_minor: int = 0
     """What the platform returns of its fee, in the refund's currency."""
+    within_balance: bool = False
+    """Whether to refuse what the merchant's balance does not cover, instead of taking it below zero."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefundFailedFact:
-    """A refund that failed or was canceled."""
+    """A refund that failed or was canceled. One that was never booked is burnt, so that a late booking cannot come after it."""
 
     refund_id: str
     merchant_id: str
+    """Or the user, of money in suspense that was taken for a top-up."""
     fail_time: datetime
 
 
@@ -82,6 +99,8 @@ class SettlementFact:
 
 Fact = (
     CaptureFact | RefundCreatedFact | RefundFailedFact | SettlementFact | WalletHoldFact | WalletVoidFact | TopUpFact
+    | DisputeOpenedFact | DisputeEndedFact | DisputeFundsFact
+    | SuspenseFact | SuspenseRefundFact
 )  # fmt: skip
 
 
@@ -90,8 +109,10 @@ def fact_key(fact: Fact) -> str:
     match fact:
         case CaptureFact() | TopUpFact():
             return fact.capture_id
-        case RefundCreatedFact():
+        case RefundCreatedFact() | SuspenseRefundFact():
             return fact.refund_id
+        case SuspenseFact():
+            return fact.suspense_item_id
         case RefundFailedFact():
             return f"{fact.refund_id}:failed"
         case SettlementFact():
@@ -100,13 +121,16 @@ def fact_key(fact: Fact) -> str:
             return fact.attempt_id
         case WalletVoidFact():
             return f"{fact.attempt_id}:void"
+        case DisputeOpenedFact() | DisputeEndedFact() | DisputeFundsFact():
+            return fact.key
 
 
 def related_keys(fact: Fact) -> tuple[str, ...]:
     """Return the fact keys whose transfers must be known before a fact can be planned; its own is the first."""
     match fact:
         case CaptureFact():
-            return (fact.capture_id, fact.hold.attempt_id) if fact.hold is not None else (fact.capture_id,)
+            held = (fact.hold.attempt_id,) if fact.hold is not None else ()
+            return (fact.capture_id, *held, *((fact.suspense.suspense_item_id,) if fact.suspense is not None else ()))
         case RefundCreatedFact():
             return (fact.refund_id, *(key for capture in fact.captures for key in related_keys(capture)))
         case RefundFailedFact():
@@ -115,7 +139,11 @@ def related_keys(fact: Fact) -> tuple[str, ...]:
             return (fact_key(fact), fact.capture_id)
         case WalletVoidFact():
             return (fact_key(fact), fact.attempt_id)
-        case WalletHoldFact() | TopUpFact():
+        case SuspenseRefundFact():
+            return (fact.refund_id, fact.suspense.suspense_item_id)
+        case DisputeEndedFact():
+            return (fact.key, fact.opened.key)
+        case WalletHoldFact() | TopUpFact() | DisputeOpenedFact() | DisputeFundsFact() | SuspenseFact():
             return (fact_key(fact),)
 
 
@@ -126,6 +154,12 @@ def owner_of(fact: Fact) -> str:
             return fact.captures[0].merchant_id
         case TopUpFact():
             return fact.customer_id
+        case DisputeOpenedFact() | DisputeEndedFact() | DisputeFundsFact():
+            return fact.owner_id
+        case SuspenseFact():
+            return fact.owner_id
+        case SuspenseRefundFact():
+            return fact.suspense.owner_id
         case _:
             return fact.merchant_id
 
@@ -133,8 +167,20 @@ def owner_of(fact: Fact) -> str:
 def currency_of(fact: Fact) -> str:
     """Return a fact's currency, or "" where only its stored transfers know it."""
     match fact:
-        case CaptureFact() | RefundCreatedFact() | WalletHoldFact() | TopUpFact():
+        case DisputeEndedFact():
+            return fact.opened.amount.currency
+        case (
+            CaptureFact()
+            | RefundCreatedFact()
+            | WalletHoldFact()
+            | TopUpFact()
+            | DisputeOpenedFact()
+            | SuspenseFact()
+            | DisputeFundsFact()
+        ):
             return fact.amount.currency
+        case SuspenseRefundFact():
+            return fact.suspense.amount.currency
         case SettlementFact():
             return fact.currency
         case RefundFailedFact() | WalletVoidFact():
@@ -156,11 +202,36 @@ def holds_of(fact: Fact) -> set[str]:
             return set()
 
 
+def tombstones_of(fact: Fact) -> set[str]:
+    """Return what tells, burnt, that a fact came to its end before it was booked."""
+    match fact:
+        case RefundCreatedFact():
+            return {_tombstone(fact.refund_id, owner_of(fact))}
+        case SuspenseRefundFact():
+            return {_tombstone(fact.refund_id, fact.suspense.owner_id)}
+        case RefundFailedFact():
+            return {_tombstone(fact.refund_id, fact.merchant_id)}
+        case _:
+            return set()
+
+
+def _tombstone(refund_id: str, merchant_id: str) -> str:
+    return line_id(refund_id, "refund.ended", merchant_id)
+
+
 def opened_by(fact: Fact, currency: str) -> list[tuple[str, AccountKind, str]]:
     """Return owner, kind and currency of every account that a fact may touch and that is opened where it is missing."""
-    platform = (AccountKind.PROCESSOR_CLEARING, AccountKind.PLATFORM_FEES, AccountKind.REFUNDS_IN_TRANSIT)
+    platform = [AccountKind.PROCESSOR_CLEARING, AccountKind.PLATFORM_FEES, AccountKind.REFUNDS_IN_TRANSIT]
     if isinstance(fact, TopUpFact):
         return [(PLATFORM, AccountKind.PROCESSOR_CLEARING, currency)]
+    if isinstance(fact, DisputeOpenedFact | DisputeEndedFact | DisputeFundsFact):
+        return [(owner, kind, currency) for owner, kind in dispute_facts.opened_by(fact)]
+    suspended = (AccountKind.PROCESSOR_CLEARING, AccountKind.SUSPENSE, AccountKind.REFUNDS_IN_TRANSIT)
+    # A refund of a user's, not of a merchant's, can only be one of money in suspense.
+    if isinstance(fact, SuspenseFact | SuspenseRefundFact) or not owner_of(fact).startswith("mer_"):
+        return [(PLATFORM, kind, currency) for kind in suspended]
+    if isinstance(fact, RefundFailedFact) or (isinstance(fact, CaptureFact) and fact.suspense is not None):
+        platform.append(AccountKind.SUSPENSE)
     merchant = (AccountKind.MERCHANT_PENDING, AccountKind.MERCHANT_AVAILABLE)
     return [(owner_of(fact), kind, currency) for kind in merchant] + [(PLATFORM, kind, currency) for kind in platform]
 
@@ -177,6 +248,10 @@ def wallet_accounts_of(fact: Fact) -> set[str]:
             return taken | ({_refunded_account(fact)} if fact.wallet_customer_id else set())
         case TopUpFact():
             return {account_id(fact.customer_id, AccountKind.CUSTOMER_WALLET, fact.amount.currency)}
+        case DisputeEndedFact():
+            return wallet_accounts_of(fact.opened)
+        case DisputeOpenedFact():
+            return {account_id(*fact.held_from, fact.amount.currency)} if fact.of_top_up else set()
         case _:
             return set()
 
@@ -199,11 +274,26 @@ def book(sheet: Sheet, fact: Fact, stored: Iterable[Transfer]) -> tuple[Verdict,
             return post_void(sheet, fact)
         case TopUpFact():
             return post_top_up(sheet, fact)
+        case DisputeOpenedFact():
+            written = _post(sheet, dispute_facts.opening(sheet, fact))
+        case DisputeEndedFact():
+            written = _post(sheet, dispute_facts.opening(sheet, fact.opened))
+            written = [*written, *_post(sheet, dispute_facts.ending(sheet, fact))]
+        case DisputeFundsFact():
+            written = _post(sheet, dispute_facts.funds(sheet, fact))
+        case SuspenseFact():
+            return post_suspense(sheet, fact)
+        case SuspenseRefundFact():
+            if tombstones_of(fact) & sheet.burnt:
+                return Verdict.BURNT, []
+            return post_suspense_refund(sheet, fact)
     return (Verdict.CREATED if written else Verdict.EXISTS), written
 
 
 def _post(sheet: Sheet, lines: list[Transfer]) -> list[Transfer]:
-    """Post the lines of a fact that has happened: what the ledger says cannot undo it."""
+    """Post the lines of a fact that has happened: what the ledger says cannot undo it. None for one that is booked already."""
+    if not lines:
+        return []
     verdict, written = post_lines(sheet, lines)
     invariant(verdict in DONE, "a fact was refused", verdict=verdict.value, fact_id=lines[0].fact_id)
     return written
@@ -239,13 +329,15 @@ def _capture(sheet: Sheet, fact: CaptureFact) -> tuple[Verdict, list[Transfer]]:
 
 
 def _card_capture(sheet: Sheet, fact: CaptureFact, net: Money) -> list[Transfer]:
-    merchant, clearing = fact.merchant_id, (PLATFORM, AccountKind.PROCESSOR_CLEARING)
+    merchant, source = fact.merchant_id, CLEARING if fact.suspense is None else HELD
+    first = suspense_lines(sheet, fact.suspense) if fact.suspense is not None else []
     return _post(
         sheet,
         [
-            line(fact.capture_id, "capture.net", clearing, (merchant, AccountKind.MERCHANT_PENDING), net,
+            *first,
+            line(fact.capture_id, "capture.net", source, (merchant, AccountKind.MERCHANT_PENDING), net,
                  owner_id=merchant, time=fact.capture_time),
-            line(fact.capture_id, FEE, clearing, (PLATFORM, AccountKind.PLATFORM_FEES), fact.fee,
+            line(fact.capture_id, FEE, source, (PLATFORM, AccountKind.PLATFORM_FEES), fact.fee,
                  owner_id=merchant, time=fact.capture_time),
         ],
     )  # fmt: skip
@@ -266,8 +358,13 @@ def _refund(sheet: Sheet, fact: RefundCreatedFact) -> tuple[Verdict, list[Transf
             return verdict, []
     if any(t.fact_id == fact.refund_id for t in sheet.known.values()):
         return Verdict.EXISTS, []
+    if tombstones_of(fact) & sheet.burnt:
+        return Verdict.BURNT, []
+    shares = fee_facts.shares_of(sheet, fact)
+    if fact.within_balance and not fee_facts.covered(sheet, fact, shares):
+        return Verdict.INSUFFICIENT_FUNDS, []
     merchant, transit = owner_of(fact), (PLATFORM, AccountKind.REFUNDS_IN_TRANSIT)
-    lines = _fee_returned(sheet, fact)
+    lines = fee_facts.returned(sheet, fact, shares)
     left = fact.amount.amount_minor
     for capture in sorted(fact.captures, key=lambda c: c.capture_id):
         lot = sheet.lots[capture.capture_id]
@@ -293,68 +390,17 @@ def _refund(sheet: Sheet, fact: RefundCreatedFact) -> tuple[Verdict, list[Transf
     return Verdict.CREATED, _post(sheet, lines)
 
 
-def _fee_returned(sheet: Sheet, fact: RefundCreatedFact) -> list[Transfer]:
-    """Return the platform's fee before the refund takes money: to each capture's lot, at most its fee, while the lot is open. What
-    no lot has room for, as a refund that failed is not undone here yet, goes to the available balance."""
-    merchant, fees = owner_of(fact), (PLATFORM, AccountKind.PLATFORM_FEES)
-    pending, available = (merchant, AccountKind.MERCHANT_PENDING), (merchant, AccountKind.MERCHANT_AVAILABLE)
-    left = fact.fee_returned_minor
-    lines = []
-    for capture in sorted((c for c in fact.captures if c.fee_returnable), key=lambda c: c.capture_id):
-        lot = sheet.lots[capture.capture_id]
-        part = min(left, capture.fee.amount_minor - lot.returned_minor)
-        if part > 0:
-            lines.append(
-                line(fact.refund_id, f"{FEE_RETURNED}.{lot.capture_id}", fees, available if lot.settled else pending,
-                     Money(amount_minor=part, currency=fact.amount.currency), owner_id=merchant, time=fact.create_time)
-            )  # fmt: skip
-            sheet.lots[lot.capture_id] = replace(lot, returned_minor=lot.returned_minor + part)
-            sheet.touched_lots.add(lot.capture_id)
-            left -= part
-    rest = Money(amount_minor=left, currency=fact.amount.currency)
-    return [
-        *lines,
-        line(
-            fact.refund_id, f"{FEE_RETURNED}.available", fees, available, rest, owner_id=merchant, time=fact.create_time
-        ),
-    ]
-
-
-def _fee_taken_back(sheet: Sheet, fact: RefundFailedFact, returned: list[Transfer]) -> list[Transfer]:
-    """Take a returned fee back after the refund's money is there again: from its lot as far as that reaches while it is open, the
-    rest from the available balance, forced."""
-    merchant, fees = fact.merchant_id, (PLATFORM, AccountKind.PLATFORM_FEES)
-    pending, available = (merchant, AccountKind.MERCHANT_PENDING), (merchant, AccountKind.MERCHANT_AVAILABLE)
-    key, lines, rest = fact_key(fact), [], 0
-    for transfer in returned:
-        lot, part = sheet.lots.get(transfer.code.removeprefix(f"{FEE_RETURNED}.")), transfer.amount_minor
-        if lot is not None:
-            part = part if lot.settled else min(part, lot.left_minor)
-            sheet.lots[lot.capture_id] = replace(lot, returned_minor=lot.returned_minor - part)
-            sheet.touched_lots.add(lot.capture_id)
-        if lot is None or lot.settled:
-            part = 0
-        else:
-            lines.append(
-                line(key, f"refund_failed.fee.{lot.capture_id}", pending, fees,
-                     Money(amount_minor=part, currency=transfer.currency), owner_id=merchant, time=fact.fail_time)
-            )  # fmt: skip
-        rest += transfer.amount_minor - part
-    left = Money(amount_minor=rest, currency=returned[0].currency)
-    return [
-        *lines,
-        line(key, "refund_failed.fee.available", available, fees, left, owner_id=merchant, time=fact.fail_time,
-             forced=True),
-    ]  # fmt: skip
-
-
 def _refunded_account(fact: RefundCreatedFact) -> str:
     return account_id(fact.wallet_customer_id, AccountKind.CUSTOMER_WALLET, fact.amount.currency)
 
 
 def _refund_failed(sheet: Sheet, fact: RefundFailedFact, taken: list[Transfer]) -> list[Transfer]:
     """Give back what the refund took, each part to where it came from."""
-    invariant(bool(taken), "a refund failed that was never booked", refund_id=fact.refund_id)
+    if not taken:
+        for tombstone in tombstones_of(fact) - sheet.burnt:
+            sheet.burnt.add(tombstone)
+            sheet.burns.append(tombstone)
+        return []
     invariant(all(t.code != REFUND for t in taken), "a refund to a wallet failed", refund_id=fact.refund_id)
     transit = (PLATFORM, AccountKind.REFUNDS_IN_TRANSIT)
     key = fact_key(fact)
@@ -367,9 +413,10 @@ def _refund_failed(sheet: Sheet, fact: RefundFailedFact, taken: list[Transfer]) 
         capture_id = transfer.code.removeprefix("refund.pending.")
         # What came from a lot that was settled meanwhile goes to the available balance: the lot takes nothing back.
         from_pending = capture_id != transfer.code and not sheet.lots[capture_id].settled
-        target = AccountKind.MERCHANT_PENDING if from_pending else AccountKind.MERCHANT_AVAILABLE
+        kind = AccountKind.MERCHANT_PENDING if from_pending else AccountKind.MERCHANT_AVAILABLE
+        target = HELD if transfer.code == SUSPENSE_REFUND else (fact.merchant_id, kind)
         lines.append(
-            line(key, transfer.code.replace("refund.", "refund_failed.", 1), transit, (fact.merchant_id, target), amount,
+            line(key, transfer.code.replace("refund.", "refund_failed.", 1), transit, target, amount,
                  owner_id=fact.merchant_id, time=fact.fail_time)
         )  # fmt: skip
         if from_pending:
@@ -377,7 +424,7 @@ def _refund_failed(sheet: Sheet, fact: RefundFailedFact, taken: list[Transfer]) 
             sheet.lots[capture_id] = replace(lot, taken_minor=lot.taken_minor - transfer.amount_minor)
             sheet.touched_lots.add(capture_id)
     if returned:
-        lines += _fee_taken_back(sheet, fact, returned)
+        lines += fee_facts.taken_back(sheet, key, fact, returned)
     return _post(sheet, lines)
 
 

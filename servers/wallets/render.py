@@ -12,9 +12,11 @@ from paymesh.wallets.v1 import ledger_pb2, wallets_pb2
 
 from servers.kernel.money import Money
 from servers.runtime.render import instant, money, parse_money, stamp
+from servers.wallets.dispute_facts import DisputeEndedFact, DisputeFundsFact, DisputeOpenedFact
 from servers.wallets.domain import Account, AccountKind, StatementLine, Transfer, TransferKind, Verdict
 from servers.wallets.facts import CaptureFact, Fact, RefundCreatedFact, RefundFailedFact
 from servers.wallets.resources import Wallet
+from servers.wallets.suspense_facts import SuspenseFact, SuspenseRefundFact
 from servers.wallets.wallet_facts import WalletHoldFact, WalletVoidFact
 
 _KINDS: Final = {ledger_pb2.Transfer.Kind.Value(kind.value): kind for kind in TransferKind}
@@ -109,6 +111,17 @@ def parse_capture(message: ledger_pb2.CaptureFact) -> CaptureFact:
         hold=parse_hold(message.hold) if message.HasField("hold") else None,
         settlement_delay=delay_of(message),
         fee_returnable=message.fee_returnable,
+        suspense=parse_suspense(message.suspense) if message.HasField("suspense") else None,
+    )
+
+
+def parse_suspense(message: ledger_pb2.SuspenseFact) -> SuspenseFact:
+    """Return the suspense item that a message tells of."""
+    return SuspenseFact(
+        suspense_item_id=message.suspense_item_id,
+        owner_id=message.owner_id,
+        amount=parse_money(message.amount),
+        find_time=instant(message.find_time),
     )
 
 
@@ -146,6 +159,7 @@ def parse_fact(message: ledger_pb2.PostFactRequest) -> Fact:
                 create_time=instant(refund.create_time),
                 wallet_customer_id=refund.wallet_customer_id,
                 fee_returned_minor=refund.fee_returned.amount_minor,
+                within_balance=refund.within_balance,
             )
         case "wallet_hold":
             return parse_hold(message.wallet_hold)
@@ -154,11 +168,76 @@ def parse_fact(message: ledger_pb2.PostFactRequest) -> Fact:
             return WalletVoidFact(
                 attempt_id=void.attempt_id, merchant_id=void.merchant_id, void_time=instant(void.void_time)
             )
+        case "dispute_opened":
+            return _dispute_opened(message.dispute_opened)
+        case "dispute_ended":
+            ended = message.dispute_ended
+            return DisputeEndedFact(
+                opened=_dispute_opened(ended.opened), won=ended.won, end_time=instant(ended.end_time)
+            )
+        case "dispute_funds":
+            funds = message.dispute_funds
+            return DisputeFundsFact(
+                balance_transaction_id=funds.balance_transaction_id,
+                owner_id=funds.owner_id,
+                amount=parse_money(funds.amount),
+                fee=parse_money(funds.fee),
+                fee_from_owner=funds.fee_from_owner,
+                create_time=instant(funds.create_time),
+            )
+        case "suspense":
+            return parse_suspense(message.suspense)
+        case "suspense_refund":
+            back = message.suspense_refund
+            return SuspenseRefundFact(
+                refund_id=back.refund_id, suspense=parse_suspense(back.suspense), create_time=instant(back.create_time)
+            )
         case _:
             failed = message.refund_failed
             return RefundFailedFact(
                 refund_id=failed.refund_id, merchant_id=failed.merchant_id, fail_time=instant(failed.fail_time)
             )
+
+
+def _dispute_opened(message: ledger_pb2.DisputeOpenedFact) -> DisputeOpenedFact:
+    return DisputeOpenedFact(
+        dispute_id=message.dispute_id,
+        stage=payments_pb2.Dispute.Stage.Name(message.stage),
+        owner_id=message.owner_id,
+        amount=parse_money(message.amount),
+        open_time=instant(message.open_time),
+    )
+
+
+def facts_of_dispute(
+    dispute: payments_pb2.Dispute, *, customer_id: str, occur_time: datetime
+) -> list[DisputeOpenedFact | DisputeFundsFact | DisputeEndedFact]:
+    """Return the facts that a dispute's state tells, those of its earlier versions among them: what is booked stays as it is."""
+    owner_id = dispute.merchant_id or customer_id
+    facts: list[DisputeOpenedFact | DisputeFundsFact | DisputeEndedFact] = [
+        DisputeFundsFact(
+            balance_transaction_id=one.id,
+            owner_id=owner_id,
+            amount=parse_money(one.amount),
+            fee=parse_money(one.fee),
+            fee_from_owner=dispute.fee_payer == payments_pb2.Dispute.MERCHANT,
+            create_time=instant(one.create_time),
+        )
+        for one in dispute.movements
+    ]
+    if dispute.stage == payments_pb2.Dispute.INQUIRY:
+        return facts
+    opened = DisputeOpenedFact(
+        dispute_id=dispute.id,
+        stage=payments_pb2.Dispute.Stage.Name(dispute.stage),
+        owner_id=owner_id,
+        amount=parse_money(dispute.amount_at_risk),
+        open_time=instant(dispute.stage_time),
+    )
+    if dispute.state in (payments_pb2.Dispute.WON, payments_pb2.Dispute.LOST, payments_pb2.Dispute.PREVENTED):
+        won = dispute.state == payments_pb2.Dispute.WON
+        return [*facts, DisputeEndedFact(opened=opened, won=won, end_time=occur_time)]
+    return [opened, *facts]
 
 
 def render_balances(merchant_id: str, accounts: Iterable[Account]) -> wallets_pb2.Balances:

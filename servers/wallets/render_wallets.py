@@ -91,7 +91,7 @@ def render_statement_line(line: StatementLine) -> wallets_pb2.BalanceTransaction
     return wallets_pb2.BalanceTransaction(
         id=line.transfer_id,
         type=_TYPES.get(kind, kind),
-        source_id=f"top_{top_up_id}" if top_up_id else line.source_id,
+        source_id=f"top_{top_up_id}" if top_up_id else line.source_id.partition(":")[0],
         amount=money(Money(amount_minor=line.amount_minor, currency=line.currency)),
         balance_after=money(Money(amount_minor=line.balance_after_minor, currency=line.currency)),
         effective_time=stamp(line.effective_time),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from paymesh.wallets.v1 import ledger_pb2, ledger_pb2_grpc, wallets_pb2, wallets_pb2_grpc
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -38,6 +38,11 @@ from servers.wallets.usecases import (
 )
 from servers.wallets.writer import Writer
 
+_BALANCES: Final = {
+    wallets_pb2.PENDING_SETTLEMENT: AccountKind.MERCHANT_PENDING,
+    wallets_pb2.DISPUTED: AccountKind.MERCHANT_DISPUTED,
+}
+
 
 class WalletService(wallets_pb2_grpc.WalletServiceServicer):
     """Balances and their lines, for merchants; wallets and top-ups, for users."""
@@ -58,11 +63,7 @@ class WalletService(wallets_pb2_grpc.WalletServiceServicer):
     ) -> wallets_pb2.ListBalanceTransactionsResponse:
         """List the lines of one of the merchant's balances."""
         page = self._pages.read(request)
-        kind = (
-            AccountKind.MERCHANT_PENDING
-            if request.balance == wallets_pb2.PENDING_SETTLEMENT
-            else AccountKind.MERCHANT_AVAILABLE
-        )
+        kind = _BALANCES.get(request.balance, AccountKind.MERCHANT_AVAILABLE)
         account = account_id(current_call().principal.merchant_id, kind, request.currency)
         # An account's lines are numbered: the page token carries the number.
         before = None if page.before == START else int(page.before)

@@ -27,7 +27,6 @@ VOID = "wallet.void"
 CAPTURE = "capture.gross"
 FEE = "capture.fee"
 REFUND = "refund.wallet"
-FEE_RETURNED = "refund.fee"
 TOP_UP = "top_up"
 EXPIRED = "hold.expired"
 

@@ -34,6 +34,7 @@ from servers.wallets.facts import (
     opened_by,
     owner_of,
     related_keys,
+    tombstones_of,
     wallet_accounts_of,
 )
 from servers.wallets.wallet_facts import expiry_of
@@ -180,8 +181,9 @@ class Writer:
         facts = [job.fact for job in batch if job.fact is not None]
         asked = [transfer for job in batch for transfer in job.transfers]
         holds = {hold for fact in facts for hold in holds_of(fact)}
-        if holds:
-            await store.guard(await self._lane.session(), holds)
+        tombstones = {tombstone for fact in facts for tombstone in tombstones_of(fact)}
+        if holds or tombstones:
+            await store.guard(await self._lane.session(), holds | tombstones)
         wanted, keys = await self._open_accounts(facts) if facts else ([], [])
         pending_ids = {t.pending_id for t in asked if t.pending_id} | holds
         origins = await store.transfers(await self._lane.session(), pending_ids) if pending_ids else {}
@@ -190,7 +192,8 @@ class Writer:
         ids |= {account_id(*row) for row in wanted}
         ids |= {account for fact in facts for account in wallet_accounts_of(fact)}
         # Under the locks: a fact or an id may have been written while this batch waited for them.
-        locked, known, burnt = await bulk.read(self._lane, ids - {""}, [*(t.id for t in asked), *holds])
+        looked_for = [*(t.id for t in asked), *holds, *tombstones]
+        locked, known, burnt = await bulk.read(self._lane, ids - {""}, looked_for)
         stored = await store.transfers_of_facts(await self._lane.session(), keys) if keys else []
         captures = _captures(facts, keys, stored)
         sheet = Sheet(

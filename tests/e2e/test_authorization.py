@@ -11,20 +11,30 @@ import grpc
 import httpx
 import pytest
 from google.protobuf import message_factory
-from paymesh.identity.v1 import identity_pb2
+from paymesh.identity.v1 import identity_pb2, staff_pb2
 from paymesh.notifications.v1 import notifications_pb2
-from paymesh.payments.v1 import payments_pb2, top_ups_pb2
+from paymesh.payments.v1 import payments_pb2, stripe_events_pb2, top_ups_pb2
 from paymesh.wallets.v1 import ledger_pb2, wallets_pb2
 
 from dev import pki
 from dev.paths import DOMAINS
-from servers.identity.domain import API_KEY_SCOPES, CUSTOMER_SCOPES, PUBLISHABLE_KEY_SCOPES, ROLE_SCOPES
+from servers.identity.domain import (
+    API_KEY_SCOPES,
+    CUSTOMER_SCOPES,
+    PUBLISHABLE_KEY_SCOPES,
+    ROLE_SCOPES,
+    STAFF_ROLE_SCOPES,
+)
 from servers.runtime.call import PrincipalKind
 from servers.runtime.policy import EDGE, policy_of
 from tests.support.stack import Shop
+from tests.support.staff import Operator
 from tests.support.tokens import Forge
 
-FILES = (identity_pb2, payments_pb2, top_ups_pb2, wallets_pb2, ledger_pb2, notifications_pb2)
+FILES = (
+    *(identity_pb2, staff_pb2, payments_pb2, top_ups_pb2, stripe_events_pb2),
+    *(wallets_pb2, ledger_pb2, notifications_pb2),
+)
 METHODS = [m for file in FILES for service in file.DESCRIPTOR.services_by_name.values() for m in service.methods]
 REFUSED = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
 
@@ -39,7 +49,7 @@ class Caller:
 
 
 @pytest.fixture(scope="module")
-def callers(shop: Shop) -> dict[str, Caller]:
+def callers(shop: Shop, operator: Operator) -> dict[str, Caller]:
     """Return a caller of each kind, each with all scopes that its kind can have."""
     scopes = sorted(API_KEY_SCOPES)
     key = shop.ok(shop.call("POST", "/v1/api_keys", {"display_name": "all", "scopes": scopes}, token=shop.seller_token))
@@ -51,6 +61,7 @@ def callers(shop: Shop) -> dict[str, Caller]:
         "member": Caller(PrincipalKind.MEMBER, shop.seller_token, ROLE_SCOPES["owner"]),
         "api_key": Caller(PrincipalKind.API_KEY, key["secret"], API_KEY_SCOPES),
         "payment_client": Caller(PrincipalKind.PAYMENT_CLIENT, web, frozenset(PUBLISHABLE_KEY_SCOPES)),
+        "staff": Caller(PrincipalKind.STAFF, operator.token, STAFF_ROLE_SCOPES["operator"]),
     }
 
 
@@ -84,7 +95,7 @@ def own_session(shop: Shop, who: str) -> str:
     return seller
 
 
-@pytest.mark.parametrize("who", ["nobody", "customer", "member", "api_key", "payment_client"])
+@pytest.mark.parametrize("who", ["nobody", "customer", "member", "api_key", "payment_client", "staff"])
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_from_outside(shop: Shop, callers: dict[str, Caller], method: Any, who: str) -> None:
     caller, policy = callers[who], policy_of(method)
@@ -104,7 +115,7 @@ def test_from_outside(shop: Shop, callers: dict[str, Caller], method: Any, who: 
         assert (code not in REFUSED) == allowed, code
 
 
-@pytest.mark.parametrize("peer", ["identity", "payments", "wallets", "notifications", "dev"])
+@pytest.mark.parametrize("peer", ["identity", "payments", "wallets", "notifications", "dev", "operator"])
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_from_inside_the_mesh(shop: Shop, method: Any, peer: str) -> None:
     policy, domain = policy_of(method), method.containing_service.full_name.split(".")[1]

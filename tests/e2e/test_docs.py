@@ -17,18 +17,15 @@ import pytest
 from dev.paths import ROOT
 from tests.support.mail import mail_to, token_of
 from tests.support.stack import Shop
-from tests.support.tokens import Forge
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def test_every_block_of_the_api_page_works(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAYMESH_DATA_DIR", str(shop.platform.folder))
     names: dict[str, Any] = {
         "identity_address": f"127.0.0.1:{shop.platform.state['ports']['identity']}",
         "notifications_tls": Path(shop.platform.folder, "tls", "notifications"),
-        "staff_token": Forge(shop).signed(
-            typ="staff", merchant_id=None, role="finance", scope="fee_plans:read fee_plans:write"
-        ),
     }
     run = run_page("docs/api.md", shop, names, monkeypatch)
     assert all(run[kind] >= 10 for kind in ("curl", "buf_curl", "python")), run

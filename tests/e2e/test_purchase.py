@@ -34,14 +34,42 @@ def test_a_decline_is_an_answer_and_another_card_goes_through(shop: Shop) -> Non
     payment = shop.payment()
     declined = shop.ok(shop.confirm(payment["id"], method_id=bad["id"]))
     assert declined["state"] == "REQUIRES_PAYMENT_METHOD"
-    assert declined["latest_attempt"]["decline"] == {
+    decline = declined["latest_attempt"]["decline"]
+    assert decline["retry_after_time"] > declined["latest_attempt"]["update_time"]
+    assert {name: decline[name] for name in ("code", "recommended_action", "message", "network_decline_code")} == {
         "code": "declined",
         "recommended_action": "USE_ANOTHER_CARD",
         "message": "The card was declined. Please use another card.",
+        "network_decline_code": "",
     }
     assert shop.ok(shop.confirm(payment["id"]))["state"] == "SUCCEEDED"
     attempts = shop.ok(shop.call("GET", f"/v1/payments/{payment['id']}/attempts", token=shop.customer_token))
     assert [attempt["state"] for attempt in attempts["attempts"]] == ["SUCCEEDED", "DECLINED"]
+
+
+@pytest.mark.parametrize("theirs", ["stolen_card", "fraudulent", "restricted_card"])
+def test_what_the_issuer_suspects_is_told_to_the_merchant_and_not_to_who_holds_the_card(
+    shop: Shop, theirs: str
+) -> None:
+    payment = shop.payment()
+    card = shop.card(f"pm_sandbox_decline_{theirs}")
+    answered = shop.ok(shop.confirm(payment["id"], method_id=card["id"]))
+    path = f"/v1/payments/{payment['id']}"
+    token = shop.customer_token
+    listed = shop.ok(shop.call("GET", f"{path}/attempts", token=token))["attempts"][0]
+    shown = [answered["latest_attempt"], shop.ok(shop.call("GET", path, token=token))["latest_attempt"], listed]
+    for attempt in shown:
+        assert (attempt["decline"]["code"], attempt["decline"]["recommended_action"]) == (
+            "declined",
+            "USE_ANOTHER_CARD",
+        )
+        assert not attempt["decline"].get("retry_after_time")
+        assert not attempt["decline"]["network_decline_code"]
+    merchants = shop.read(payment["id"])["latest_attempt"]["decline"]
+    ours = {"fraudulent": "suspected_fraud"}.get(theirs, theirs)
+    assert (merchants["code"], merchants["recommended_action"]) == (ours, "STOP")
+    assert merchants["message"] == shown[0]["decline"]["message"]
+    assert merchants["network_decline_code"] == {"stolen_card": "43", "restricted_card": "62"}.get(theirs, "")
 
 
 @pytest.mark.parametrize(("amount", "currency"), [(1, "USD"), (1, "JPY"), (99_999_999_990, "USD")])

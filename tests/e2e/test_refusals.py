@@ -17,7 +17,7 @@ import pytest
 from dev import edge
 from sandbox.stripe.cards import CARDS
 from tests.support.fuzz import Fuzz
-from tests.support.stack import Shop, insist, open_shop, reason_of
+from tests.support.stack import Shop, insist, open_shop, reason_of, wait_for
 
 AMOUNTS_THAT_ARE_NONE = (
     *(b"9.5", b'"9.5"', b"9223372036854775808", b'"9223372036854775808"', b"-9223372036854775809", b'"1,000"'),
@@ -287,6 +287,7 @@ def filled(path: str, shop: Shop) -> str:
         "merchant_id": shop.merchant_id,
         "payment_id": f"pay_{nobody}",
         "refund_id": f"ref_{nobody}",
+        "dispute_id": f"dsp_{nobody}",
         "payment_method_id": f"pm_{nobody}",
         "session_id": f"ses_{nobody}",
         "user_id": f"usr_{nobody}",
@@ -428,6 +429,7 @@ def made_by_another(shop: Shop) -> dict[str, str]:
         "merchant_id": merchant["id"],
         "payment_id": payment["id"],
         "refund_id": refund["id"],
+        "dispute_id": dispute_of(other)["id"],
         "payment_method_id": card["id"],
         "session_id": session["id"],
         "user_id": user_id,
@@ -436,3 +438,17 @@ def made_by_another(shop: Shop) -> dict[str, str]:
         "wallet_id": wallet["id"],
         "top_up_id": top_up["id"],
     }
+
+
+def dispute_of(shop: Shop) -> dict[str, Any]:
+    """Pay with a card whose holder disputes it, and return the dispute."""
+    payment = shop.payment()
+    shop.ok(shop.confirm(payment["id"], method_id=shop.card("pm_card_createDispute")["id"]))
+    path = f"/v1/disputes?payment_id={payment['id']}"
+
+    def told() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = shop.ok(shop.call("GET", path, token=shop.seller_token))["disputes"]
+        return found
+
+    wait_for(lambda: len(told()) == 1, "the dispute")
+    return told()[0]

@@ -18,7 +18,7 @@ PAYMENT = """
 OWNERS = {"payments": ("merchant_id", "owner_id"), "wallets": ("bucket", "owner_id")}
 HOUSE = {
     *("outbox", "outbox_archive", "inbox", "dead_letters", "idempotency_keys", "outbound_calls", "state_arrows"),
-    *("alembic_version", "alembic_version_runtime", "stripe_events"),
+    *("alembic_version", "alembic_version_runtime", "stripe_events", "stripe_event_cursor"),
 }
 
 

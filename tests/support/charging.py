@@ -68,6 +68,11 @@ class FakePayments:
             raise self.loses
         return parse_news(self.payments[top_up.id])
 
+    async def rehearse(self, top_up: TopUp) -> None:
+        """Refuse what a charge would be refused for."""
+        if self.refuses is not None:
+            raise self.refuses
+
     def _new(self, top_up: TopUp) -> payments_pb2.Payment:
         payment_id = derive_id("pay", top_up.id, bucket=bucket_of(top_up.owner_id))
         return P(

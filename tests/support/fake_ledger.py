@@ -12,7 +12,7 @@ from servers.payments.peers import Booked, LedgerPeer, Wallet
 from servers.runtime.channels import PeerUnavailable
 from tests.support.weather import Forecast, Weather
 
-KINDS = (Weather.DROPPED, Weather.LOST, Weather.LATE, Weather.DIED, Weather.DIED_BEFORE)
+KINDS = (Weather.DROPPED, Weather.STRAY, Weather.LOST, Weather.LATE, Weather.DIED, Weather.DIED_BEFORE)
 
 
 def failure(weather: Weather) -> Exception:
@@ -42,17 +42,21 @@ class FakeLedger(LedgerPeer):
     taken: dict[str, tuple[str, Money, Money]] = field(default_factory=dict)
     """Capture id -> (payment id, amount, fee)."""
     given_back: dict[str, Money] = field(default_factory=dict)
+    """Refund id -> amount."""
     burnt: set[str] = field(default_factory=set)
     verdict_of_refunds: str = ""
     """What it says to refunds; "" where it books them."""
+    is_short: bool = False
+    """Whether the merchant's balance covers no refund."""
 
     def captured(self, payment_id: str) -> int:
         """Return what was taken for a payment."""
         return sum(amount.amount_minor for whose, amount, _ in self.taken.values() if whose == payment_id)
 
     def held(self, payment_id: str) -> int:
-        """Return what is held for a payment."""
-        return sum(hold.left for hold in self.holds.values() if hold.payment_id == payment_id)
+        """Return what is held for a payment: a hold whose time is over holds nothing."""
+        now, mine = self.clock.now(), [hold for hold in self.holds.values() if hold.payment_id == payment_id]
+        return sum(hold.left for hold in mine if now < hold.ends)
 
     async def wallet(self, wallet_id: str) -> Wallet | None:
         """Return the wallet."""
@@ -110,12 +114,14 @@ class FakeLedger(LedgerPeer):
 
         return await self.forecast.over(act, failure, KINDS)
 
-    async def reserve_refund(self, payment: Payment, refund: Refund) -> Booked:
+    async def reserve_refund(self, payment: Payment, refund: Refund, *, within_balance: bool = False) -> Booked:
         """Book a refund; to a wallet the money goes at once."""
 
         def act() -> Booked:
             if self.verdict_of_refunds or refund.id in self.given_back:
                 return Booked(verdict=self.verdict_of_refunds or "EXISTS")
+            if within_balance and self.is_short:
+                return Booked(verdict="INSUFFICIENT_FUNDS")
             self.given_back[refund.id] = refund.amount
             self.balance += refund.amount.amount_minor if payment.wallet_id else 0
             return Booked(verdict="CREATED")

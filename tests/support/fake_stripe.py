@@ -1,5 +1,6 @@
 """Stripe in memory, behind the gateway's port: it keeps money and keys as Stripe does, and misbehaves when told to.
 
+Beside its objects it keeps who asked for what was done (`charges`, `captures`, `refunds`), and the events that tell of it (`news`).
 What a card does stands in its id: `pm_ok…`, `pm_declined…`, `pm_action…`, `pm_slow…`, `pm_odd…` (another amount), `pm_rejected…`.
 """
 
@@ -41,7 +42,7 @@ from servers.payments.domain import (
     StillProcessing,
     UsedCard,
 )
-from servers.payments.gateway_stripe import Attached, StripeGateway
+from servers.payments.gateway_stripe import Attached, StripeGateway, WebhookEvent
 from servers.payments.gateway_stripe.client import METHOD_REJECTED_RESULT
 from tests.support.weather import Forecast, Weather
 
@@ -49,7 +50,7 @@ CARD: Final = Card(brand="visa", last4="4242", exp_month=12, exp_year=2036, fund
 REFUSED_STATE: Final = OperationRefused(code="payment_intent_unexpected_state")
 KEYS_KEPT: Final = timedelta(hours=24)
 HOLDS_LAST: Final = timedelta(days=7)
-READS: Final = tuple(w for w in Weather if w not in (Weather.BROKE_AFTER, Weather.LOST))
+READS: Final = tuple(w for w in Weather if w not in (Weather.BROKE_AFTER, Weather.LOST, Weather.STRAY))
 _GENERIC: Final = decline_of(code="card_declined", decline_code="generic_decline", advice_code="")
 _NOT_AUTHENTICATED: Final = decline_of(code="payment_intent_authentication_failure", decline_code="", advice_code="")
 
@@ -90,6 +91,8 @@ class Intent:
     error: Decline | None = None
     error_charge_id: str = ""
     source: str = ""
+    attempt_id: str = ""
+    """Which confirm it carries out, or carried out last."""
     paid: int = 0
     """How often a card was charged, or its money held."""
     ends: datetime | None = None
@@ -104,6 +107,8 @@ class Made:
     """A refund at Stripe."""
 
     id: str
+    refund_id: str
+    """Ours."""
     intent_id: str
     amount: int
     state: RefundState
@@ -116,7 +121,13 @@ class FakeStripe(StripeGateway):
     clock: Clock
     forecast: Forecast = field(default_factory=Forecast)
     intents: dict[str, Intent] = field(default_factory=dict)
+    charges: list[str] = field(default_factory=list)
+    """The attempt of each charge that took money, or held it."""
+    captures: list[tuple[str, int]] = field(default_factory=list)
+    """(operation, amount) of each capture."""
     refunds: dict[str, Made] = field(default_factory=dict)
+    """By Stripe's own id."""
+    news: list[WebhookEvent] = field(default_factory=list)
     setups: dict[str, tuple[str, SetupResult]] = field(default_factory=dict)
     detached: set[str] = field(default_factory=set)
     sent: list[tuple[str, str]] = field(default_factory=list)
@@ -146,7 +157,8 @@ class FakeStripe(StripeGateway):
                 kept = act()
                 self._keys[key] = (now, kept)
             if isinstance(kept, _Broke):
-                self.useless.append((verb, key))
+                if not self.forecast.is_stray:
+                    self.useless.append((verb, key))
                 raise failure(Weather.BROKE)
             return kept
 
@@ -157,6 +169,19 @@ class FakeStripe(StripeGateway):
             return failure(weather)
 
         return await self.forecast.over(work, fail)
+
+    def _tell(self, kind: str, intent_id: str, *, object_id: str = "", **metadata: str) -> None:
+        number, intent = len(self.news), self.intents[intent_id]
+        event = WebhookEvent(
+            id=f"evt_{number}",
+            type=kind,
+            object_id=object_id or intent_id,
+            payment_intent_id=intent_id,
+            metadata=metadata,
+            created=self.clock.now(),
+            received=intent.money(intent.received) if kind.startswith("payment_intent.") else None,
+        )
+        self.news.append(event)
 
     async def create_customer(self, owner_id: str, *, key: str) -> str:
         """Return the user's customer."""
@@ -178,6 +203,7 @@ class FakeStripe(StripeGateway):
             identifier = f"pi_{len(self.intents)}_{payment.id}"
             manual = payment.capture_method is CaptureMethod.MANUAL
             self.intents[identifier] = Intent(identifier, payment.id, payment.amount, manual)
+            self._tell("payment_intent.created", identifier)
             return identifier
 
         made: str = await self._keyed("create_intent", key, act)
@@ -193,11 +219,13 @@ class FakeStripe(StripeGateway):
             if not confirmable or card.startswith("pm_rejected") or card in self.detached:
                 found = self._result(intent, attempt)
                 return METHOD_REJECTED_RESULT if isinstance(found, NotConfirmed) else found
-            intent.source = card
+            intent.source, intent.attempt_id, intent.error = card, attempt.id, None
             if card.startswith("pm_action"):
                 intent.status = "requires_action"
+                self._tell("payment_intent.requires_action", intent.id)
             elif card.startswith("pm_slow"):
                 intent.status = "processing"
+                self._tell("payment_intent.processing", intent.id)
             else:
                 self.settle(intent, succeed=not card.startswith("pm_declined"))
             return self._result(intent, None)
@@ -209,22 +237,29 @@ class FakeStripe(StripeGateway):
         """Have the issuer decide, or the cardholder fail to authenticate."""
         if not authenticated:
             intent.status, intent.error, intent.error_charge_id = "requires_payment_method", _NOT_AUTHENTICATED, ""
+            self._tell("payment_intent.payment_failed", intent.id)
             return
         intent.charge_id = f"ch_{intent.id}_{len(self.sent)}"
         if not succeed:
             intent.status, intent.error = "requires_payment_method", _GENERIC
             intent.error_charge_id = intent.charge_id
+            self._tell("payment_intent.payment_failed", intent.id)
             return
-        intent.paid, intent.error = intent.paid + 1, None
+        self.charges.append(intent.attempt_id)
+        intent.paid += 1
         took = intent.amount.amount_minor + intent.source.startswith("pm_odd")
         if intent.manual:
             intent.status, intent.capturable, intent.ends = "requires_capture", took, self.clock.now() + HOLDS_LAST
         else:
             intent.status, intent.received = "succeeded", took
+        self._tell(
+            "payment_intent.amount_capturable_updated" if intent.manual else "payment_intent.succeeded", intent.id
+        )
 
     def _tick(self, intent: Intent) -> None:
         if intent.status == "requires_capture" and intent.ends is not None and self.clock.now() >= intent.ends:
             intent.status, intent.capturable = ("succeeded" if intent.received else "canceled"), 0
+            self._tell(f"payment_intent.{intent.status}", intent.id)
 
     def _result(self, intent: Intent, attempt: Attempt | None) -> ChargeResult:
         used = UsedCard(stripe_id=intent.source, card=CARD)
@@ -282,6 +317,8 @@ class FakeStripe(StripeGateway):
             intent.capturable -= operation.amount_minor
             if operation.final or not multicapture or not intent.capturable:
                 intent.status, intent.capturable = "succeeded", 0
+                self._tell("payment_intent.succeeded", intent.id)
+            self.captures.append((operation.id, operation.amount_minor))
             return self._status(intent)
 
         answer: OperationResult = await self._keyed("capture", operation.id, act)
@@ -296,6 +333,7 @@ class FakeStripe(StripeGateway):
             if intent.status not in ("requires_payment_method", "requires_action", "requires_capture"):
                 return REFUSED_STATE
             intent.status, intent.capturable = "canceled", 0
+            self._tell("payment_intent.canceled", intent.id)
             return self._status(intent)
 
         answer: OperationResult = await self._keyed("cancel", operation.id, act)
@@ -307,27 +345,55 @@ class FakeStripe(StripeGateway):
 
         def act() -> RefundResult:
             gone = (RefundState.FAILED, RefundState.CANCELED)
-            given = sum(r.amount for r in self.refunds.values() if r.intent_id == intent_id and r.state not in gone)
+            given = sum(
+                made.amount for made in self.refunds.values() if made.intent_id == intent_id and made.state not in gone
+            )
             if given + amount > intent.received:
                 return RefundResult(
                     stripe_refund_id="", state=RefundState.FAILED, failure_reason="charge_already_refunded"
                 )
             state = RefundState.PENDING if amount % 2 else RefundState.SUCCEEDED
-            self.refunds[refund.id] = Made(f"re_{refund.id}_{len(self.sent)}", intent_id, amount, state)
-            return self._refund(refund.id)
+            made = Made(f"re_{len(self.refunds)}_{refund.id}", refund.id, intent_id, amount, state)
+            self.refunds[made.id] = made
+            self._tell("refund.created", intent_id, object_id=made.id, paymesh_refund_id=refund.id)
+            return _refund_of(made)
 
         answer: RefundResult = await self._keyed("refund", refund.id, act)
         return answer
 
-    def _refund(self, refund_id: str) -> RefundResult:
-        made = self.refunds[refund_id]
-        return RefundResult(stripe_refund_id=made.id, state=made.state, failure_reason="")
+    def has_made(self, refund_id: str) -> bool:
+        """Tell whether a refund carries our id."""
+        return any(made.refund_id == refund_id for made in self.refunds.values())
+
+    def made(self, refund_id: str) -> Made:
+        """Return the one refund that carries our id."""
+        (found,) = (made for made in self.refunds.values() if made.refund_id == refund_id)
+        return found
+
+    def end_refund(self, made: Made, state: RefundState) -> None:
+        """Have the bank take a refund, or send its money back."""
+        made.state = state
+        self._tell("refund.updated", made.intent_id, object_id=made.id, paymesh_refund_id=made.refund_id)
+
+    async def cancel_refund(self, refund: Refund) -> RefundResult:
+        """Cancel a refund that waits for its customer; any other stays as it is."""
+
+        def act() -> RefundResult:
+            made = self.made(refund.id)
+            if made.state is RefundState.REQUIRES_ACTION:
+                made.state = RefundState.CANCELED
+            return _refund_of(made)
+
+        answer: RefundResult = await self._keyed("cancel_refund", f"{refund.id}-cancel", act)
+        return answer
 
     async def find_refund(self, refund: Refund, intent_id: str) -> RefundResult | None:
         """Find a refund by our id."""
-        return await self.forecast.over(
-            lambda: self._refund(refund.id) if refund.id in self.refunds else None, failure, READS
-        )
+
+        def act() -> RefundResult | None:
+            return next((_refund_of(made) for made in self.refunds.values() if made.refund_id == refund.id), None)
+
+        return await self.forecast.over(act, failure, READS)
 
     async def set_up(self, setup: SetupIntent, customer_id: str) -> tuple[str, SetupResult]:
         """Save a card."""
@@ -337,6 +403,8 @@ class FakeStripe(StripeGateway):
             result: SetupResult = CardSaved(used=UsedCard(stripe_id=card, card=CARD))
             if card.startswith("pm_declined"):
                 result = CardDeclined(charge_id="", decline=_GENERIC)
+            if card.startswith("pm_action"):
+                result = ActionRequired(client_secret=f"seti_{setup.confirm_key}_secret")
             self.setups[setup.confirm_key] = (f"seti_{setup.confirm_key}", result)
             return self.setups[setup.confirm_key]
 
@@ -348,3 +416,7 @@ class FakeStripe(StripeGateway):
         return await self.forecast.over(
             lambda: self.setups.get(setup.confirm_key, ("", NotConfirmed())), failure, READS
         )
+
+
+def _refund_of(made: Made) -> RefundResult:
+    return RefundResult(stripe_refund_id=made.id, state=made.state, failure_reason="")

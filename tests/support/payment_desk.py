@@ -19,8 +19,10 @@ from servers.kernel.ids import new_id
 from servers.kernel.money import Money
 from servers.payments import peers, store
 from servers.payments.client_secrets import ClientSecrets
+from servers.payments.disputing import Disputing
 from servers.payments.domain import (
     CaptureMethod,
+    FeePayer,
     FeePlan,
     Manner,
     Payment,
@@ -117,6 +119,11 @@ class Desk:
     stripe: FakeStripe
     ledger: FakeLedger
     renderer: Renderer
+
+    @property
+    def deaths(self) -> int:
+        """How often the process died after a call was carried out."""
+        return self.stripe.forecast.deaths + self.ledger.forecast.deaths
 
     @property
     def db(self) -> Database:
@@ -274,7 +281,8 @@ def desk_of(db: Database, stripe: FakeStripe, ledger: FakeLedger, redis_url: str
     """Put a process together as `main.py` does. Two of them may share a database and the outside."""
     renderer, clock = renderer_of(db), db.clock
     events = Events(renderer)
-    saving, fee_plans = Saving(events, clock), FeePlans(FEES)
+    saving, disputing = Saving(events, clock), Disputing(events, clock, FeePayer.MERCHANT)
+    fee_plans = FeePlans(FEES)
     deps = Deps(
         db=db,
         clock=clock,
@@ -286,7 +294,8 @@ def desk_of(db: Database, stripe: FakeStripe, ledger: FakeLedger, redis_url: str
         fee_plans=fee_plans,
         throttle=Throttle(redis_url, clock),
         saving=saving,
-        outcomes=Outcomes(events, fee_plans, clock, saving, db.sealer),
+        outcomes=Outcomes(events, fee_plans, clock, saving, db.sealer, disputing),
+        disputing=disputing,
         return_urls=ReturnUrls(),
     )
     return Desk(deps=deps, stripe=stripe, ledger=ledger, renderer=renderer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -17,11 +18,14 @@ from servers.kernel.clock import Clock, SystemClock
 from servers.runtime.db import Database, DatabaseOptions, engine_for
 from servers.runtime.migrate import Plan, migrate
 from servers.runtime.sealed import Sealer
+from tests.support import broken_builds
 from tests.support.ports import free_port
 
 PASSWORD: Final = "test-only"
 ROLES: Final = ("identity", "payments", "wallets", "notifications", "audit")
 _numbers = itertools.count()
+_RUN: Final = os.environ.get("PAYMESH_TEST_POSTGRES", "")
+"""The port of a server that another run of pytest has started, where this one is a part of it."""
 
 
 class TestPostgres:
@@ -49,15 +53,25 @@ class TestPostgres:
 
     def copy(self, template: str) -> str:
         """Return a new database that is a copy of a migrated one."""
-        name = f"t{next(_numbers)}_{template}"
+        name = f"t{next(_numbers)}_{template}" + (f"_{os.getpid()}" if _RUN else "")
         self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        if broken_builds.ASKED is not None and broken_builds.ASKED.sql:
+            self.execute(broken_builds.ASKED.sql, name)
         return name
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._server.port
 
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestPostgres]:
     """Start Postgres, without durability: what these tests check does not survive the machine anyway."""
     folder: Path = tmp_path_factory.mktemp("postgres")
+    if _RUN:
+        yield TestPostgres(EmbeddedPostgres(folder, port=int(_RUN), password=PASSWORD, durable=False))
+        return
     server = EmbeddedPostgres(folder, port=free_port(), password=PASSWORD, durable=False)
     server.start()
     try:

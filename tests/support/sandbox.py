@@ -131,6 +131,12 @@ async def paid_intent(client: stripe.StripeClient, amount: int = 2500) -> stripe
     return await client.v1.payment_intents.confirm_async(intent.id, {"payment_method": method})
 
 
+async def guest_payment(client: stripe.StripeClient, card: str, amount: int, **params: Any) -> stripe.PaymentIntent:
+    """Return a guest's confirmed payment."""
+    base = by_card(amount=amount, currency="usd", payment_method=card, confirm=True)
+    return await client.v1.payment_intents.create_async(base | params)
+
+
 async def authorized(client: stripe.StripeClient, amount: int = 1000) -> stripe.PaymentIntent:
     """Return an authorized payment that asks for multicapture."""
     customer, method = await customer_with(client, "pm_card_visa")
@@ -160,13 +166,14 @@ class SandboxProcess:
     def start(self, **env: str) -> None:
         """Start, and wait until it answers."""
         self.process = subprocess.Popen([sys.executable, "-m", "sandbox.stripe"], cwd=ROOT, env=self._env | env)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             try:
                 if httpx.get(f"{self.url}/_sandbox/healthz").is_success:
                     return
             except httpx.TransportError:
                 time.sleep(0.05)
+        self.kill()
         raise TimeoutError("the sandbox did not start")
 
     def kill(self) -> None:
@@ -201,6 +208,14 @@ class SandboxProcess:
         asked = {"path": path, "method": method}
         return httpx.get(f"{self.url}/_sandbox/log", params=asked).raise_for_status().json()["requests"]
 
+    def ledger(self) -> Any:
+        """Return the exported ledger."""
+        return httpx.get(f"{self.url}/_sandbox/ledger").raise_for_status().json()
+
+    def weather(self) -> Any:
+        """Return the weather, and what came of it."""
+        return httpx.get(f"{self.url}/_sandbox/weather").raise_for_status().json()
+
     def stats(self) -> Any:
         """Return what was counted."""
         return httpx.get(f"{self.url}/_sandbox/stats").raise_for_status().json()
@@ -210,7 +225,7 @@ class SandboxProcess:
         http_client = stripe.HTTPXClient(timeout=10, allow_sync_methods=False)
         _OPEN.append(http_client)
         return stripe.StripeClient(
-            KEY, base_addresses={"api": self.url}, http_client=http_client, max_network_retries=0
+            KEY, base_addresses={"api": self.url, "files": self.url}, http_client=http_client, max_network_retries=0
         )
 
 

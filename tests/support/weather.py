@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from enum import Enum
 from typing import TypeVar
 
@@ -21,6 +22,8 @@ class Weather(Enum):
     """429: it arrived, and nothing was done."""
     DROPPED = "dropped"
     """It never arrived, and nobody can tell."""
+    STRAY = "stray"
+    """Nobody can tell, and it arrives later, after its caller gave up on it."""
     LOST = "lost"
     """It was carried out, and its answer was lost."""
     LATE = "late"
@@ -35,7 +38,7 @@ class Weather(Enum):
     """Our process ends right after the call was carried out."""
 
 
-BEFORE = (Weather.REFUSED, Weather.LIMITED, Weather.DROPPED, Weather.BROKE)
+BEFORE = (Weather.REFUSED, Weather.LIMITED, Weather.DROPPED, Weather.STRAY, Weather.BROKE)
 LOSING = (Weather.LOST, Weather.BROKE_AFTER)
 
 
@@ -49,6 +52,11 @@ class Forecast:
     def __init__(self) -> None:
         self._next: deque[Weather] = deque()
         self._gates: deque[asyncio.Event] = deque()
+        self.strays: deque[Callable[[], object]] = deque()
+        """What arrives later."""
+        self.is_stray = False
+        """Whether what arrives now was given up on by its sender."""
+        self.deaths = 0
         self.blocked = asyncio.Event()
         """Set when a call waits for its answer."""
 
@@ -61,9 +69,20 @@ class Forecast:
         if self._gates:
             self._gates.popleft().set()
 
+    def let_in(self) -> bool:
+        """Let the stray arrive that has been on its way for the longest; whatever it is told, nobody listens. Returns whether there
+        was one."""
+        if not self.strays:
+            return False
+        self.is_stray = True
+        with suppress(Exception):
+            self.strays.popleft()()
+        self.is_stray = False
+        return True
+
     async def over(
         self,
-        act: Callable[[], T | Awaitable[T]],
+        act: Callable[[], T],
         fail: Callable[[Weather], Exception],
         kinds: Iterable[Weather] = Weather,
     ) -> T:
@@ -72,16 +91,18 @@ class Forecast:
         weather = weather if weather in tuple(kinds) else Weather.FINE
         if weather is Weather.DIED_BEFORE:
             raise Died
+        if weather is Weather.STRAY:
+            self.strays.append(act)
         if weather in BEFORE:
             raise fail(weather)
-        done = act()
-        answer = await done if isinstance(done, Awaitable) else done
+        answer = act()
         if weather is Weather.LATE:
             gate = asyncio.Event()
             self._gates.append(gate)
             self.blocked.set()
             await gate.wait()
         if weather is Weather.DIED:
+            self.deaths += 1
             raise Died
         if weather in LOSING:
             raise fail(weather)

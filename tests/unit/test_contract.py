@@ -7,16 +7,19 @@ import pytest
 from buf.validate import validate_pb2
 from google.protobuf import message_factory
 from google.protobuf.descriptor import ServiceDescriptor
-from paymesh.identity.v1 import identity_pb2
+from paymesh.identity.v1 import identity_pb2, staff_pb2
 from paymesh.notifications.v1 import notifications_pb2
-from paymesh.payments.v1 import payments_pb2, top_ups_pb2
+from paymesh.payments.v1 import payments_pb2, stripe_events_pb2, top_ups_pb2
 from paymesh.wallets.v1 import ledger_pb2, wallets_pb2
 
 from servers.runtime.call import PrincipalKind
 from servers.runtime.logs import redacted
 from servers.runtime.policy import EDGE, PolicyMissing, policies_of, policy_of
 
-FILES = (identity_pb2, payments_pb2, top_ups_pb2, wallets_pb2, ledger_pb2, notifications_pb2)
+FILES = (
+    *(identity_pb2, staff_pb2, payments_pb2, top_ups_pb2, stripe_events_pb2),
+    *(wallets_pb2, ledger_pb2, notifications_pb2),
+)
 SERVICES: list[ServiceDescriptor] = [s for file in FILES for s in file.DESCRIPTOR.services_by_name.values()]
 METHODS = [method for service in SERVICES for method in service.methods]
 
@@ -63,10 +66,25 @@ def test_what_moves_money_demands_a_key() -> None:
         "CreatePayment",
         "ConfirmPayment",
         "CapturePayment",
+        "ApprovePayment",
+        "RejectPayment",
         "CancelPayment",
         "CreateRefund",
+        "AcceptDispute",
+        "CancelRefund",
         "CreateTopUp",
+        "ResolveConflict",
+        "ResolvePayment",
+        "ResolveRefund",
     }
+
+
+def test_what_moves_money_can_be_rehearsed() -> None:
+    demanding = [method for method in METHODS if policy_of(method).key_required]
+    for method in demanding:
+        field = method.input_type.fields_by_name.get("validate_only")
+        assert field is not None, method.name
+        assert field.type == field.TYPE_BOOL
 
 
 def test_the_ledger_is_out_of_the_edges_reach() -> None:

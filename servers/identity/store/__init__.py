@@ -42,6 +42,7 @@ from servers.identity.store.sessions import (
     touch_session,
     use_refresh_token,
 )
+from servers.identity.store.staff import save_staff_member, staff, staff_member, use_staff_code
 from servers.identity.store.users import (
     delete_old_email_tokens,
     email_key,
@@ -87,8 +88,11 @@ __all__ = [
     "revoke_api_key",
     "revoke_session",
     "save_member",
+    "save_staff_member",
     "session",
     "sessions",
+    "staff",
+    "staff_member",
     "touch_api_keys",
     "touch_session",
     "update_invitation",
@@ -96,6 +100,7 @@ __all__ = [
     "update_user",
     "use_email_tokens",
     "use_refresh_token",
+    "use_staff_code",
     "user",
     "user_by_email",
     "user_exists",

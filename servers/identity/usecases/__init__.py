@@ -15,6 +15,7 @@ from servers.identity.usecases.members import (
 )
 from servers.identity.usecases.merchants import create_merchant, update_merchant
 from servers.identity.usecases.sessions import log_in, refresh, revoke_session, switch_merchant
+from servers.identity.usecases.staff import remove_staff_role, set_staff_role, switch_staff
 from servers.identity.usecases.users import (
     START_RESET,
     change_password,
@@ -45,6 +46,7 @@ __all__ = [
     "refresh",
     "register_user",
     "remove_member",
+    "remove_staff_role",
     "request_email_verification",
     "request_password_reset",
     "reset_password",
@@ -52,8 +54,10 @@ __all__ = [
     "revoke_invitation",
     "revoke_session",
     "rotate_api_key",
+    "set_staff_role",
     "start_password_reset",
     "switch_merchant",
+    "switch_staff",
     "update_member",
     "update_merchant",
     "update_user",

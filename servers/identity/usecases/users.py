@@ -162,7 +162,10 @@ async def change_password(
     async with deps.db.read() as conn:
         known = await store.user(conn, principal.subject)
     if not await deps.passwords.matches(current_password, known.password_hash):
-        raise LoginFailed
+        async with deps.db.uow() as uow:
+            # It may be this very call that changed it, asked for once more: then the claim raises what it answered.
+            await uow.idempotency.claim(request)
+            raise LoginFailed
     hashed = await deps.passwords.hash(new_password)
     async with deps.db.uow() as uow:
         await uow.idempotency.claim(request)

@@ -11,6 +11,33 @@ from servers.payments.domain.states import RefundState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Echo:
+    """What an answer about a PaymentIntent repeats of what it was made with."""
+
+    intent_id: str
+    payment_id: str
+    """From its metadata."""
+    amount: Money
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefundEcho:
+    """What an answer about a refund repeats of what it was made with."""
+
+    intent_id: str
+    refund_id: str
+    """From its metadata."""
+    amount: Money
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfIntent:
+    """An answer about a PaymentIntent. `echo` is None where it does not show one: a wallet's, or an error's."""
+
+    echo: Echo | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UsedCard:
     """The card that was charged, under Stripe's id of it."""
 
@@ -19,7 +46,7 @@ class UsedCard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Charged:
+class Charged(OfIntent):
     """The money was taken. `capture` is given where the ledger took it from a wallet, and has booked it so."""
 
     charge_id: str
@@ -29,7 +56,7 @@ class Charged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Authorized:
+class Authorized(OfIntent):
     """The money is held on the card or in the wallet, and none of it is taken."""
 
     charge_id: str
@@ -40,7 +67,7 @@ class Authorized:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CardDeclined:
+class CardDeclined(OfIntent):
     """The card was declined, or the wallet does not hold enough."""
 
     charge_id: str
@@ -48,7 +75,7 @@ class CardDeclined:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ActionRequired:
+class ActionRequired(OfIntent):
     """The cardholder must authenticate: at `url`, or through Stripe's SDK with `client_secret`."""
 
     url: str = ""
@@ -56,12 +83,12 @@ class ActionRequired:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StillProcessing:
+class StillProcessing(OfIntent):
     """The processor is not done yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NotConfirmed:
+class NotConfirmed(OfIntent):
     """The processor has not carried out this confirm."""
 
 
@@ -69,7 +96,7 @@ ChargeResult = Charged | Authorized | CardDeclined | ActionRequired | StillProce
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IntentStatus:
+class IntentStatus(OfIntent):
     """How the processor's object stands as a whole: what captures and cancels go by."""
 
     status: str
@@ -91,11 +118,15 @@ OperationResult = IntentStatus | OperationRefused
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefundResult:
-    """What the processor says of a refund: `state` is PENDING, SUCCEEDED, FAILED or CANCELED."""
+    """What the processor says of a refund."""
 
     stripe_refund_id: str
     state: RefundState
     failure_reason: str
+    pending_reason: str = ""
+    """What it waits for; in PENDING only."""
+    echo: RefundEcho | None = None
+    """None where it does not show one: a wallet's, or a refusal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from servers.kernel.money import Money
 from servers.payments.domain.fees import FeeRefund
@@ -20,9 +21,14 @@ from servers.payments.domain.states import (
     PaymentState,
     Purpose,
     RefundState,
+    ReviewState,
     SetupState,
+    SuspenseCause,
     Usage,
 )
+
+CAPTURE_LEAD: Final = timedelta(minutes=10)
+"""How long before its deadline a scheduled capture is made: enough for tries that fail."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +65,10 @@ class Decline:
     code: str
     recommended_action: str
     message: str
+    retry_after: timedelta | None = None
+    """How soon the same card may be tried again; None where there is no telling, or no use in it."""
+    network_code: str = ""
+    """What the card network calls it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +141,35 @@ class Capture:
     settlement_delay_seconds: int | None
     """How long its money is pending; None leaves it to the ledger's own delay."""
     capture_time: datetime
+    suspense_item_id: str = ""
+    """The suspense item that it was before a person accepted it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuspenseItem:
+    """Money that Stripe took without being asked for it, or not for as much."""
+
+    id: str
+    amount: Money
+    cause: SuspenseCause
+    create_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaffAction:
+    """What somebody of the staff decided, and why."""
+
+    owner_id: str
+    """Whose resource it was about."""
+    id: str
+    actor_id: str
+    actor_role: str
+    action: str
+    resource_id: str
+    decision: str
+    reason: str
+    request_id: str
+    create_time: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +189,17 @@ class Operation:
     state: OperationState
     create_time: datetime
     update_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """A person's look at a payment before its card is charged."""
+
+    state: ReviewState
+    reasons: tuple[str, ...]
+    """Why a person shall look."""
+    expire_time: datetime
+    """When the payment is canceled if nobody has looked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,15 +227,26 @@ class Payment:
     captured_minor: int
     refunded_minor: int
     refund_pending_minor: int
+    capture_deadline: datetime | None
+    """By when the merchant wants it captured by itself."""
+    due_time: datetime | None
+    """When the sweep has something to do with it, whatever that is in its state."""
+    review: Review | None = None
     stripe_payment_intent_id: str
     description: str
     metadata: Mapping[str, str]
     version: int
     create_time: datetime
     update_time: datetime
+    disputed_minor: int = 0
+    """What chargebacks that are not won may cost."""
+    open_chargebacks: int = 0
     latest_attempt: Attempt | None = None
     captures: tuple[Capture, ...] = ()
     open_operation: Operation | None = None
+    suspense: tuple[SuspenseItem, ...] = ()
+    overcapture_minor: int = 0
+    """By how much a person let what was captured exceed the amount."""
 
     @property
     def merchant_id(self) -> str:
@@ -209,9 +270,28 @@ class Payment:
 
     @property
     def refundable(self) -> Money:
-        """What can still be refunded."""
-        left = self.captured_minor - self.refunded_minor - self.refund_pending_minor
-        return Money(amount_minor=left, currency=self.amount.currency)
+        """What can still be refunded: nothing while a chargeback is open."""
+        left = self.captured_minor - self.refunded_minor - self.refund_pending_minor - self.disputed_minor
+        return Money(amount_minor=0 if self.open_chargebacks else max(0, left), currency=self.amount.currency)
+
+    @property
+    def over_exposure_minor(self) -> int:
+        """How much more is refunded and disputed than captured; the database generates the same."""
+        return max(0, self.refunded_minor + self.refund_pending_minor + self.disputed_minor - self.captured_minor)
+
+    @property
+    def capture_due_time(self) -> datetime | None:
+        """When all that is left is captured by itself: some minutes before the deadline, and while the authorization lasts."""
+        if self.capture_deadline is None:
+            return None
+        ends = self.capture_before_time
+        return (min(self.capture_deadline, ends) if ends is not None else self.capture_deadline) - CAPTURE_LEAD
+
+    def taken_by_stripe(self, currency: str) -> int:
+        """Return how much of what Stripe took is accounted for: captured from a card, or in suspense. What was accepted is both,
+        and counts once."""
+        own = () if self.wallet_id else (c.amount for c in self.captures if not c.suspense_item_id)
+        return sum(a.amount_minor for a in (*own, *(i.amount for i in self.suspense)) if a.currency == currency)
 
     @property
     def certain(self) -> bool:
@@ -234,11 +314,30 @@ class Refund:
     state: RefundState
     stripe_refund_id: str
     failure_reason: str
+    pending_reason: str = ""
+    """What it waits for; in PENDING only."""
+    retry_time: datetime | None = None
+    """When one that waits for the merchant's balance is tried again."""
     uncertain: bool
     metadata: Mapping[str, str]
     version: int
     create_time: datetime
     update_time: datetime
+    suspense_item_id: str = ""
+    """The suspense item that goes back: not what was captured, so it counts against nothing."""
+
+    @property
+    def merchant_id(self) -> str:
+        """The merchant that refunds; empty where a top-up's money goes back, which has none."""
+        return self.owner_id if self.owner_id.startswith("mer_") else ""
+
+    @property
+    def cancelable(self) -> bool:
+        """Whether a cancel has a chance: Stripe carries out what it has accepted, unless it waits for its customer. Money that
+        nobody asked for goes back."""
+        if self.suspense_item_id:
+            return False
+        return self.state is RefundState.REQUIRES_ACTION or not (self.stripe_refund_id or self.uncertain)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,5 +394,7 @@ class PaymentSettings:
 
     merchant_id: str
     return_url_origins: tuple[str, ...]
+    refunds_wait: bool = False
+    """Whether a refund that the merchant's balance does not cover waits, instead of taking it below zero."""
     version: int
     update_time: datetime | None

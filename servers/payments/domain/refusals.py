@@ -7,7 +7,8 @@ from servers.kernel.money import Money
 
 
 class OperationInProgress(Refusal):
-    """A confirm, capture or cancel is still open: of the payment, of the setup intent, or with the payment method."""
+    """A confirm, capture or cancel of the payment, of the setup intent or with the payment method is still open, or the accept of
+    the dispute."""
 
     kind = Kind.ABORTED
     reason = "OPERATION_IN_PROGRESS"
@@ -56,6 +57,19 @@ class RefundExceedsAvailable(Refusal):
         super().__init__(
             f"At most {left.amount_minor} minor units of {left.currency} can be refunded.",
             metadata={"refundable_minor": str(left.amount_minor), "currency": left.currency},
+        )
+
+
+class PaymentDisputed(Refusal):
+    """A chargeback of the payment is open."""
+
+    kind = Kind.PRECONDITION
+    reason = "PAYMENT_DISPUTED"
+
+    def __init__(self, payment_id: str) -> None:
+        super().__init__(
+            "A chargeback of this payment is open: accept the dispute instead, or wait for its end.",
+            metadata={"payment_id": payment_id},
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import ClassVar, Final
 
+from servers.kernel.errors import FieldViolation
 from servers.kernel.transitions import Arrow, IllegalTransition, Machine
 
 
@@ -13,6 +14,7 @@ class PaymentState(Enum):
 
     REQUIRES_PAYMENT_METHOD = "REQUIRES_PAYMENT_METHOD"
     REQUIRES_CONFIRMATION = "REQUIRES_CONFIRMATION"
+    REQUIRES_REVIEW = "REQUIRES_REVIEW"
     REQUIRES_ACTION = "REQUIRES_ACTION"
     PROCESSING = "PROCESSING"
     REQUIRES_CAPTURE = "REQUIRES_CAPTURE"
@@ -21,6 +23,15 @@ class PaymentState(Enum):
     CANCELED = "CANCELED"
     EXPIRED = "EXPIRED"
     CONFLICTED = "CONFLICTED"
+
+
+class ReviewState(Enum):
+    """How a person's look at a payment ended, if it has."""
+
+    OPEN = "OPEN"
+    APPROVED = "APPROVED"
+    REJECTED = "REJECTED"
+    TIMED_OUT = "TIMED_OUT"
 
 
 class Purpose(Enum):
@@ -40,6 +51,7 @@ class CaptureMethod(Enum):
 class AttemptState(Enum):
     """The states of an attempt."""
 
+    IN_REVIEW = "IN_REVIEW"
     CREATED = "CREATED"
     SENT = "SENT"
     SUCCEEDED = "SUCCEEDED"
@@ -55,9 +67,38 @@ class RefundState(Enum):
     """The states of a refund."""
 
     PENDING = "PENDING"
+    REQUIRES_ACTION = "REQUIRES_ACTION"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
     CANCELED = "CANCELED"
+
+
+class DisputeState(Enum):
+    """The states of a dispute."""
+
+    EARLY_WARNING = "EARLY_WARNING"
+    NEEDS_RESPONSE = "NEEDS_RESPONSE"
+    UNDER_REVIEW = "UNDER_REVIEW"
+    ACCEPTED = "ACCEPTED"
+    WON = "WON"
+    LOST = "LOST"
+    CLOSED = "CLOSED"
+    PREVENTED = "PREVENTED"
+
+
+class DisputeStage(Enum):
+    """How far a dispute has come; money moves from CHARGEBACK on."""
+
+    INQUIRY = "INQUIRY"
+    CHARGEBACK = "CHARGEBACK"
+    PRE_ARBITRATION = "PRE_ARBITRATION"
+
+
+class FeePayer(Enum):
+    """Who bears what Stripe takes for a dispute."""
+
+    MERCHANT = "MERCHANT"
+    PLATFORM = "PLATFORM"
 
 
 class OperationKind(Enum):
@@ -76,6 +117,13 @@ class OperationState(Enum):
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
     NOT_SENT = "NOT_SENT"
+
+
+class SuspenseCause(Enum):
+    """Why money that Stripe took is in suspense."""
+
+    LATE_CAPTURE = "LATE_CAPTURE"
+    CONFLICT = "CONFLICT"
 
 
 class MethodState(Enum):
@@ -132,10 +180,42 @@ class NotCarriedOut(PaymentStateInvalid):
         self.metadata["code"] = code
 
 
+class FieldFixed(PaymentStateInvalid):
+    """A field of the payment that cannot change in its state."""
+
+    def __init__(self, payment_id: str, state: str, field: str, why: str) -> None:
+        super().__init__(f"{field} {why}.", payment_id, state)
+        self.metadata["field"] = field
+        self.violations = (FieldViolation(field=field, description=why),)
+
+
 class RefundStateInvalid(IllegalTransition):
     """The refund's state does not allow the verb."""
 
     reason: ClassVar[str] = "REFUND_STATE_INVALID"
+
+
+class DisputeStateInvalid(IllegalTransition):
+    """The dispute's state or stage does not allow the verb."""
+
+    reason: ClassVar[str] = "DISPUTE_STATE_INVALID"
+
+
+class DisputeNotAcceptable(DisputeStateInvalid):
+    """Only a chargeback that waits for its merchant can be accepted."""
+
+    def __init__(self, dispute_id: str, state: str, stage: str) -> None:
+        hint = "; refund its payment instead" if stage == DisputeStage.INQUIRY.name else ""
+        super().__init__(f"A dispute in {state} at the stage {stage} cannot be accepted{hint}.", dispute_id, state)
+        self.metadata["stage"] = stage
+
+
+class AcceptNotCarriedOut(DisputeStateInvalid):
+    """Stripe would not take the acceptance of a dispute."""
+
+    def __init__(self, dispute_id: str, state: str, code: str) -> None:
+        super().__init__("It was not carried out; read the dispute to see how it stands.", dispute_id, state)
+        self.metadata["code"] = code
 
 
 class MethodStateInvalid(IllegalTransition):
@@ -164,7 +244,7 @@ PAYMENT: Final = Machine(
     states=PaymentState,
     terminal=frozenset({_P.SUCCEEDED, _P.CANCELED, _P.EXPIRED}),
     refusal=PaymentStateInvalid,
-    actions={_P.SUCCEEDED: ("refund",)},
+    actions={_P.SUCCEEDED: ("refund",), _P.REQUIRES_REVIEW: ("reject",)},
     arrows=(
         Arrow(None, "create", _P.REQUIRES_PAYMENT_METHOD, "payment.created"),
         Arrow(None, "create_with_method", _P.REQUIRES_CONFIRMATION, "payment.created"),
@@ -172,6 +252,9 @@ PAYMENT: Final = Machine(
         Arrow(_P.REQUIRES_PAYMENT_METHOD, "cancel", _P.CANCELED, "payment.canceled", "cancel"),
         Arrow(_P.REQUIRES_CONFIRMATION, "send", _P.PROCESSING, "payment.processing", "confirm"),
         Arrow(_P.REQUIRES_CONFIRMATION, "cancel", _P.CANCELED, "payment.canceled", "cancel"),
+        Arrow(_P.REQUIRES_CONFIRMATION, "review", _P.REQUIRES_REVIEW, "payment.in_review"),
+        Arrow(_P.REQUIRES_REVIEW, "approve", _P.PROCESSING, "payment.processing", "approve"),
+        Arrow(_P.REQUIRES_REVIEW, "cancel", _P.CANCELED, "payment.canceled", "cancel"),
         Arrow(_P.PROCESSING, "not_sent", _P.REQUIRES_CONFIRMATION, "payment.updated"),
         Arrow(_P.PROCESSING, "succeed", _P.SUCCEEDED, "payment.succeeded"),
         Arrow(_P.PROCESSING, "authorize", _P.REQUIRES_CAPTURE, "payment.authorized"),
@@ -185,10 +268,15 @@ PAYMENT: Final = Machine(
         Arrow(_P.REQUIRES_CAPTURE, "capture_last", _P.SUCCEEDED, "payment.succeeded", "capture"),
         Arrow(_P.REQUIRES_CAPTURE, "cancel", _P.CANCELED, "payment.canceled", "cancel"),
         Arrow(_P.REQUIRES_CAPTURE, "expire", _P.EXPIRED, "payment.expired"),
+        Arrow(_P.REQUIRES_CAPTURE, "conflict", _P.CONFLICTED, "payment.conflicted"),
         Arrow(_P.PARTIALLY_CAPTURED, "capture_part", _P.PARTIALLY_CAPTURED, "payment.partially_captured", "capture"),
         Arrow(_P.PARTIALLY_CAPTURED, "capture_last", _P.SUCCEEDED, "payment.succeeded", "capture"),
         # The authorization's window ends: what was captured stays captured.
         Arrow(_P.PARTIALLY_CAPTURED, "expire", _P.SUCCEEDED, "payment.succeeded"),
+        Arrow(_P.PARTIALLY_CAPTURED, "conflict", _P.CONFLICTED, "payment.conflicted"),
+        # By a person.
+        Arrow(_P.CONFLICTED, "accept", _P.SUCCEEDED, "payment.succeeded"),
+        Arrow(_P.CONFLICTED, "cancel_conflict", _P.CANCELED, "payment.canceled"),
     ),
 )
 
@@ -203,6 +291,9 @@ ATTEMPT: Final = Machine(
     refusal=PaymentStateInvalid,
     arrows=(
         Arrow(None, "create", _A.CREATED, ""),
+        Arrow(None, "review", _A.IN_REVIEW, ""),
+        Arrow(_A.IN_REVIEW, "approve", _A.CREATED, ""),
+        Arrow(_A.IN_REVIEW, "decline", _A.DECLINED, ""),
         Arrow(_A.CREATED, "send", _A.SENT, ""),
         Arrow(_A.CREATED, "not_sent", _A.NOT_SENT, ""),
         Arrow(_A.SENT, "succeed", _A.SUCCEEDED, ""),
@@ -241,10 +332,59 @@ REFUND: Final = Machine(
     refusal=RefundStateInvalid,
     arrows=(
         Arrow(None, "create", _R.PENDING, "refund.created"),
+        # What it waits for has changed.
+        Arrow(_R.PENDING, "wait", _R.PENDING, "refund.updated"),
         Arrow(_R.PENDING, "succeed", _R.SUCCEEDED, "refund.succeeded"),
         Arrow(_R.PENDING, "fail", _R.FAILED, "refund.failed"),
-        Arrow(_R.PENDING, "cancel", _R.CANCELED, "refund.canceled"),
+        Arrow(_R.PENDING, "cancel", _R.CANCELED, "refund.canceled", "cancel"),
+        Arrow(_R.PENDING, "require_action", _R.REQUIRES_ACTION, "refund.requires_action"),
+        Arrow(_R.REQUIRES_ACTION, "pend", _R.PENDING, "refund.updated"),
+        Arrow(_R.REQUIRES_ACTION, "cancel", _R.CANCELED, "refund.canceled", "cancel"),
         Arrow(_R.SUCCEEDED, "fail", _R.FAILED, "refund.failed"),
+    ),
+)
+
+
+_D = DisputeState
+
+
+DISPUTE: Final = Machine(
+    name="dispute",
+    states=DisputeState,
+    # WON is left by one arrow only, a new stage; in LOST and PREVENTED Stripe may still move money.
+    terminal=frozenset({_D.CLOSED}),
+    refusal=DisputeStateInvalid,
+    arrows=(
+        Arrow(None, "warn", _D.EARLY_WARNING, "dispute.opened"),
+        Arrow(None, "open", _D.NEEDS_RESPONSE, "dispute.opened"),
+        Arrow(_D.EARLY_WARNING, "prevent", _D.PREVENTED, "dispute.closed"),
+        # A network's rule gave the cardholder the money back before anybody could respond.
+        Arrow(_D.PREVENTED, "take_back", _D.PREVENTED, "dispute.updated"),
+        Arrow(_D.EARLY_WARNING, "dispute", _D.NEEDS_RESPONSE, "dispute.updated"),
+        Arrow(_D.NEEDS_RESPONSE, "accept", _D.ACCEPTED, "dispute.updated"),
+        Arrow(_D.NEEDS_RESPONSE, "submit", _D.UNDER_REVIEW, "dispute.updated"),
+        Arrow(_D.NEEDS_RESPONSE, "lose", _D.LOST, "dispute.lost"),
+        # An inquiry: it ends without a chargeback, or with one.
+        Arrow(_D.NEEDS_RESPONSE, "close", _D.CLOSED, "dispute.closed"),
+        Arrow(_D.UNDER_REVIEW, "close", _D.CLOSED, "dispute.closed"),
+        Arrow(_D.NEEDS_RESPONSE, "escalate", _D.NEEDS_RESPONSE, "dispute.updated"),
+        Arrow(_D.UNDER_REVIEW, "escalate", _D.NEEDS_RESPONSE, "dispute.updated"),
+        Arrow(_D.UNDER_REVIEW, "win", _D.WON, "dispute.won"),
+        Arrow(_D.UNDER_REVIEW, "lose", _D.LOST, "dispute.lost"),
+        Arrow(_D.ACCEPTED, "lose", _D.LOST, "dispute.lost"),
+        Arrow(_D.WON, "reopen", _D.NEEDS_RESPONSE, "dispute.updated"),
+        # The merchant's wish to accept, on its way to Stripe; and what became of it where it was not carried out.
+        Arrow(_D.NEEDS_RESPONSE, "concede", _D.NEEDS_RESPONSE, "dispute.updated", "accept"),
+        Arrow(_D.NEEDS_RESPONSE, "let_go", _D.NEEDS_RESPONSE, "dispute.updated"),
+        *(
+            Arrow(state, trigger, state, event)
+            for state in (_D.NEEDS_RESPONSE, _D.UNDER_REVIEW, _D.ACCEPTED, _D.WON, _D.LOST, _D.PREVENTED)
+            for trigger, event in (
+                ("note", "dispute.updated"),
+                ("withdraw", "dispute.funds_withdrawn"),
+                ("reinstate", "dispute.funds_reinstated"),
+            )
+        ),
     ),
 )
 
@@ -328,10 +468,14 @@ MANDATE: Final = Machine(
 )
 
 
-MACHINES: Final = (PAYMENT, ATTEMPT, OPERATION, REFUND, METHOD, SETUP, MANDATE)
+MACHINES: Final = (PAYMENT, ATTEMPT, OPERATION, REFUND, DISPUTE, METHOD, SETUP, MANDATE)
 
 
 OPEN_ATTEMPTS: Final = frozenset({_A.CREATED, _A.SENT, _A.PENDING, _A.UNKNOWN, _A.NEEDS_OPERATOR})
+
+
+OPEN_REFUNDS: Final = frozenset({_R.PENDING, _R.REQUIRES_ACTION})
+"""Their amounts are reserved."""
 
 
 OPEN_SETUPS: Final = frozenset({_S.PROCESSING, _S.REQUIRES_ACTION})

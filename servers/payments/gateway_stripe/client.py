@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 import httpx
@@ -18,6 +19,7 @@ from servers.payments.domain import (
     Card,
     CardDeclined,
     ChargeResult,
+    DisputeNews,
     IntentStatus,
     NotConfirmed,
     Operation,
@@ -31,44 +33,40 @@ from servers.payments.domain import (
     SetupIntent,
     SetupResult,
     Usage,
+    WarningNews,
 )
+from servers.payments.gateway_stripe.events import EventPage, PlaceGone, WebhookEvent, event_of
 from servers.payments.gateway_stripe.shapes import (
     body_of,
     card_of,
     code_of,
     declined_of,
+    dispute_of,
     refund_of,
     result_of,
     setup_result_of,
     status_of,
     to_stripe,
+    warning_of,
 )
+from servers.payments.gateway_stripe.signatures import Fault, SignatureInvalid, verify
 from servers.runtime.outbound import Failure
 
 API_VERSION: Final = "2026-08-26.dahlia"
 TIMEOUT_SECONDS: Final = 6.0
-_REASONS: Final = {"DUPLICATE": "duplicate", "FRAUDULENT": "fraudulent"}
+EVENTS_OF_PAGE: Final = 100
+_REASONS: Final = {
+    "DUPLICATE": "duplicate",
+    "FRAUDULENT": "fraudulent",
+    "CUSTOMER_REQUEST": "requested_by_customer",
+}
+"""Of our seven reasons those that Stripe knows; with the others it is told none."""
 _USAGES: Final = {Usage.ON_SESSION: "on_session", Usage.OFF_SESSION: "off_session"}
 _CANCELLATIONS: Final = {
     "DUPLICATE_PAYMENT": "duplicate",
     "FRAUDULENT_PAYMENT": "fraudulent",
     "ABANDONED": "abandoned",
 }
-
-
-class SignatureInvalid(Exception):
-    """A webhook that Stripe did not sign, or not lately."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebhookEvent:
-    """What the worker needs of an event: which object to read."""
-
-    id: str
-    type: str
-    object_id: str
-    payment_intent_id: str
-    metadata: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,14 +266,26 @@ class StripeGateway:
         params: Any = {
             "payment_intent": intent_id,
             "amount": to_stripe(refund.amount),
-            "reason": _REASONS.get(refund.reason, "requested_by_customer"),
-            "metadata": {"paymesh_refund_id": refund.id},
+            "metadata": {"paymesh_refund_id": refund.id, "paymesh_reason": refund.reason},
         }
+        if refund.reason in _REASONS:
+            params["reason"] = _REASONS[refund.reason]
         try:
             made = await self._client.v1.refunds.create_async(params, {"idempotency_key": refund.id})
         except stripe.InvalidRequestError as error:
             return RefundResult(stripe_refund_id="", state=RefundState.FAILED, failure_reason=error.code or "refused")
         return refund_of(made)
+
+    async def cancel_refund(self, refund: Refund) -> RefundResult:
+        """Cancel a refund that waits for its customer, under a key of its own, and return how it stands then: Stripe refuses to
+        cancel any other."""
+        try:
+            canceled = await self._client.v1.refunds.cancel_async(
+                refund.stripe_refund_id, options={"idempotency_key": f"{refund.id}-cancel"}
+            )
+        except stripe.InvalidRequestError:
+            canceled = await self._client.v1.refunds.retrieve_async(refund.stripe_refund_id)
+        return refund_of(canceled)
 
     async def find_refund(self, refund: Refund, intent_id: str) -> RefundResult | None:
         """Return Stripe's refund that carries our id, or None where Stripe has none."""
@@ -285,22 +295,48 @@ class StripeGateway:
                 return refund_of(found)
         return None
 
-    def verify_webhook(self, body: bytes, signature: str) -> WebhookEvent:
-        """Check the signature on the raw bytes, with each live secret. Raises SignatureInvalid."""
-        for secret in self._webhook_secrets:
-            try:
-                self._client.construct_event(body.decode(), signature, secret)
-            except (stripe.SignatureVerificationError, ValueError):
-                continue
-            # Read from the verified bytes: the SDK's objects hide which keys an event's object has.
-            event: dict[str, Any] = json.loads(body)
-            subject: dict[str, Any] = event["data"]["object"]
-            is_intent = subject.get("object") == "payment_intent"
-            return WebhookEvent(
-                id=event["id"],
-                type=event["type"],
-                object_id=subject.get("id", ""),
-                payment_intent_id=(subject["id"] if is_intent else subject.get("payment_intent")) or "",
-                metadata=dict(subject.get("metadata") or {}),
+    async def read_dispute(self, stripe_dispute_id: str) -> DisputeNews | None:
+        """Return how a dispute stands now, None where Stripe has none."""
+        try:
+            return dispute_of(await self._client.v1.disputes.retrieve_async(stripe_dispute_id))
+        except stripe.InvalidRequestError:
+            return None
+
+    async def read_warning(self, stripe_warning_id: str) -> WarningNews | None:
+        """Return an early fraud warning, None where Stripe has none."""
+        try:
+            return warning_of(await self._client.v1.radar.early_fraud_warnings.retrieve_async(stripe_warning_id))
+        except stripe.InvalidRequestError:
+            return None
+
+    async def close_dispute(self, stripe_dispute_id: str, *, key: str) -> DisputeNews | OperationRefused:
+        """Tell Stripe that a dispute is conceded."""
+        try:
+            return dispute_of(
+                await self._client.v1.disputes.close_async(stripe_dispute_id, {}, {"idempotency_key": key})
             )
-        raise SignatureInvalid
+        except stripe.InvalidRequestError as error:
+            return OperationRefused(code=code_of(error) or "refused")
+
+    def verify_webhook(self, body: bytes, signature: str, *, now: datetime) -> WebhookEvent:
+        """Check the signature on the raw bytes, with each live secret. Raises SignatureInvalid."""
+        verify(body, signature, self._webhook_secrets, now=now)
+        try:
+            return event_of(json.loads(body))
+        except (ValueError, KeyError, TypeError) as error:
+            raise SignatureInvalid(Fault.MALFORMED) from error
+
+    async def list_events(self, *, since: datetime, after_id: str) -> EventPage | PlaceGone:
+        """Return a page of what Stripe told since a time, newest first, after the event `after_id` where one is given. Events of
+        more than 30 days ago are not there any more."""
+        params: Any = {"limit": EVENTS_OF_PAGE, "created": {"gte": int(since.timestamp())}}
+        if after_id:
+            params["starting_after"] = after_id
+        try:
+            page = await self._client.v1.events.list_async(params)
+        except stripe.InvalidRequestError:
+            if not after_id:
+                raise
+            return PlaceGone()
+        events = [(event_of(body), json.dumps(body).encode()) for body in (found.to_dict() for found in page.data)]
+        return EventPage(events=events, more=bool(page.has_more))

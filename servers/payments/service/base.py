@@ -49,10 +49,15 @@ class Base(payments_pb2_grpc.PaymentServiceServicer):
                 return Payer(merchant_id=principal.merchant_id, has_secret=opened, limit_key=identifier)
 
     def _shown(self, payment: Payment) -> payments_pb2.Payment:
-        """Return a payment as its caller may see it: what the platform keeps and the merchant's notes are not the payer's."""
-        message = self._renderer.payment(payment)
-        if current_call().principal.kind in (PrincipalKind.CUSTOMER, PrincipalKind.PAYMENT_CLIENT):
+        """Return a payment as its caller may see it: what the platform keeps, the merchant's notes and its disputes are
+        not the payer's."""
+        payer = is_payer()
+        message = self._renderer.payment(payment, payer=payer)
+        if payer:
             message.metadata.clear()
+            message.ClearField("review")
+            message.ClearField("amount_disputed")
+            message.ClearField("over_exposure")
             own = [action for action in message.available_actions if action == "confirm"]
             message.available_actions[:] = own
             for capture in message.captures:
@@ -65,7 +70,7 @@ class Base(payments_pb2_grpc.PaymentServiceServicer):
     def _shown_refund(self, refund: Refund) -> payments_pb2.Refund:
         """Return a refund as its caller may see it."""
         message = refund_message(refund)
-        if current_call().principal.kind is PrincipalKind.CUSTOMER:
+        if is_payer():
             message.ClearField("fee_returned")
         return message
 
@@ -78,9 +83,16 @@ class Base(payments_pb2_grpc.PaymentServiceServicer):
         return payment
 
 
+def is_payer() -> bool:
+    """Tell whether the caller is who pays, and not the merchant."""
+    return current_call().principal.kind in (PrincipalKind.CUSTOMER, PrincipalKind.PAYMENT_CLIENT)
+
+
 def owner() -> tuple[str | None, str | None]:
-    """Return (merchant, None) or (None, customer): whose payments the caller may see."""
+    """Return (merchant, None) or (None, customer): whose payments the caller may see; for staff, everybody's."""
     principal = current_call().principal
+    if principal.kind is PrincipalKind.STAFF:
+        return None, None
     if principal.kind is PrincipalKind.CUSTOMER:
         return None, principal.subject
     return principal.merchant_id, None

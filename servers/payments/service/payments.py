@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from google.api import httpbody_pb2
@@ -13,23 +14,27 @@ from servers.kernel.money import is_currency
 from servers.payments import store
 from servers.payments.domain import CaptureMethod, Payment, Source
 from servers.payments.render import attempt_message
-from servers.payments.service.base import Base, amount_of, manner_of, owner, usage_of
+from servers.payments.service.base import Base, amount_of, is_payer, manner_of, owner, usage_of
 from servers.payments.service.returning import send_on
 from servers.payments.usecases import (
+    CHANGEABLE,
     CapturePayment,
     ConfirmPayment,
     CreatePayment,
     Payer,
+    UpdatePayment,
+    approve_payment,
     cancel_payment,
     capture_payment,
     confirm_payment,
     create_payment,
     learn_payment,
     refresh_payment,
+    update_payment,
 )
-from servers.runtime.call import current_call
-from servers.runtime.render import instant
-from servers.runtime.requests import idempotent
+from servers.runtime.call import PrincipalKind, current_call
+from servers.runtime.render import expected_version, instant
+from servers.runtime.requests import fields_to_change, idempotent
 
 
 class Payments(Base):
@@ -53,6 +58,7 @@ class Payments(Base):
             statement_descriptor_suffix=request.statement_descriptor_suffix,
             description=request.description,
             metadata=dict(request.metadata),
+            capture_deadline=_deadline(request),
         )
         return self._renderer.payment_with_secret(await create_payment(self._deps, ticket, command))
 
@@ -61,10 +67,11 @@ class Payments(Base):
         payer = self._payer(request.payment_id, request.client_secret)
         async with self._deps.db.read() as conn:
             payment = await store.payment(conn, request.payment_id)
-        if payment is None or not _may_see(payment, payer):
+        staff = current_call().principal.kind is PrincipalKind.STAFF
+        if payment is None or not (staff or _may_see(payment, payer)):
             raise ResourceNotFound(request.payment_id)
         payment = await refresh_payment(self._deps, payment)
-        merchant = not payer.shopper and not payer.customer_id
+        merchant = not payer.shopper and not payer.customer_id and not staff
         return self._renderer.payment_with_secret(payment) if merchant else self._shown(payment)
 
     async def ListPayments(
@@ -88,6 +95,21 @@ class Payments(Base):
             payments=[self._shown(payment) for payment in found[: page.size]],
             next_page_token=self._pages.token(request, [payment.id for payment in found], page.size),
         )
+
+    async def UpdatePayment(self, request: payments_pb2.UpdatePaymentRequest, context: Any) -> payments_pb2.Payment:
+        """Change a payment of the caller's merchant."""
+        ticket = idempotent(request, render=self._shown)
+        command = UpdatePayment(
+            payment_id=request.payment_id,
+            merchant_id=current_call().principal.merchant_id,
+            fields=fields_to_change(request, CHANGEABLE),
+            expected=expected_version(request.etag),
+            description=request.description,
+            metadata=dict(request.metadata),
+            statement_descriptor_suffix=request.statement_descriptor_suffix,
+            capture_deadline=_deadline(request),
+        )
+        return self._shown(await update_payment(self._deps, ticket, command))
 
     async def ConfirmPayment(self, request: payments_pb2.ConfirmPaymentRequest, context: Any) -> payments_pb2.Payment:
         """Charge a card or a wallet of whoever pays."""
@@ -143,6 +165,26 @@ class Payments(Base):
         )
         return self._shown(payment)
 
+    async def ApprovePayment(self, request: payments_pb2.ApprovePaymentRequest, context: Any) -> payments_pb2.Payment:
+        """Let a payment of the caller's merchant go on that is in review."""
+        ticket = idempotent(request, render=self._shown)
+        merchant_id = current_call().principal.merchant_id
+        payment = await approve_payment(self._deps, ticket, payment_id=request.payment_id, merchant_id=merchant_id)
+        return self._shown(payment)
+
+    async def RejectPayment(self, request: payments_pb2.RejectPaymentRequest, context: Any) -> payments_pb2.Payment:
+        """End a payment of the caller's merchant that is in review."""
+        ticket = idempotent(request, render=self._shown)
+        payment = await cancel_payment(
+            self._deps,
+            ticket,
+            payment_id=request.payment_id,
+            merchant_id=current_call().principal.merchant_id,
+            reason=payments_pb2.Payment.CancellationReason.Name(payments_pb2.Payment.REVIEW_REJECTED),
+            in_review=True,
+        )
+        return self._shown(payment)
+
     async def ListCaptures(
         self, request: payments_pb2.ListCapturesRequest, context: Any
     ) -> payments_pb2.ListCapturesResponse:
@@ -166,7 +208,7 @@ class Payments(Base):
         async with self._deps.db.read() as conn:
             found = await store.attempts(conn, payment, before=page.before, limit=page.size + 1)
         return payments_pb2.ListAttemptsResponse(
-            attempts=[attempt_message(attempt) for attempt in found[: page.size]],
+            attempts=[attempt_message(attempt, payer=is_payer()) for attempt in found[: page.size]],
             next_page_token=self._pages.token(request, [attempt.id for attempt in found], page.size),
         )
 
@@ -174,6 +216,10 @@ class Payments(Base):
 def _may_see(payment: Payment, payer: Payer) -> bool:
     """Tell whether a payment exists for a reader: its payer, its merchant, or a shopper with its secret."""
     return payer.may_confirm(payment) or (bool(payer.customer_id) and payment.customer_id == payer.customer_id)
+
+
+def _deadline(request: payments_pb2.CreatePaymentRequest | payments_pb2.UpdatePaymentRequest) -> datetime | None:
+    return instant(request.capture_before) if request.HasField("capture_before") else None
 
 
 def _capture_method(request: payments_pb2.CreatePaymentRequest) -> CaptureMethod:

@@ -10,7 +10,7 @@ from servers.kernel.errors import ResourceNotFound
 from servers.payments import store
 from servers.payments.render import refund_message
 from servers.payments.service.base import Base, amount_of, owner
-from servers.payments.usecases import CreateRefund, create_refund
+from servers.payments.usecases import CreateRefund, cancel_refund, create_refund, refresh_refund
 from servers.runtime.call import current_call
 from servers.runtime.requests import idempotent
 
@@ -32,6 +32,14 @@ class Refunds(Base):
         )
         return refund_message(await create_refund(self._deps, ticket, command))
 
+    async def CancelRefund(self, request: payments_pb2.CancelRefundRequest, context: Any) -> payments_pb2.Refund:
+        """Cancel a refund of the caller's merchant."""
+        ticket = idempotent(request, render=refund_message)
+        merchant_id = current_call().principal.merchant_id
+        return refund_message(
+            await cancel_refund(self._deps, ticket, refund_id=request.refund_id, merchant_id=merchant_id)
+        )
+
     async def GetRefund(self, request: payments_pb2.GetRefundRequest, context: Any) -> payments_pb2.Refund:
         """Return a refund of a payment that the caller may see."""
         async with self._deps.db.read() as conn:
@@ -43,7 +51,7 @@ class Refunds(Base):
             payment = await store.payment(conn, refund.payment_id, owner_id=owner_id, customer_id=customer_id)
         if payment is None:
             raise ResourceNotFound(request.refund_id)
-        return self._shown_refund(refund)
+        return self._shown_refund(await refresh_refund(self._deps, refund))
 
     async def ListRefunds(
         self, request: payments_pb2.ListRefundsRequest, context: Any

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from google.api import httpbody_pb2
@@ -11,7 +12,7 @@ from servers.kernel.errors import FieldInvalid, ResourceNotFound
 from servers.payments import store
 from servers.payments.domain import SetupIntent, Usage
 from servers.payments.render import mandate_message, settings_message
-from servers.payments.service.base import Base, manner_of, usage_of
+from servers.payments.service.base import Base, is_payer, manner_of, usage_of
 from servers.payments.service.returning import send_on
 from servers.payments.usecases import (
     confirm_setup,
@@ -64,13 +65,15 @@ class SetupIntents(Base):
         if setup is None or not visible_setup(setup, payer):
             raise ResourceNotFound(request.setup_intent_id)
         setup = await refresh_setup(self._deps, setup)
-        return self._renderer.setup(setup, client_secret=not payer.shopper)
+        return self._renderer.setup(setup, client_secret=not payer.shopper, payer=is_payer())
 
     async def ConfirmSetupIntent(
         self, request: payments_pb2.ConfirmSetupIntentRequest, context: Any
     ) -> payments_pb2.SetupIntent:
         """Confirm a setup intent."""
-        ticket = idempotent(request, render=self._renderer.setup, secret=True)
+        # Whoever confirms is who pays.
+        render = partial(self._renderer.setup, payer=True)
+        ticket = idempotent(request, render=render, secret=True)
         setup = await confirm_setup(
             self._deps,
             ticket,
@@ -79,7 +82,7 @@ class SetupIntents(Base):
             stripe_method_id=request.stripe_payment_method_id,
             manner=manner_of(return_url=request.return_url, use_stripe_sdk=request.use_stripe_sdk),
         )
-        return self._renderer.setup(setup)
+        return render(setup)
 
     async def ReturnSetupIntent(
         self, request: payments_pb2.ReturnSetupIntentRequest, context: Any
@@ -137,5 +140,6 @@ class SetupIntents(Base):
             current_call().principal.merchant_id,
             request.return_url_origins,
             expected_version(request.etag),
+            refunds_wait=request.refunds_wait_for_balance,
         )
         return settings_message(settings)

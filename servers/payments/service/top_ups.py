@@ -27,5 +27,6 @@ class TopUpPaymentService(top_ups_pb2_grpc.TopUpPaymentServiceServicer):
             payment_method_id=request.payment_method_id,
             return_url=request.return_url,
             stop=request.stop,
+            rehearsal=request.validate_only,
         )
         return self._renderer.payment(await charge_top_up(self._deps, command))

@@ -8,6 +8,7 @@ from paymesh.payments.v1 import payments_pb2
 
 from servers.payments.gateway_stripe import SignatureInvalid
 from servers.payments.service.base import Base
+from servers.payments.webhooks import Source
 from servers.runtime.call import CredentialInvalid, current_call
 
 
@@ -20,8 +21,10 @@ class Intake(Base):
         """Store an event that Stripe signed."""
         body = request.body.data
         try:
-            event = self._deps.gateway.verify_webhook(body, current_call().metadata.get("stripe-signature", ""))
-        except SignatureInvalid as error:
-            raise CredentialInvalid from error
-        await self._webhooks.receive(event, body)
+            signature = current_call().metadata.get("stripe-signature", "")
+            event = self._deps.gateway.verify_webhook(body, signature, now=self._deps.clock.now())
+        except SignatureInvalid as invalid:
+            self._webhooks.refuse(invalid.fault)
+            raise CredentialInvalid from invalid
+        await self._webhooks.receive(event, body, Source.WEBHOOK)
         return payments_pb2.ReceiveStripeWebhookResponse(stripe_event_id=event.id)

@@ -21,7 +21,7 @@ from servers.payments.domain import (
     Source,
     Usage,
 )
-from servers.payments.store.rows import NOTHING_ASKED, action_in, decline_in, manner_of
+from servers.payments.store.rows import DECLINE_COLUMNS, NOTHING_ASKED, action_in, decline_in, decline_values, manner_of
 from servers.runtime.db import one_row
 
 
@@ -72,10 +72,9 @@ async def advance_attempt(
     moved = replace(attempt, state=target, update_time=now, next_action=next_action, **changes)
     done = await conn.execute(
         text(
-            """
-            UPDATE attempts SET state = :state, payment_method_id = :method, charge_id = :charge_id, decline_code = :code,
-                   decline_action = :action, decline_message = :message, next_action_url = :url,
-                   next_action_secret = :secret, update_time = :now
+            f"""
+            UPDATE attempts SET state = :state, payment_method_id = :method, charge_id = :charge_id, {DECLINE_COLUMNS},
+                   next_action_url = :url, next_action_secret = :secret, update_time = :now
             WHERE owner_id = :owner_id AND id = :id AND state = :expected
             """
         ),
@@ -83,9 +82,7 @@ async def advance_attempt(
             "state": moved.state.value,
             "method": moved.source.payment_method_id,
             "charge_id": moved.charge_id,
-            "code": moved.decline.code if moved.decline else None,
-            "action": moved.decline.recommended_action if moved.decline else None,
-            "message": moved.decline.message if moved.decline else None,
+            **decline_values(moved.decline),
             "url": moved.next_action.url,
             "secret": moved.next_action.sealed_secret or None,
             "now": now,
@@ -124,8 +121,8 @@ async def insert_capture(conn: AsyncConnection, payment: Payment, capture: Captu
         text(
             """
             INSERT INTO captures (owner_id, payment_id, id, amount_minor, currency, fee_minor, fee_due_minor, fee_plan_version,
-                                  fee_refund, settlement_delay_seconds, capture_time)
-            VALUES (:owner_id, :payment_id, :id, :amount, :currency, :fee, :due, :plan, :fee_refund, :delay, :time)
+                                  fee_refund, settlement_delay_seconds, capture_time, suspense_item_id)
+            VALUES (:owner_id, :payment_id, :id, :amount, :currency, :fee, :due, :plan, :fee_refund, :delay, :time, :item)
             """
         ),
         {
@@ -140,6 +137,7 @@ async def insert_capture(conn: AsyncConnection, payment: Payment, capture: Captu
             "fee_refund": capture.fee_refund.value,
             "delay": capture.settlement_delay_seconds,
             "time": capture.capture_time,
+            "item": capture.suspense_item_id,
         },
     )
 
@@ -156,6 +154,7 @@ def capture_of(row: Row[Any]) -> Capture:
         fee_refund=FeeRefund(row.fee_refund),
         settlement_delay_seconds=row.settlement_delay_seconds,
         capture_time=row.capture_time,
+        suspense_item_id=row.suspense_item_id,
     )
 
 

@@ -130,6 +130,7 @@ async def payment_settings(conn: AsyncConnection, merchant_id: str, *, lock: boo
     return PaymentSettings(
         merchant_id=merchant_id,
         return_url_origins=tuple(row.return_url_origins),
+        refunds_wait=row.refunds_wait,
         version=row.version,
         update_time=row.update_time,
     )
@@ -140,16 +141,18 @@ async def save_payment_settings(conn: AsyncConnection, settings: PaymentSettings
     done = await conn.execute(
         text(
             """
-            INSERT INTO payment_settings (merchant_id, return_url_origins, version, update_time)
-            VALUES (:merchant, :origins, :version, :now)
+            INSERT INTO payment_settings (merchant_id, return_url_origins, refunds_wait, version, update_time)
+            VALUES (:merchant, :origins, :refunds_wait, :version, :now)
             ON CONFLICT (merchant_id) DO UPDATE
-                SET return_url_origins = excluded.return_url_origins, version = excluded.version, update_time = excluded.update_time
+                SET return_url_origins = excluded.return_url_origins, refunds_wait = excluded.refunds_wait,
+                    version = excluded.version, update_time = excluded.update_time
                 WHERE payment_settings.version = excluded.version - 1
             """
         ),
         {
             "merchant": settings.merchant_id,
             "origins": list(settings.return_url_origins),
+            "refunds_wait": settings.refunds_wait,
             "version": settings.version,
             "now": now,
         },

@@ -119,7 +119,8 @@ async def method_in_use(conn: AsyncConnection, method: PaymentMethod) -> bool:
             text(
                 """
                 SELECT 1 FROM attempts WHERE payment_method_id = :id
-                  AND state IN ('CREATED', 'SENT', 'PENDING', 'UNKNOWN', 'NEEDS_OPERATOR', 'REQUIRES_ACTION') LIMIT 1
+                  AND state IN ('CREATED', 'SENT', 'PENDING', 'UNKNOWN', 'NEEDS_OPERATOR', 'REQUIRES_ACTION', 'IN_REVIEW')
+                LIMIT 1
                 """
             ),
             {"id": method.id},

@@ -21,9 +21,13 @@ from servers.payments.domain import (
     Payment,
     PaymentState,
     Purpose,
+    Review,
+    ReviewState,
+    SuspenseItem,
 )
 from servers.payments.store.attempts import attempt_of, capture_of
 from servers.payments.store.operations import operation_of
+from servers.payments.store.suspense import item_of
 from servers.runtime.db import one_row
 
 
@@ -34,10 +38,10 @@ async def insert_payment(conn: AsyncConnection, payment: Payment) -> bool:
         text(
             """
             INSERT INTO payments (owner_id, id, customer_id, purpose, top_up_id, payment_method_id, amount_minor, currency, state,
-                                  capture_method, statement_descriptor_suffix, description, metadata, version, create_time,
-                                  update_time)
+                                  capture_method, capture_deadline, statement_descriptor_suffix, description, metadata, version,
+                                  create_time, update_time)
             VALUES (:owner_id, :id, :customer_id, :purpose, :top_up_id, :method, :amount, :currency, :state, :capture_method,
-                    :suffix, :description, CAST(:metadata AS jsonb), :version, :create_time, :update_time)
+                    :deadline, :suffix, :description, CAST(:metadata AS jsonb), :version, :create_time, :update_time)
             ON CONFLICT DO NOTHING
             """
         ),
@@ -53,6 +57,7 @@ async def insert_payment(conn: AsyncConnection, payment: Payment) -> bool:
             "currency": payment.amount.currency,
             "state": payment.state.value,
             "capture_method": payment.capture_method.value,
+            "deadline": payment.capture_deadline,
             "description": payment.description,
             "metadata": json.dumps(dict(payment.metadata)),
             "version": payment.version,
@@ -97,6 +102,22 @@ async def payment_by_intent(conn: AsyncConnection, intent_id: str, *, lock: bool
     return (await _wholes(conn, [row]))[0] if row is not None else None
 
 
+async def payment_by_charge(conn: AsyncConnection, charge_id: str) -> Payment | None:
+    """Return the payment that a charge of Stripe's belongs to."""
+    row = (
+        await conn.execute(
+            text(
+                """
+                SELECT p.* FROM attempts a JOIN payments p ON p.owner_id = a.owner_id AND p.id = a.payment_id
+                WHERE a.charge_id = :charge
+                """
+            ),
+            {"charge": charge_id},
+        )
+    ).one_or_none()
+    return (await _wholes(conn, [row]))[0] if row is not None else None
+
+
 async def ended_windows(conn: AsyncConnection, now: datetime, limit: int) -> list[Payment]:
     """Return payments whose authorization should have ended, those that ended first first."""
     rows = (
@@ -112,6 +133,24 @@ async def ended_windows(conn: AsyncConnection, now: datetime, limit: int) -> lis
         )
     ).all()
     return await _wholes(conn, rows)
+
+
+async def due_payments(conn: AsyncConnection, now: datetime, limit: int) -> list[Payment]:
+    """Return payments that the sweep has something to do with, those that have waited longest first."""
+    rows = await conn.execute(
+        text("SELECT * FROM payments WHERE due_time <= :now ORDER BY due_time LIMIT :limit"),
+        {"now": now, "limit": limit},
+    )
+    return await _wholes(conn, rows.all())
+
+
+async def postpone_payment(conn: AsyncConnection, payment: Payment, due_time: datetime) -> Payment:
+    """Note when the sweep looks at a payment the next time: nothing that anybody sees."""
+    await conn.execute(
+        text("UPDATE payments SET due_time = :due WHERE owner_id = :owner_id AND id = :id"),
+        {"due": due_time, "owner_id": payment.owner_id, "id": payment.id},
+    )
+    return replace(payment, due_time=due_time)
 
 
 async def payments(
@@ -152,7 +191,10 @@ async def payments(
 
 async def advance(conn: AsyncConnection, payment: Payment, trigger: str, *, now: datetime, **changes: Any) -> Payment:
     """Walk one arrow of the payment's machine. Raises PaymentStateInvalid, or ConcurrentUpdate where the version moved."""
-    return await _write(conn, payment, now, state=PAYMENT.arrow(payment.state, trigger, payment.id).target, **changes)
+    target = PAYMENT.arrow(payment.state, trigger, payment.id).target
+    if target in PAYMENT.terminal:
+        changes["due_time"] = None
+    return await _write(conn, payment, now, state=target, **changes)
 
 
 async def reserve_capture(conn: AsyncConnection, payment: Payment, amount_minor: int, now: datetime) -> Payment:
@@ -172,6 +214,11 @@ async def release_capture(conn: AsyncConnection, payment: Payment, amount_minor:
     return await reserve_capture(conn, payment, -amount_minor, now)
 
 
+async def touch(conn: AsyncConnection, payment: Payment, now: datetime) -> Payment:
+    """Raise the version of a payment of which something else than its row has changed. Raises ConcurrentUpdate."""
+    return await _write(conn, payment, now)
+
+
 async def _write(conn: AsyncConnection, payment: Payment, now: datetime, **changes: Any) -> Payment:
     moved = replace(payment, version=payment.version + 1, update_time=now, **changes)
     done = await conn.execute(
@@ -179,7 +226,9 @@ async def _write(conn: AsyncConnection, payment: Payment, now: datetime, **chang
             """
             UPDATE payments SET state = :state, version = :version, update_time = :now, captured_minor = :captured,
                    capturable_minor = :capturable, capture_pending_minor = :pending, multicapture = :multicapture,
-                   capture_before_time = :capture_before, cancellation_reason = :reason
+                   capture_before_time = :capture_before, due_time = :due, cancellation_reason = :reason,
+                   review_state = :review_state, review_reasons = :review_reasons, review_expire_time = :review_expire,
+                   overcapture_minor = :overcapture
             WHERE owner_id = :owner_id AND id = :id AND version = :expected
             """
         ),
@@ -192,7 +241,41 @@ async def _write(conn: AsyncConnection, payment: Payment, now: datetime, **chang
             "pending": moved.capture_pending_minor,
             "multicapture": moved.multicapture,
             "capture_before": moved.capture_before_time,
+            "due": moved.due_time,
             "reason": moved.cancellation_reason,
+            "review_state": moved.review.state.value if moved.review else "",
+            "review_reasons": list(moved.review.reasons) if moved.review else [],
+            "review_expire": moved.review.expire_time if moved.review else None,
+            "overcapture": moved.overcapture_minor,
+            "owner_id": payment.owner_id,
+            "id": payment.id,
+            "expected": payment.version,
+        },
+    )
+    one_row(done.rowcount, payment.id)
+    return moved
+
+
+async def change_details(conn: AsyncConnection, payment: Payment, now: datetime, **changes: Any) -> Payment:
+    """Write what a merchant may change of a payment, whatever its state. Raises ConcurrentUpdate."""
+    moved = replace(payment, version=payment.version + 1, update_time=now, **changes)
+    done = await conn.execute(
+        text(
+            """
+            UPDATE payments SET description = :description, metadata = CAST(:metadata AS jsonb),
+                   statement_descriptor_suffix = :suffix, capture_deadline = :deadline, due_time = :due, version = :version,
+                   update_time = :now
+            WHERE owner_id = :owner_id AND id = :id AND version = :expected
+            """
+        ),
+        {
+            "description": moved.description,
+            "metadata": json.dumps(dict(moved.metadata)),
+            "suffix": moved.statement_descriptor_suffix,
+            "deadline": moved.capture_deadline,
+            "due": moved.due_time,
+            "version": moved.version,
+            "now": now,
             "owner_id": payment.owner_id,
             "id": payment.id,
             "expected": payment.version,
@@ -217,14 +300,16 @@ async def save_intent_id(conn: AsyncConnection, payment: Payment, intent_id: str
 
 
 async def reserve_refund(conn: AsyncConnection, payment: Payment, amount_minor: int, now: datetime) -> Payment | None:
-    """Take a refund's amount out of what can be refunded: one conditional statement. None where there is not enough."""
+    """Take a refund's amount out of what can be refunded: one conditional statement. None where there is not enough, or while a
+    chargeback is open."""
     done = await conn.execute(
         text(
             """
             UPDATE payments SET refund_pending_minor = refund_pending_minor + :amount, version = version + 1,
                                 update_time = :now
             WHERE owner_id = :owner_id AND id = :id AND version = :expected
-              AND refunded_minor + refund_pending_minor + :amount <= captured_minor
+              AND refunded_minor + refund_pending_minor + disputed_minor + :amount <= captured_minor
+              AND open_chargebacks = 0
             """
         ),
         {
@@ -278,8 +363,41 @@ async def move_refund_counters(
     return moved
 
 
+async def move_dispute_counters(
+    conn: AsyncConnection, payment: Payment, *, disputed_minor: int, open_chargebacks: int, now: datetime
+) -> Payment:
+    """Add to the payment's dispute counters: whatever they become, it has happened outside. Raises ConcurrentUpdate."""
+    moved = replace(
+        payment,
+        disputed_minor=payment.disputed_minor + disputed_minor,
+        open_chargebacks=payment.open_chargebacks + open_chargebacks,
+        version=payment.version + 1,
+        update_time=now,
+    )
+    done = await conn.execute(
+        text(
+            """
+            UPDATE payments SET disputed_minor = :disputed, open_chargebacks = :open, version = :version, update_time = :now
+            WHERE owner_id = :owner_id AND id = :id AND version = :expected
+            """
+        ),
+        {
+            "disputed": moved.disputed_minor,
+            "open": moved.open_chargebacks,
+            "version": moved.version,
+            "now": now,
+            "owner_id": payment.owner_id,
+            "id": payment.id,
+            "expected": payment.version,
+        },
+    )
+    one_row(done.rowcount, payment.id)
+    return moved
+
+
 async def _wholes(conn: AsyncConnection, rows: Sequence[Row[Any]]) -> list[Payment]:
-    """Add each payment's newest attempt, captures and open operation: three statements, however many payments there are."""
+    """Add each payment's newest attempt, captures, open operation and suspense items: four statements, however many payments there
+    are."""
     keys = {"owners": sorted({row.owner_id for row in rows}), "payments": [row.id for row in rows]}
     attempts = await conn.execute(
         text(
@@ -308,7 +426,30 @@ async def _wholes(conn: AsyncConnection, rows: Sequence[Row[Any]]) -> list[Payme
         keys,
     )
     opened = {operation.payment_id: operation_of(operation) for operation in operations}
-    return [_payment(row, newest.get(row.id), tuple(captures.get(row.id, ())), opened.get(row.id)) for row in rows]
+    items: dict[str, list[SuspenseItem]] = {}
+    for item in await conn.execute(
+        text(
+            "SELECT * FROM suspense_items WHERE owner_id = ANY(:owners) AND payment_id = ANY(:payments)"
+            " ORDER BY create_time, id"
+        ),
+        keys,
+    ):
+        items.setdefault(item.payment_id, []).append(item_of(item))
+    return [
+        replace(
+            _payment(row, newest.get(row.id), tuple(captures.get(row.id, ())), opened.get(row.id)),
+            suspense=tuple(items.get(row.id, ())),
+        )
+        for row in rows
+    ]
+
+
+def _review(row: Row[Any]) -> Review | None:
+    if not row.review_state:
+        return None
+    return Review(
+        state=ReviewState(row.review_state), reasons=tuple(row.review_reasons), expire_time=row.review_expire_time
+    )
 
 
 def _payment(
@@ -329,10 +470,15 @@ def _payment(
         capture_pending_minor=row.capture_pending_minor,
         multicapture=row.multicapture,
         capture_before_time=row.capture_before_time,
+        capture_deadline=row.capture_deadline,
+        due_time=row.due_time,
+        review=_review(row),
         cancellation_reason=row.cancellation_reason,
         captured_minor=row.captured_minor,
         refunded_minor=row.refunded_minor,
         refund_pending_minor=row.refund_pending_minor,
+        disputed_minor=row.disputed_minor,
+        open_chargebacks=row.open_chargebacks,
         stripe_payment_intent_id=row.stripe_payment_intent_id or "",
         description=row.description,
         metadata=row.metadata,
@@ -342,4 +488,5 @@ def _payment(
         latest_attempt=attempt,
         captures=captures,
         open_operation=operation,
+        overcapture_minor=row.overcapture_minor,
     )

@@ -26,9 +26,9 @@ async def insert_refund(conn: AsyncConnection, refund: Refund) -> None:
         text(
             """
             INSERT INTO refunds (owner_id, payment_id, id, amount_minor, currency, fee_returned_minor, reason, state, metadata,
-                                 version, create_time, update_time)
+                                 version, create_time, update_time, suspense_item_id)
             VALUES (:owner_id, :payment_id, :id, :amount, :currency, :fee_returned, :reason, :state,
-                    CAST(:metadata AS jsonb), :version, :create_time, :update_time)
+                    CAST(:metadata AS jsonb), :version, :create_time, :update_time, :item)
             """
         ),
         {
@@ -44,6 +44,7 @@ async def insert_refund(conn: AsyncConnection, refund: Refund) -> None:
             "version": refund.version,
             "create_time": refund.create_time,
             "update_time": refund.update_time,
+            "item": refund.suspense_item_id,
         },
     )
 
@@ -107,14 +108,17 @@ async def refunds_of_merchant(
 
 
 async def advance_refund(
-    conn: AsyncConnection, refund: Refund, trigger: str, *, stripe_refund_id: str, failure_reason: str, now: datetime
-) -> Refund:
+    conn: AsyncConnection, refund: Refund, trigger: str, *, stripe_refund_id: str = "", failure_reason: str = "",
+    pending_reason: str = "", retry_time: datetime | None = None, now: datetime,
+) -> Refund:  # fmt: skip
     """Walk one arrow of the refund's machine. Raises RefundStateInvalid, or ConcurrentUpdate where the version moved."""
     moved = replace(
         refund,
         state=REFUND.arrow(refund.state, trigger, refund.id).target,
         stripe_refund_id=stripe_refund_id or refund.stripe_refund_id,
         failure_reason=failure_reason,
+        pending_reason=pending_reason,
+        retry_time=retry_time,
         uncertain=False,
         version=refund.version + 1,
         update_time=now,
@@ -122,8 +126,9 @@ async def advance_refund(
     done = await conn.execute(
         text(
             """
-            UPDATE refunds SET state = :state, stripe_refund_id = :stripe_id, failure_reason = :failure, uncertain = false,
-                               version = :version, update_time = :now
+            UPDATE refunds SET state = :state, stripe_refund_id = :stripe_id, failure_reason = :failure,
+                               pending_reason = :pending, retry_time = :retry, uncertain = false, version = :version,
+                               update_time = :now
             WHERE owner_id = :owner_id AND id = :id AND version = :expected
             """
         ),
@@ -131,6 +136,8 @@ async def advance_refund(
             "state": moved.state.value,
             "stripe_id": moved.stripe_refund_id,
             "failure": moved.failure_reason,
+            "pending": moved.pending_reason,
+            "retry": moved.retry_time,
             "version": moved.version,
             "now": now,
             "owner_id": refund.owner_id,
@@ -157,6 +164,23 @@ async def note_refund(conn: AsyncConnection, refund: Refund, *, uncertain: bool,
     return replace(refund, uncertain=uncertain, stripe_refund_id=stripe_id)
 
 
+async def waiting_refunds(conn: AsyncConnection, now: datetime, limit: int) -> list[Refund]:
+    """Return refunds that wait for their merchant's balance and are due to be tried again."""
+    rows = await conn.execute(
+        text("SELECT * FROM refunds WHERE retry_time <= :now ORDER BY retry_time LIMIT :limit"),
+        {"now": now, "limit": limit},
+    )
+    return [_refund(row) for row in rows]
+
+
+async def postpone_refund(conn: AsyncConnection, refund: Refund, retry_time: datetime) -> None:
+    """Note when a refund that waits is tried the next time: nothing that anybody sees."""
+    await conn.execute(
+        text("UPDATE refunds SET retry_time = :retry WHERE owner_id = :owner_id AND id = :id"),
+        {"retry": retry_time, "owner_id": refund.owner_id, "id": refund.id},
+    )
+
+
 def _refund(row: Row[Any]) -> Refund:
     return Refund(
         id=row.id,
@@ -168,9 +192,12 @@ def _refund(row: Row[Any]) -> Refund:
         state=RefundState(row.state),
         stripe_refund_id=row.stripe_refund_id,
         failure_reason=row.failure_reason,
+        pending_reason=row.pending_reason,
+        retry_time=row.retry_time,
         uncertain=row.uncertain,
         metadata=row.metadata,
         version=row.version,
         create_time=row.create_time,
         update_time=row.update_time,
+        suspense_item_id=row.suspense_item_id,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, Final
 
 from sqlalchemy import Row
@@ -15,7 +16,30 @@ def decline_in(row: Row[Any]) -> Decline | None:
     """Return the decline that a row holds, if any."""
     if row.decline_code is None:
         return None
-    return Decline(code=row.decline_code, recommended_action=row.decline_action, message=row.decline_message)
+    return Decline(
+        code=row.decline_code,
+        recommended_action=row.decline_action,
+        message=row.decline_message,
+        retry_after=timedelta(seconds=row.decline_retry_seconds) if row.decline_retry_seconds is not None else None,
+        network_code=row.decline_network_code,
+    )
+
+
+DECLINE_COLUMNS: Final = """
+    decline_code = :decline_code, decline_action = :decline_action, decline_message = :decline_message,
+    decline_retry_seconds = :decline_retry, decline_network_code = :decline_network"""
+
+
+def decline_values(decline: Decline | None) -> dict[str, object]:
+    """Return what `DECLINE_COLUMNS` writes."""
+    retry = decline.retry_after if decline is not None else None
+    return {
+        "decline_code": decline.code if decline else None,
+        "decline_action": decline.recommended_action if decline else None,
+        "decline_message": decline.message if decline else None,
+        "decline_retry": int(retry.total_seconds()) if retry is not None else None,
+        "decline_network": decline.network_code if decline else "",
+    }
 
 
 def action_in(row: Row[Any]) -> NextAction:

@@ -10,7 +10,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.payments.domain import SETUP, NextAction, SetupIntent, SetupState, Usage
-from servers.payments.store.rows import NOTHING_ASKED, action_in, decline_in, manner_of
+from servers.payments.store.rows import DECLINE_COLUMNS, NOTHING_ASKED, action_in, decline_in, decline_values, manner_of
 from servers.runtime.db import one_row
 
 
@@ -76,14 +76,13 @@ async def note_setup(conn: AsyncConnection, setup: SetupIntent, **changes: Any) 
 
 
 async def _write(conn: AsyncConnection, setup: SetupIntent, *, expected_version: int) -> None:
-    decline = setup.last_decline
     done = await conn.execute(
         text(
-            """
+            f"""
             UPDATE setup_intents SET state = :state, uncertain = :uncertain, confirms = :confirms, stripe_id = :stripe_id,
                    stripe_payment_method_id = :stripe_method, return_url = :return_url, use_stripe_sdk = :sdk,
-                   next_action_url = :url, next_action_secret = :secret, decline_code = :code, decline_action = :action,
-                   decline_message = :message, payment_method_id = :method, mandate_id = :mandate, version = :version,
+                   next_action_url = :url, next_action_secret = :secret, {DECLINE_COLUMNS},
+                   payment_method_id = :method, mandate_id = :mandate, version = :version,
                    update_time = :update_time
             WHERE owner_id = :owner_id AND id = :id AND version = :expected
             """
@@ -98,9 +97,7 @@ async def _write(conn: AsyncConnection, setup: SetupIntent, *, expected_version:
             "sdk": setup.manner.use_stripe_sdk,
             "url": setup.next_action.url,
             "secret": setup.next_action.sealed_secret or None,
-            "code": decline.code if decline else None,
-            "action": decline.recommended_action if decline else None,
-            "message": decline.message if decline else None,
+            **decline_values(setup.last_decline),
             "method": setup.payment_method_id,
             "mandate": setup.mandate_id,
             "version": setup.version,

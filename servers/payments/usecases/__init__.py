@@ -12,6 +12,11 @@ from servers.payments.usecases.attempts import (
     give_up_attempt,
     learn_attempt,
 )
+from servers.payments.usecases.changes import (
+    CHANGEABLE,
+    UpdatePayment,
+    update_payment,
+)
 from servers.payments.usecases.confirm import (
     ConfirmPayment,
     Payer,
@@ -19,6 +24,17 @@ from servers.payments.usecases.confirm import (
 )
 from servers.payments.usecases.deps import (
     Deps,
+)
+from servers.payments.usecases.disputes import (
+    ACCEPT,
+    accept_dispute,
+    drive_accept,
+    learn_dispute,
+    learn_warning,
+    refresh_dispute,
+)
+from servers.payments.usecases.due import (
+    act_on_due,
 )
 from servers.payments.usecases.fee_plans import ReplaceFeePlan, replace_fee_plan
 from servers.payments.usecases.mandates import (
@@ -29,6 +45,8 @@ from servers.payments.usecases.operations import (
     CANCEL,
     CAPTURE,
     CapturePayment,
+    Unaccounted,
+    account_for,
     cancel_payment,
     capture_payment,
     drive_operation,
@@ -50,11 +68,29 @@ from servers.payments.usecases.payments import (
     end_windows,
     refresh_payment,
 )
+from servers.payments.usecases.refund_cancels import (
+    CANCEL_REFUND,
+    cancel_refund,
+    drive_refund_cancel,
+    refund_of_cancel,
+)
 from servers.payments.usecases.refunds import (
-    REFUND_CALL,
     CreateRefund,
     create_refund,
     drive_refund,
+    learn_refund,
+    refresh_refund,
+    retry_refunds,
+)
+from servers.payments.usecases.resolving import (
+    Decider,
+    Verdict,
+    resolve_conflict,
+    resolve_payment,
+    resolve_refund,
+)
+from servers.payments.usecases.reviews import (
+    approve_payment,
 )
 from servers.payments.usecases.setup_intents import (
     SET_UP,
@@ -75,12 +111,14 @@ from servers.payments.usecases.wallet_rail import (
 )
 
 __all__ = [
+    "ACCEPT",
     "ATTACH",
     "CANCEL",
+    "CANCEL_REFUND",
     "CAPTURE",
+    "CHANGEABLE",
     "CONFIRM",
     "DETACH",
-    "REFUND_CALL",
     "SET_UP",
     "WALLET_CONFIRM",
     "WALLET_OPERATION",
@@ -89,11 +127,20 @@ __all__ = [
     "ConfirmPayment",
     "CreatePayment",
     "CreateRefund",
+    "Decider",
     "Deps",
     "Payer",
     "ReplaceFeePlan",
+    "Unaccounted",
+    "UpdatePayment",
+    "Verdict",
+    "accept_dispute",
+    "account_for",
+    "act_on_due",
+    "approve_payment",
     "attach_method",
     "cancel_payment",
+    "cancel_refund",
     "capture_payment",
     "charge_top_up",
     "confirm_payment",
@@ -103,22 +150,35 @@ __all__ = [
     "create_refund",
     "create_setup",
     "detach_payment_method",
+    "drive_accept",
     "drive_attempt",
     "drive_operation",
     "drive_refund",
+    "drive_refund_cancel",
     "drive_setup",
     "end_windows",
     "finish_detach",
     "give_up_attempt",
     "give_up_operation",
     "learn_attempt",
+    "learn_dispute",
     "learn_payment",
+    "learn_refund",
     "learn_setup",
+    "learn_warning",
+    "refresh_dispute",
     "refresh_payment",
+    "refresh_refund",
     "refresh_setup",
+    "refund_of_cancel",
     "replace_fee_plan",
     "replace_settings",
+    "resolve_conflict",
+    "resolve_payment",
+    "resolve_refund",
+    "retry_refunds",
     "revoke_mandate",
     "set_default_method",
+    "update_payment",
     "visible_setup",
 ]

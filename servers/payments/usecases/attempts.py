@@ -10,12 +10,14 @@ from servers.kernel.invariant import invariant
 from servers.payments import store
 from servers.payments.domain import (
     ATTEMPT,
+    UNCERTAIN,
     Attempt,
     AttemptState,
     CardDeclined,
     ChargeResult,
     NotConfirmed,
     Payment,
+    PaymentState,
 )
 from servers.payments.usecases import wallet_rail
 from servers.payments.usecases.deps import Deps
@@ -37,19 +39,22 @@ declare(
 )
 
 
-async def learn_attempt(deps: Deps, attempt_id: str) -> Payment:
+async def learn_attempt(deps: Deps, attempt_id: str, *, insist: bool = False) -> Payment:
     """Ask Stripe about an attempt and write down what it says; never sends, because the confirm may be on its way right now: news
-    of the attempt before it can arrive in the middle of this one."""
+    of the attempt before it can arrive in the middle of this one. With `insist`, raises ProviderUnavailable where Stripe does not
+    tell."""
     attempt, payment = await _load_attempt(deps, attempt_id)
-    if attempt.state in ATTEMPT.terminal or attempt.state is AttemptState.CREATED:
+    if attempt.state in (*ATTEMPT.terminal, AttemptState.CREATED, AttemptState.IN_REVIEW):
         return payment
     if attempt.source.wallet_id:
         # The ledger knows the attempt by its id: sending once more is reading.
-        return await _record(deps, attempt_id, await _pay(deps, payment, attempt), None)
-    found = await _read(deps, payment, attempt)
+        return await record_attempt(deps, attempt_id, await _pay(deps, payment, attempt), None)
+    found = await read_attempt(deps, payment, attempt)
+    if insist and not isinstance(found, Answered):
+        raise ProviderUnavailable
     if not isinstance(found, Answered) or isinstance(found.value, NotConfirmed):
         return payment
-    return await _record(deps, attempt_id, found, None)
+    return await record_attempt(deps, attempt_id, found, None)
 
 
 async def drive_attempt(
@@ -60,7 +65,7 @@ async def drive_attempt(
     attempt, payment = await _load_attempt(deps, attempt_id)
     if attempt.state is AttemptState.NOT_SENT and request is not None:
         raise ProviderUnavailable
-    if attempt.state in ATTEMPT.terminal:
+    if attempt.state in ATTEMPT.terminal or attempt.state is AttemptState.IN_REVIEW:
         refusal = await _answer(deps, payment, attempt_id, request, refuse)
     elif attempt.source.wallet_id:
         payment, refusal = await _drive_wallet(deps, payment, attempt, request, refuse)
@@ -72,7 +77,7 @@ async def drive_attempt(
             return await drive_attempt(deps, attempt_id, request, refuse=refuse)
         refusal = None
     else:
-        payment = await _record(deps, attempt_id, await _read_or_send(deps, payment, attempt), request)
+        payment = await record_attempt(deps, attempt_id, await _read_or_send(deps, payment, attempt), request)
         refusal = None
     crash_point("payments.confirm.after_outcome")
     if refusal is not None:
@@ -84,15 +89,15 @@ async def _send_first(deps: Deps, payment: Payment, attempt: Attempt, request: I
     outcome = await _prepare(deps, payment, attempt)
     if not isinstance(outcome, Answered):
         # An unconfirmed PaymentIntent charges nobody, so a lost answer to its creation is no risk: not sent.
-        await _record(deps, attempt.id, NotSent(outcome.reason), None, sends=0)
+        await record_attempt(deps, attempt.id, NotSent(outcome.reason), None, sends=0)
         raise ProviderUnavailable
     if isinstance(outcome.value, CardDeclined):
-        return await _record(deps, attempt.id, Answered(outcome.value), request)
+        return await record_attempt(deps, attempt.id, Answered(outcome.value), request)
     intent_id = outcome.value
     crash_point("payments.confirm.before_send")
     sent = await _send(deps, intent_id, attempt)
     crash_point("payments.confirm.after_send")
-    payment = await _record(deps, attempt.id, sent, request)
+    payment = await record_attempt(deps, attempt.id, sent, request)
     if payment.latest_attempt is not None and payment.latest_attempt.state is AttemptState.NOT_SENT:
         raise ProviderUnavailable
     return payment
@@ -103,7 +108,7 @@ async def _drive_wallet(
 ) -> tuple[Payment, Refusal | None]:
     outcome = await _pay(deps, payment, attempt)
     crash_point("payments.confirm.after_send")
-    payment = await _record(deps, attempt.id, outcome, None)
+    payment = await record_attempt(deps, attempt.id, outcome, None)
     if not isinstance(outcome, Answered):
         # The key stays open: its caller asks again, and the janitor does if nobody else.
         raise PeerUnavailable("wallets")
@@ -186,14 +191,15 @@ async def _send(deps: Deps, intent_id: str, attempt: Attempt) -> Outcome[ChargeR
     return await deps.outbound.execute(CONFIRM, lambda: deps.gateway.confirm(intent_id, attempt))
 
 
-async def _read(deps: Deps, payment: Payment, attempt: Attempt) -> Outcome[ChargeResult]:
+async def read_attempt(deps: Deps, payment: Payment, attempt: Attempt) -> Outcome[ChargeResult]:
+    """Return what Stripe says of an attempt now."""
     intent_id = payment.stripe_payment_intent_id
     return await deps.outbound.execute("stripe.read_intent", lambda: deps.gateway.read_intent(intent_id, attempt))
 
 
 async def _read_or_send(deps: Deps, payment: Payment, attempt: Attempt) -> Outcome[ChargeResult]:
     """Ask Stripe how an attempt ended. Where it was never carried out it is sent again, under the same key, while that is safe."""
-    found = await _read(deps, payment, attempt)
+    found = await read_attempt(deps, payment, attempt)
     if not isinstance(found, Answered):
         return Unknown(found.reason)
     if not isinstance(found.value, NotConfirmed) or attempt.state is AttemptState.REQUIRES_ACTION:
@@ -210,7 +216,7 @@ async def give_up_attempt(deps: Deps, uow: UnitOfWork, call: OutboundCall) -> No
         await deps.outcomes.give_up(uow, payment, attempt)
 
 
-async def _record(
+async def record_attempt(
     deps: Deps, attempt_id: str, outcome: Outcome[ChargeResult], request: IdempotentRequest | None, *, sends: int = 1
 ) -> Payment:
     """Write down what is known now. The payment's row is locked first, so a webhook that tells the same waits and finds it done.
@@ -233,15 +239,20 @@ async def _record(
                 pass
         call = await uow.outbound.open_for(attempt_id)
         if call is not None:
-            await uow.outbound.settle(call.id, outcome, pending=_pending(payment, attempt_id))
+            known, pending = _of_call(payment, attempt_id, outcome)
+            await uow.outbound.settle(call.id, known, pending=pending)
         if request is not None and not isinstance(outcome, NotSent):
             await uow.idempotency.complete(request, payment)
     return payment
 
 
-def _pending(payment: Payment, attempt_id: str) -> bool:
-    """Tell whether Stripe answered but the attempt is not at its end."""
+def _of_call(payment: Payment, attempt_id: str, outcome: Outcome[ChargeResult]) -> tuple[Outcome[ChargeResult], bool]:
+    """Return what is known of an attempt's call, and whether Stripe is not done with it. An answer that leaves the attempt as
+    uncertain as it was is none; in conflict, the payment is what a person looks at."""
     latest = payment.latest_attempt
-    if latest is None or latest.id != attempt_id:
-        return False
-    return latest.state in (AttemptState.PENDING, AttemptState.REQUIRES_ACTION, AttemptState.SENT, AttemptState.UNKNOWN)
+    mine = latest is not None and latest.id == attempt_id and payment.state is not PaymentState.CONFLICTED
+    if latest is None or not mine or not isinstance(outcome, Answered):
+        return outcome, False
+    if latest.state in UNCERTAIN:
+        return Unknown("not carried out, or not yet"), False
+    return outcome, latest.state in (AttemptState.PENDING, AttemptState.REQUIRES_ACTION)

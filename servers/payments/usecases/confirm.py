@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from servers.kernel.errors import FieldInvalid, ResourceNotFound
@@ -25,12 +26,16 @@ from servers.payments.domain import (
     PaymentState,
     PaymentStateInvalid,
     Purpose,
+    Review,
+    ReviewState,
     Source,
     Usage,
 )
 from servers.payments.peers import Wallet
+from servers.payments.risk import CLEAR, Assessment, Question
 from servers.payments.usecases.attempts import CONFIRM, drive_attempt
 from servers.payments.usecases.deps import Deps
+from servers.payments.usecases.operations import look_first
 from servers.payments.usecases.wallet_rail import WALLET_CONFIRM
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import UnitOfWork
@@ -78,7 +83,9 @@ async def confirm_payment(deps: Deps, request: IdempotentRequest, command: Confi
     """Charge a card or a wallet. Raises ResourceNotFound, FieldInvalid, PaymentStateInvalid, MethodStateInvalid,
     OperationInProgress, InsufficientFunds, ProviderUnavailable, PeerUnavailable, and RateLimited after too many declines."""
     await deps.throttle.look(DECLINES_OF_PAYER, command.payer.limit_key)
+    await look_first(deps, request, command.payment_id, command.payer.may_confirm)
     wallet = await _wallet(deps, command)
+    assessment = await _assess(deps, command)
     async with deps.db.uow() as uow:
         claim = await uow.idempotency.claim(request)
         attempt: Attempt | None = None
@@ -91,10 +98,30 @@ async def confirm_payment(deps: Deps, request: IdempotentRequest, command: Confi
                     raise ResourceNotFound(command.payment_id)
                 source = await _source(uow, payment, command, wallet)
                 await _check_manner(deps, uow, payment, command)
-                attempt = await begin_attempt(deps, uow, payment, source, command.manner)
-            await uow.idempotency.advance(request, "confirming", attempt.id)
+                attempt = await begin_attempt(deps, uow, payment, source, command.manner, assessment)
+            await uow.idempotency.advance(
+                request, "confirming", attempt.id, shows=partial(store.payment, uow.conn, attempt.payment_id)
+            )
     crash_point("payments.confirm.after_intent")
     return await finish_confirm(deps, request, attempt, command.payer.limit_key)
+
+
+async def _assess(deps: Deps, command: ConfirmPayment) -> Assessment:
+    """Ask what the fraud rules say; whether the payment may be confirmed at all is looked at under its lock."""
+    async with deps.db.read() as conn:
+        payment = await store.payment(conn, command.payment_id)
+    if payment is None or not command.payer.may_confirm(payment):
+        return CLEAR
+    return await deps.screening.assess(
+        Question(
+            payment_id=payment.id,
+            merchant_id=payment.merchant_id,
+            customer_id=payment.customer_id,
+            amount=payment.amount,
+            off_session=command.manner.off_session,
+            from_wallet=bool(command.source.wallet_id),
+        )
+    )
 
 
 async def finish_confirm(deps: Deps, request: IdempotentRequest, attempt: Attempt, limit_key: str) -> Payment:
@@ -206,13 +233,18 @@ def _failed_uncharged(attempt: Attempt) -> bool:
     return attempt.state is AttemptState.DECLINED and not attempt.charge_id and not attempt.source.wallet_id
 
 
-async def begin_attempt(deps: Deps, uow: UnitOfWork, payment: Payment, source: Source, manner: Manner) -> Attempt:
-    """Write down the attempt that is about to be sent. The payment's row is locked by the caller, or new. Raises
-    OperationInProgress, PaymentStateInvalid."""
+async def begin_attempt(
+    deps: Deps, uow: UnitOfWork, payment: Payment, source: Source, manner: Manner, assessment: Assessment = CLEAR
+) -> Attempt:
+    """Write down the attempt that is about to be sent, or that waits until a person has looked at it: once for a payment. Its row
+    is locked by the caller, or new. Raises OperationInProgress, PaymentStateInvalid."""
+    review = assessment.review and payment.review is None
     previous = payment.latest_attempt
     if payment.open_operation is not None or (previous is not None and previous.state in OPEN_ATTEMPTS):
         raise OperationInProgress(payment.id)
-    triggers = ("attach", "send") if payment.state is PaymentState.REQUIRES_PAYMENT_METHOD else ("send",)
+    triggers: tuple[str, ...] = ("review",) if review else ("send",)
+    if payment.state is PaymentState.REQUIRES_PAYMENT_METHOD:
+        triggers = ("attach", *triggers)
     if not PAYMENT.allows(payment.state, triggers[0]):
         raise PaymentStateInvalid(
             f"A payment in {payment.state.name} cannot be confirmed.", payment.id, payment.state.name
@@ -224,7 +256,7 @@ async def begin_attempt(deps: Deps, uow: UnitOfWork, payment: Payment, source: S
         owner_id=payment.owner_id,
         source=source,
         manner=manner,
-        state=ATTEMPT.arrow(None, "create").target,
+        state=ATTEMPT.arrow(None, "review" if review else "create").target,
         charge_id="",
         # An attempt that was never sent has no charge of its own; Stripe still shows the one before it.
         prior_charge_id=(previous.charge_id or previous.prior_charge_id) if previous is not None else "",
@@ -235,11 +267,23 @@ async def begin_attempt(deps: Deps, uow: UnitOfWork, payment: Payment, source: S
         update_time=now,
     )
     await store.insert_attempt(uow.conn, attempt)
-    await deps.outcomes.walk(uow, replace(payment, latest_attempt=attempt), *triggers)
+    payment = replace(payment, latest_attempt=attempt)
+    if review:
+        ends = now + deps.review_timeout
+        opened = Review(state=ReviewState.OPEN, reasons=assessment.reasons, expire_time=ends)
+        await deps.outcomes.walk(uow, payment, *triggers, review=opened, due_time=ends)
+        return attempt
+    await deps.outcomes.walk(uow, payment, *triggers)
+    await promise_attempt(uow, payment, attempt)
+    return attempt
+
+
+async def promise_attempt(uow: UnitOfWork, payment: Payment, attempt: Attempt) -> None:
+    """Write down that an attempt is about to be sent."""
+    source = attempt.source
     await uow.outbound.record(
         verb=WALLET_CONFIRM if source.wallet_id else CONFIRM,
         target=attempt.id,
         key=attempt.id,
         request_digest=digest(payment.id, source.wallet_id or source.stripe_payment_method_id),
     )
-    return attempt

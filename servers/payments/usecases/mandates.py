@@ -26,7 +26,13 @@ async def revoke_mandate(deps: Deps, request: IdempotentRequest, owner_id: str, 
 
 
 async def replace_settings(
-    deps: Deps, request: IdempotentRequest, merchant_id: str, origins: Sequence[str], expected_version: int | None
+    deps: Deps,
+    request: IdempotentRequest,
+    merchant_id: str,
+    origins: Sequence[str],
+    expected_version: int | None,
+    *,
+    refunds_wait: bool = False,
 ) -> PaymentSettings:
     """Replace a merchant's settings. Raises EtagMismatch, ConcurrentUpdate."""
     async with deps.db.uow() as uow:
@@ -39,6 +45,7 @@ async def replace_settings(
             settings = PaymentSettings(
                 merchant_id=merchant_id,
                 return_url_origins=tuple(origins),
+                refunds_wait=refunds_wait,
                 version=current.version + 1,
                 update_time=now,
             )

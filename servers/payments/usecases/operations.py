@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from servers.kernel.errors import FieldInvalid, ProviderUnavailable, ResourceNotFound
@@ -15,6 +17,7 @@ from servers.payments.domain import (
     OPEN_ATTEMPTS,
     OPERATION,
     PAYMENT,
+    AttemptState,
     CaptureExceedsAvailable,
     IntentStatus,
     MulticaptureUnavailable,
@@ -28,6 +31,7 @@ from servers.payments.domain import (
     PaymentState,
     PaymentStateInvalid,
 )
+from servers.payments.outcomes import CLOSED
 from servers.payments.usecases import wallet_rail
 from servers.payments.usecases.attempts import learn_attempt
 from servers.payments.usecases.deps import Deps
@@ -37,10 +41,11 @@ from servers.runtime.idempotency import IdempotentRequest
 from servers.runtime.outbound import RESEND_WITHIN, Answered, NotSent, OutboundCall, Outcome, Unknown, digest
 from servers.runtime.sending import send, send_again
 
+# Not what is on its way right now: whoever sends it writes down what becomes of it.
+UNCERTAIN_OPERATIONS: Final = (OperationState.UNKNOWN, OperationState.NEEDS_OPERATOR)
+UNCERTAIN_ATTEMPTS: Final = (AttemptState.UNKNOWN, AttemptState.PENDING, AttemptState.NEEDS_OPERATOR)
 CAPTURE: Final = "stripe.capture"
 CANCEL: Final = "stripe.cancel"
-CLOSED: Final = ("canceled", "succeeded")
-"""Stripe's words for an intent that takes no more captures."""
 VERBS: Final = {OperationKind.CAPTURE: CAPTURE, OperationKind.CANCEL: CANCEL}
 declare(
     "payments.capture.after_intent",
@@ -65,36 +70,59 @@ class CapturePayment:
 async def capture_payment(deps: Deps, request: IdempotentRequest, command: CapturePayment) -> Payment:
     """Capture. Raises ResourceNotFound, PaymentStateInvalid, OperationInProgress, CaptureExceedsAvailable,
     MulticaptureUnavailable, FieldInvalid, ProviderUnavailable."""
+    await look_first(deps, request, command.payment_id, lambda payment: payment.owner_id == command.merchant_id)
     async with deps.db.uow() as uow:
         claim = await uow.idempotency.claim(request)
         operation_id = await _resumed(uow, claim.resource_id)
         if operation_id is None:
             async with uow.refusals(request):
-                operation_id = (await _begin_capture(deps, uow, command)).id
-            await uow.idempotency.advance(request, "capturing", operation_id)
+                operation_id = (await begin_capture(deps, uow, command)).id
+            await uow.idempotency.advance(
+                request, "capturing", operation_id, shows=partial(_begun, uow, command.payment_id)
+            )
     crash_point("payments.capture.after_intent")
     return await drive_operation(deps, operation_id, request)
 
 
 async def cancel_payment(
-    deps: Deps, request: IdempotentRequest, *, payment_id: str, merchant_id: str, reason: str
+    deps: Deps, request: IdempotentRequest, *, payment_id: str, merchant_id: str, reason: str, in_review: bool = False
 ) -> Payment:
-    """Cancel. Raises ResourceNotFound, PaymentStateInvalid, OperationInProgress, ProviderUnavailable."""
+    """Cancel; `in_review` only what is in review. Raises ResourceNotFound, PaymentStateInvalid, OperationInProgress,
+    ProviderUnavailable."""
+    await look_first(deps, request, payment_id, lambda payment: payment.owner_id == merchant_id)
     async with deps.db.uow() as uow:
         claim = await uow.idempotency.claim(request)
         operation_id = await _resumed(uow, claim.resource_id)
         if operation_id is None:
             async with uow.refusals(request):
                 payment = await _locked(uow, payment_id, merchant_id, "cancel")
-                if not payment.stripe_payment_intent_id and payment.state is not PaymentState.REQUIRES_CAPTURE:
-                    # Nobody else has heard of it: there is nobody to ask.
-                    payment = await deps.outcomes.canceled(uow, payment, "cancel", reason=reason)
-                    await uow.idempotency.complete(request, payment)
-                    return payment
-                operation_id = (await _begin(deps, uow, payment, OperationKind.CANCEL, reason=reason)).id
-            await uow.idempotency.advance(request, "canceling", operation_id)
+                if in_review and payment.state is not PaymentState.REQUIRES_REVIEW:
+                    raise PaymentStateInvalid(
+                        f"A payment in {payment.state.name} is not in review.", payment.id, payment.state.name
+                    )
+                begun = await begin_cancel(deps, uow, payment, reason)
+                if isinstance(begun, Payment):
+                    await uow.idempotency.complete(request, begun)
+                    return begun
+                operation_id = begun.id
+            await uow.idempotency.advance(request, "canceling", operation_id, shows=partial(_begun, uow, payment_id))
     crash_point("payments.cancel.after_intent")
     return await drive_operation(deps, operation_id, request)
+
+
+async def begin_cancel(deps: Deps, uow: UnitOfWork, payment: Payment, reason: str) -> Operation | Payment:
+    """Write down the cancel that is about to be sent. Where nobody else has heard of the payment there is nobody to ask: it is
+    canceled and returned. Its row is locked by the caller, who has seen that it allows it."""
+    if not payment.stripe_payment_intent_id and payment.state is not PaymentState.REQUIRES_CAPTURE:
+        return await deps.outcomes.canceled(uow, payment, "cancel", reason=reason)
+    return await begin_operation(deps, uow, payment, OperationKind.CANCEL, reason=reason)
+
+
+async def _begun(uow: UnitOfWork, payment_id: str) -> Payment:
+    """Return a payment as a rehearsal shows it: what was begun is no uncertainty, because it goes no further."""
+    payment = await store.payment(uow.conn, payment_id)
+    assert payment is not None
+    return replace(payment, open_operation=None)
 
 
 async def _resumed(uow: UnitOfWork, operation_id: str | None) -> str | None:
@@ -120,7 +148,8 @@ async def _locked(uow: UnitOfWork, payment_id: str, merchant_id: str, *triggers:
     return payment
 
 
-async def _begin_capture(deps: Deps, uow: UnitOfWork, command: CapturePayment) -> Operation:
+async def begin_capture(deps: Deps, uow: UnitOfWork, command: CapturePayment) -> Operation:
+    """Write down the capture that is about to be sent, and reserve its amount. Raises what `capture_payment` refuses."""
     payment = await _locked(uow, command.payment_id, command.merchant_id, "capture_part", "capture_last")
     left = payment.capturable
     amount = command.amount if command.amount is not None else left
@@ -132,7 +161,7 @@ async def _begin_capture(deps: Deps, uow: UnitOfWork, command: CapturePayment) -
         raise CaptureExceedsAvailable(left)
     if amount.amount_minor < left.amount_minor and not command.final and not payment.multicapture:
         raise MulticaptureUnavailable(payment.id)
-    operation = await _begin(
+    operation = await begin_operation(
         deps,
         uow,
         payment,
@@ -146,7 +175,7 @@ async def _begin_capture(deps: Deps, uow: UnitOfWork, command: CapturePayment) -
     return operation
 
 
-async def _begin(
+async def begin_operation(
     deps: Deps,
     uow: UnitOfWork,
     payment: Payment,
@@ -156,6 +185,7 @@ async def _begin(
     final: bool = False,
     reason: str = "",
 ) -> Operation:
+    """Write down the capture or cancel that is about to be sent. The payment's row is locked by the caller."""
     now = deps.clock.now()
     operation = Operation(
         id=new_id("op", clock=deps.clock, bucket=bucket_of(payment.owner_id)),
@@ -191,19 +221,21 @@ async def drive_operation(deps: Deps, operation_id: str, request: IdempotentRequ
     outcome = await (_send(deps, operation, payment) if young else _read_or_send(deps, operation, payment))
     point = operation.kind.value.lower()
     crash_point(f"payments.{point}.after_send")
-    operation, payment = await _record(deps, operation_id, outcome)
+    operation, payment = await record_operation(deps, operation_id, outcome)
     crash_point(f"payments.{point}.after_outcome")
     return await _answer(deps, operation, payment, request)
 
 
-async def learn_operation(deps: Deps, operation_id: str) -> Payment:
-    """Ask Stripe about an operation and write down what it says; never sends."""
+async def learn_operation(deps: Deps, operation_id: str, *, insist: bool = False) -> Payment:
+    """Ask Stripe about an operation and write down what it says; never sends. `insist` as for an attempt."""
     operation, payment = await _load(deps, operation_id)
     if operation.state in (*OPERATION.terminal, OperationState.CREATED):
         return payment  # one that is CREATED is on its way right now, or the janitor's
     # The ledger knows the operation by its id: sending once more is reading.
-    found = await (_send(deps, operation, payment) if _from_wallet(payment) else _status(deps, payment))
-    return (await _record(deps, operation_id, found))[1] if isinstance(found, Answered) else payment
+    found = await (_send(deps, operation, payment) if _from_wallet(payment) else read_operation(deps, payment))
+    if insist and not isinstance(found, Answered):
+        raise ProviderUnavailable
+    return (await record_operation(deps, operation_id, found))[1] if isinstance(found, Answered) else payment
 
 
 async def _load(deps: Deps, operation_id: str) -> tuple[Operation, Payment]:
@@ -236,7 +268,8 @@ def _from_wallet(payment: Payment) -> bool:
     return bool(payment.wallet_id) and payment.state in AUTHORIZED
 
 
-async def _status(deps: Deps, payment: Payment) -> Outcome[IntentStatus]:
+async def read_operation(deps: Deps, payment: Payment) -> Outcome[IntentStatus]:
+    """Return how the payment stands at Stripe, or with the ledger: by it an operation is known."""
     if _from_wallet(payment):
         return await wallet_rail.status(deps, payment)
     return await deps.outbound.execute(
@@ -247,23 +280,27 @@ async def _status(deps: Deps, payment: Payment) -> Outcome[IntentStatus]:
 async def _read_or_send(deps: Deps, operation: Operation, payment: Payment) -> Outcome[OperationResult]:
     if _from_wallet(payment):
         return await _send(deps, operation, payment)
-    found = await _status(deps, payment)
+    found = await read_operation(deps, payment)
     if not isinstance(found, Answered):
         return Unknown(found.reason)
-    if _took_place(operation, found.value):
+    if took_place(operation, found.value):
         return found
     return await send_again(deps.db, operation.id, lambda: _execute(deps, operation, payment))
 
 
-def _took_place(operation: Operation, result: IntentStatus) -> bool:
+def took_place(operation: Operation, result: IntentStatus) -> bool:
+    """Tell whether an operation is decided: carried out, or impossible by now."""
     if result.status in CLOSED:
         return True
     expected = operation.captured_before_minor + operation.amount_minor
     return operation.amount_minor > 0 and result.received.amount_minor >= expected
 
 
-async def _record(deps: Deps, operation_id: str, outcome: Outcome[OperationResult]) -> tuple[Operation, Payment]:
-    """Write down what is known now. The payment's row is locked first, as for everything that happens to it."""
+async def record_operation(
+    deps: Deps, operation_id: str, outcome: Outcome[OperationResult], *, never: str = ""
+) -> tuple[Operation, Payment]:
+    """Write down what is known now. The payment's row is locked first, as for everything that happens to it. `never`: the code
+    under which an operation fails that did not take place by now, because a person says that it will not."""
     async with deps.db.uow() as uow:
         operation = await store.operation_by_id(uow.conn, operation_id)
         payment = await store.payment(uow.conn, operation.payment_id, owner_id=operation.owner_id, lock=True)
@@ -272,6 +309,8 @@ async def _record(deps: Deps, operation_id: str, outcome: Outcome[OperationResul
         outcome = await uow.outbound.known(operation_id, outcome)
         if operation.state not in OPERATION.terminal:
             match outcome:
+                case Answered() if never:
+                    payment = await deps.outcomes.operation_failed(uow, payment, operation, never)
                 case Answered():
                     payment = await deps.outcomes.operation(uow, payment, operation, outcome.value)
                 case NotSent() if operation.state is OperationState.CREATED:
@@ -285,7 +324,8 @@ async def _record(deps: Deps, operation_id: str, outcome: Outcome[OperationResul
         operation = await store.operation_by_id(uow.conn, operation_id)
         call = await uow.outbound.open_for(operation_id)
         if call is not None:
-            await uow.outbound.settle(call.id, outcome, pending=operation.state not in OPERATION.terminal)
+            open_still = operation.state not in OPERATION.terminal and isinstance(outcome, Answered)
+            await uow.outbound.settle(call.id, Unknown("not carried out, or not yet") if open_still else outcome)
     return operation, payment
 
 
@@ -315,26 +355,85 @@ async def give_up_operation(deps: Deps, uow: UnitOfWork, call: OutboundCall) -> 
         await store.advance_operation(uow.conn, operation, "give_up", now=deps.clock.now())
 
 
-async def learn_payment(deps: Deps, payment: Payment) -> Payment:
-    """Find out, by reading, what has become of a payment: its attempt, its open operation, or its authorization's window."""
+async def learn_payment(deps: Deps, payment: Payment, *, insist: bool = False) -> Payment:
+    """Find out, by reading, what has become of a payment: its attempt, its open operation, or its authorization's window. With
+    `insist`, raises ProviderUnavailable where Stripe does not tell."""
     if payment.open_operation is not None:
-        return await learn_operation(deps, payment.open_operation.id)
+        return await learn_operation(deps, payment.open_operation.id, insist=insist)
     if payment.state in AUTHORIZED:
-        return await _learn_window(deps, payment)
+        return await _learn_window(deps, payment, insist=insist)
     if payment.latest_attempt is not None:
-        return await learn_attempt(deps, payment.latest_attempt.id)
+        return await learn_attempt(deps, payment.latest_attempt.id, insist=insist)
     return payment
 
 
-async def _learn_window(deps: Deps, payment: Payment) -> Payment:
-    found = await _status(deps, payment)
+async def look_first(
+    deps: Deps, request: IdempotentRequest, payment_id: str, is_theirs: Callable[[Payment], bool]
+) -> None:
+    """Before something new is asked of a payment, find out what has become of what was asked before and has no certain outcome. A
+    rehearsal asks nobody."""
+    if request.rehearsal:
+        return
+    async with deps.db.read() as conn:
+        payment = await store.payment(conn, payment_id)
+    if payment is None or not is_theirs(payment):
+        return
+    operation, attempt = payment.open_operation, payment.latest_attempt
+    if (operation is not None and operation.state in UNCERTAIN_OPERATIONS) or (
+        attempt is not None and attempt.state in UNCERTAIN_ATTEMPTS
+    ):
+        await learn_payment(deps, payment)
+
+
+async def _learn_window(deps: Deps, payment: Payment, *, insist: bool) -> Payment:
+    found = await read_operation(deps, payment)
+    if insist and not isinstance(found, Answered):
+        raise ProviderUnavailable
     if not isinstance(found, Answered):
         return payment
     async with deps.db.uow() as uow:
         current = await store.payment(uow.conn, payment.id, owner_id=payment.owner_id, lock=True)
         assert current is not None
-        # Where something else is under way, or Stripe holds another sum than we know of, this is not the end of the window.
-        same = found.value.received == current.captured and current.open_operation is None
+        if current.open_operation is not None or current.state not in AUTHORIZED:
+            return current  # something else is under way, or was: it knows more
+        if found.value.received.amount_minor > current.captured_minor:
+            return await deps.outcomes.captured_elsewhere(uow, current, found.value)
+        # Where Stripe holds less than we know of, this is not the end of the window.
+        same = found.value.received == current.captured
         if found.value.status in CLOSED and same and PAYMENT.allows(current.state, "expire"):
             return await deps.outcomes.canceled(uow, current, "expire", reason="")
     return current
+
+
+def _is_under_way(payment: Payment) -> bool:
+    """Tell whether a call is on its way right now: whoever sends it will find the same news."""
+    operation, attempt = payment.open_operation, payment.latest_attempt
+    if operation is not None:
+        return operation.state is OperationState.CREATED
+    return attempt is not None and attempt.state in (AttemptState.CREATED, AttemptState.SENT)
+
+
+class Unaccounted(Exception):
+    """Stripe has taken money that no arrow of the payment accounts for."""
+
+
+async def account_for(deps: Deps, payment: Payment, received: Money) -> Payment:
+    """Find the place of all that Stripe says it has taken of a payment. Raises Unaccounted where there is none, or not yet: the
+    news is kept and tried again, and at last a person looks."""
+    if received.amount_minor <= payment.taken_by_stripe(received.currency) or _is_under_way(payment):
+        return payment
+    ended = (*PAYMENT.terminal, PaymentState.CONFLICTED)
+    if payment.state not in ended:
+        raise Unaccounted(payment.id)
+    # What told of it is a snapshot; what counts is how the intent stands now.
+    found = await deps.outbound.execute(
+        "stripe.read_intent", lambda: deps.gateway.intent_status(payment.stripe_payment_intent_id)
+    )
+    if not isinstance(found, Answered):
+        raise Unaccounted(payment.id)
+    async with deps.db.uow() as uow:
+        current = await store.payment(uow.conn, payment.id, owner_id=payment.owner_id, lock=True)
+        assert current is not None
+        if current.state not in ended:
+            raise Unaccounted(payment.id)
+        return await deps.outcomes.suspense.found(uow, current, found.value.received)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Final
 
+from servers.kernel.errors import FieldInvalid
 from servers.kernel.ids import bucket_of, new_id
 from servers.kernel.invariant import invariant
 from servers.kernel.money import Money
@@ -22,6 +24,7 @@ from servers.payments.domain import (
     Payment,
     Purpose,
 )
+from servers.payments.risk import CLEAR, Assessment, Question
 from servers.payments.usecases.confirm import (
     DECLINES_OF_PAYER,
     begin_attempt,
@@ -53,30 +56,47 @@ class CreatePayment:
     statement_descriptor_suffix: str
     description: str
     metadata: Mapping[str, str]
+    capture_deadline: datetime | None = None
 
 
 async def create_payment(deps: Deps, request: IdempotentRequest, command: CreatePayment) -> Payment:
     """Create a payment that waits to be confirmed, or confirm it at once. Raises ResourceNotFound for a card without a mandate,
     FieldInvalid, MethodStateInvalid; with `confirm` also what confirming raises."""
+    assessment = CLEAR
     if command.confirm:
         await deps.throttle.look(DECLINES_OF_PAYER, command.payment_method_id)
+        assessment = await deps.screening.assess(
+            Question(
+                payment_id="",
+                merchant_id=command.merchant_id,
+                customer_id=command.customer_id,
+                amount=command.amount,
+                off_session=command.manner.off_session,
+                from_wallet=False,
+            )
+        )
     async with deps.db.uow() as uow:
         claim = await uow.idempotency.claim(request)
         attempt: Attempt | None
         async with uow.refusals(request):
             if claim.resource_id is not None:
-                attempt = await _resumed(deps, uow, claim.resource_id, command)
+                attempt = await _resumed(deps, uow, claim.resource_id, command, assessment)
             else:
-                payment, attempt = await _create(deps, uow, command)
+                payment, attempt = await _create(deps, uow, command, assessment)
         if attempt is None:
             await uow.idempotency.complete(request, payment)
             return payment
-        await uow.idempotency.advance(request, "confirming", attempt.id)
+        await uow.idempotency.advance(
+            request, "confirming", attempt.id, shows=partial(store.payment, uow.conn, attempt.payment_id)
+        )
     crash_point("payments.create.after_intent")
     return await finish_confirm(deps, request, attempt, command.payment_method_id)
 
 
-async def _create(deps: Deps, uow: UnitOfWork, command: CreatePayment) -> tuple[Payment, Attempt | None]:
+async def _create(
+    deps: Deps, uow: UnitOfWork, command: CreatePayment, assessment: Assessment
+) -> tuple[Payment, Attempt | None]:
+    check_deadline(deps, command.capture_deadline)
     payment, event = new_payment(
         deps,
         identifier=new_id("pay", clock=deps.clock, bucket=bucket_of(command.merchant_id)),
@@ -88,6 +108,7 @@ async def _create(deps: Deps, uow: UnitOfWork, command: CreatePayment) -> tuple[
         statement_descriptor_suffix=command.statement_descriptor_suffix,
         description=command.description,
         metadata=command.metadata,
+        capture_deadline=command.capture_deadline,
     )
     source = None
     if command.payment_method_id:
@@ -98,10 +119,12 @@ async def _create(deps: Deps, uow: UnitOfWork, command: CreatePayment) -> tuple[
     await uow.outbox.append(deps.events.payment(event, payment))
     if not command.confirm or source is None:
         return payment, None
-    return payment, await begin_attempt(deps, uow, payment, source, command.manner)
+    return payment, await begin_attempt(deps, uow, payment, source, command.manner, assessment)
 
 
-async def _resumed(deps: Deps, uow: UnitOfWork, attempt_id: str, command: CreatePayment) -> Attempt:
+async def _resumed(
+    deps: Deps, uow: UnitOfWork, attempt_id: str, command: CreatePayment, assessment: Assessment
+) -> Attempt:
     """Return the attempt that a same-key call goes on with; a new one begins where Stripe provably never saw the old one."""
     attempt = await store.attempt_by_id(uow.conn, attempt_id)
     if attempt.state is not AttemptState.NOT_SENT:
@@ -109,7 +132,7 @@ async def _resumed(deps: Deps, uow: UnitOfWork, attempt_id: str, command: Create
     payment = await store.payment(uow.conn, attempt.payment_id, owner_id=attempt.owner_id, lock=True)
     assert payment is not None
     source = await card_under_mandate(uow, payment, command.payment_method_id, off_session=command.manner.off_session)
-    return await begin_attempt(deps, uow, payment, source, command.manner)
+    return await begin_attempt(deps, uow, payment, source, command.manner, assessment)
 
 
 def new_payment(
@@ -126,6 +149,7 @@ def new_payment(
     statement_descriptor_suffix: str = "",
     description: str = "",
     metadata: Mapping[str, str] | None = None,
+    capture_deadline: datetime | None = None,
 ) -> tuple[Payment, str]:
     """Return a payment at its start, with the type of the event that tells of it."""
     arrow, now = PAYMENT.arrow(None, "create_with_method" if payment_method_id else "create"), deps.clock.now()
@@ -148,6 +172,8 @@ def new_payment(
         captured_minor=0,
         refunded_minor=0,
         refund_pending_minor=0,
+        capture_deadline=capture_deadline,
+        due_time=None,
         stripe_payment_intent_id="",
         description=description,
         metadata=metadata or {},
@@ -156,6 +182,12 @@ def new_payment(
         update_time=now,
     )
     return payment, arrow.event
+
+
+def check_deadline(deps: Deps, deadline: datetime | None) -> None:
+    """Refuse a deadline for the capture that is over. Raises FieldInvalid."""
+    if deadline is not None and deadline <= deps.clock.now():
+        raise FieldInvalid.of("capture_before", "must be in the future")
 
 
 async def end_windows(deps: Deps) -> int:
@@ -184,7 +216,7 @@ def _uncertain(payment: Payment, now: datetime) -> str | None:
     attempt = payment.latest_attempt
     if payment.open_operation is not None:
         return payment.open_operation.id
-    if attempt is None or attempt.state is AttemptState.CREATED:
+    if attempt is None or attempt.state in (AttemptState.CREATED, AttemptState.IN_REVIEW):
         return None
     over = (
         payment.state in AUTHORIZED and payment.capture_before_time is not None and payment.capture_before_time <= now

@@ -33,7 +33,7 @@ declare("payments.top_up.after_intent")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChargeTopUp:
-    """A user adds money to a wallet; with `stop` nothing is sent any more."""
+    """A user adds money to a wallet; with `stop` nothing is sent any more, and a rehearsal leaves nothing behind."""
 
     top_up_id: str
     customer_id: str
@@ -41,15 +41,18 @@ class ChargeTopUp:
     payment_method_id: str
     return_url: str
     stop: bool
+    rehearsal: bool = False
 
 
 async def charge_top_up(deps: Deps, command: ChargeTopUp) -> Payment:
     """Charge a card for a top-up, or say how it stands. Raises ResourceNotFound for a card that is not the user's,
     MethodStateInvalid, FieldInvalid, ProviderUnavailable."""
     async with deps.db.uow() as uow:
+        if command.rehearsal:
+            uow.rehearse()
         payment, attempt = await _intent(deps, uow, command)
     crash_point("payments.top_up.after_intent")
-    if attempt is None:
+    if attempt is None or command.rehearsal:
         return payment
     if command.stop:
         return await learn_attempt(deps, attempt.id)

@@ -42,6 +42,8 @@ class CreateTopUp:
 async def create_top_up(deps: Deps, request: IdempotentRequest, command: CreateTopUp) -> TopUp:
     """Top up. Raises ResourceNotFound for the wallet, FieldInvalid for another currency than the wallet's, ProviderUnavailable,
     LedgerOverloaded, and what payments refuses: ResourceNotFound for the card, FieldInvalid for the return URL…"""
+    if request.rehearsal:
+        return await _rehearse(deps, request, command)
     async with deps.db.uow() as uow:
         claim = await uow.idempotency.claim(request)
         top_up_id = claim.resource_id
@@ -51,6 +53,15 @@ async def create_top_up(deps: Deps, request: IdempotentRequest, command: CreateT
             await uow.idempotency.advance(request, "charging", top_up_id)
     crash_point("wallets.top_up.after_intent")
     return await drive_top_up(deps, command.owner_id, top_up_id, request)
+
+
+async def _rehearse(deps: Deps, request: IdempotentRequest, command: CreateTopUp) -> TopUp:
+    """Say what would become of a top-up. What payments would refuse is for payments to say."""
+    async with deps.db.uow() as uow:
+        await uow.idempotency.claim(request)
+        top_up = await _begin(deps, uow, command)
+    await deps.payments.rehearse(top_up)
+    return top_up
 
 
 async def _begin(deps: Deps, uow: UnitOfWork, command: CreateTopUp) -> TopUp:

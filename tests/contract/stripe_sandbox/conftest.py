@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -40,12 +41,16 @@ def validators(schemas: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+Check = Callable[[SandboxProcess], set[str]]
+"""A check of all objects of a sandbox and of all its events' snapshots, once each as they stand. Returns the kinds that it saw."""
+
+
 @pytest.fixture(scope="session")
-def checked(sandbox: SandboxProcess, validators: dict[str, Any]) -> Callable[[], set[str]]:
-    """Return a check of all objects and of all events' snapshots, once each as they stand. It returns the kinds that it saw."""
+def check(validators: dict[str, Any]) -> Check:
+    """Return the check against Stripe's own description."""
     done: set[str] = set()
 
-    def check() -> set[str]:
+    def check_all(sandbox: SandboxProcess) -> set[str]:
         seen = set()
         for path in KINDS:
             for body in sandbox.all(path):
@@ -58,14 +63,36 @@ def checked(sandbox: SandboxProcess, validators: dict[str, Any]) -> Callable[[],
                         done.add(text)
         return seen
 
-    return check
+    return check_all
 
 
 @pytest.fixture(scope="module", autouse=True)
-def every_object_fits_stripes_own_description(checked: Callable[[], set[str]]) -> Iterator[None]:
+def every_object_fits_stripes_own_description(sandbox: SandboxProcess, check: Check) -> Iterator[None]:
     """Check what the module's tests made."""
     yield
-    checked()
+    check(sandbox)
+
+
+def _started(folder: Path, check: Check) -> Iterator[SandboxProcess]:
+    process = SandboxProcess(str(folder))
+    try:
+        yield process
+        check(process)
+    finally:
+        process.kill()
+        process.hooks.close()
+
+
+@pytest.fixture(scope="module")
+def books(tmp_path_factory: pytest.TempPathFactory, check: Check) -> Iterator[SandboxProcess]:
+    """Return a sandbox of the module's own, whose clock and books no other module moves."""
+    yield from _started(tmp_path_factory.mktemp("books"), check)
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, check: Check) -> Iterator[SandboxProcess]:
+    """Return a sandbox of the test's own, in which nothing has happened."""
+    yield from _started(tmp_path, check)
 
 
 @pytest.fixture(autouse=True)

@@ -174,3 +174,46 @@ async def test_a_canceled_authorization_leaves_nothing_to_take(sandbox: SandboxP
     with pytest.raises(stripe.InvalidRequestError):
         await client.v1.refunds.create_async({"payment_intent": intent.id})
     assert sandbox.fetch(f"/v1/balance_transactions?source={intent.latest_charge}")["data"] == []
+
+
+@pytest.mark.parametrize(
+    ("card", "amount", "asked", "most"),
+    [
+        ("pm_card_visa", 1000, "if_available", 1200),
+        ("pm_card_mastercard", 1005, "if_available", 1206),
+        ("pm_card_visa", 1000, "never", 1000),
+        ("pm_card_amex", 1000, "if_available", 1000),
+        ("pm_card_mastercard_prepaid", 1000, "if_available", 1000),
+    ],
+)
+async def test_more_than_was_authorized_is_captured_where_it_was_granted(
+    sandbox: SandboxProcess, card: str, amount: int, asked: str, most: int
+) -> None:
+    client = sandbox.client()
+    params = by_card(amount=amount, currency="usd", payment_method=card, confirm=True, capture_method="manual")
+    params |= {"payment_method_options": {"card": {"request_overcapture": asked}}}
+    intent = await client.v1.payment_intents.create_async(params)
+    granted = charge_of(sandbox, intent)["payment_method_details"]["card"]
+    status = "available" if most > amount else "unavailable"
+    assert granted["overcapture"] == {"maximum_amount_capturable": most, "status": status}
+    assert granted["incremental_authorization"] == {"status": "unavailable"}
+    with pytest.raises(stripe.InvalidRequestError, match="greater than the amount you can capture"):
+        await client.v1.payment_intents.capture_async(intent.id, {"amount_to_capture": most + 1})
+    intent = await client.v1.payment_intents.capture_async(intent.id, {"amount_to_capture": most})
+    assert (intent.status, intent.amount, intent.amount_received) == ("succeeded", amount, most)
+    refund = await client.v1.refunds.create_async({"payment_intent": intent.id})
+    assert refund.amount == most
+
+
+async def test_only_the_last_capture_goes_beyond(sandbox: SandboxProcess) -> None:
+    client = sandbox.client()
+    options = {"card": {"request_overcapture": "if_available", "request_multicapture": "if_available"}}
+    intent = await held(client, payment_method_options=options)
+    part: Any = {"amount_to_capture": 400, "final_capture": False}
+    await client.v1.payment_intents.capture_async(intent.id, part)
+    for amount, final in ((700, False), (801, True)):
+        too_much: Any = {"amount_to_capture": amount, "final_capture": final}
+        with pytest.raises(stripe.InvalidRequestError, match="greater than the amount you can capture"):
+            await client.v1.payment_intents.capture_async(intent.id, too_much)
+    intent = await client.v1.payment_intents.capture_async(intent.id, {"amount_to_capture": 800})
+    assert intent.amount_received == 1200

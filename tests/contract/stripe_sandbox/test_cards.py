@@ -1,4 +1,4 @@
-"""Each card of Stripe's testing page does what the page says, and README.md lists them all."""
+"""Each card of Stripe's testing page does what the page says."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import stripe
 
 from sandbox.stripe.cards import ANY_DECLINE, BRANDS, BY_COUNTRY, BY_ID, CARDS, TestCard, is_luhn_valid
 from sandbox.stripe.declines import DECLINES
-from sandbox.stripe.tables import README, filled
 from tests.support.sandbox import SandboxProcess, by_card, customer_with, error_of
 
 DECLINED_ON_ATTACH = [
@@ -160,9 +159,3 @@ def test_every_number_has_its_check_digit_and_every_id_is_one_cards() -> None:
     assert [card.number for card in CARDS if not is_luhn_valid(card.number)] == []
     assert len({card.number for card in CARDS}) == len(CARDS)
     assert len(BY_ID) == sum(len(card.ids) for card in (*CARDS, *ANY_DECLINE))
-
-
-def test_the_readme_lists_every_card_and_decline() -> None:
-    text = README.read_text()
-    assert text == filled(text), "run python -m sandbox.stripe.tables"
-    assert [identifier for identifier in BY_ID if f"`{identifier}`" not in text] == []

@@ -158,6 +158,29 @@ async def test_a_webhook_never_comes_and_the_event_is_there_to_be_read(sandbox: 
     eventually(lambda: bool(sandbox.hooks.about(dropped)), "the event sent again")
 
 
+async def test_a_webhook_is_overtaken_by_the_next(sandbox: SandboxProcess) -> None:
+    sandbox.switch("webhooks/faults", type="customer.created", kind="overtake")
+    first, second = [await named(sandbox) for _ in range(2)]
+    eventually(lambda: bool(sandbox.hooks.about(first)), "the first event")
+    came = [hook.event["data"]["object"]["id"] for hook in list(sandbox.hooks.came)]
+    assert came.index(second) < came.index(first)
+
+
+@pytest.mark.parametrize(("signature", "taken"), [("true", True), ("forge", False), ("stale", False)])
+async def test_an_event_that_never_happened_is_sent_and_kept_nowhere(
+    sandbox: SandboxProcess, signature: str, taken: bool
+) -> None:
+    customer = {"id": f"cus_invented_{signature}", "object": "customer"}
+    sent = sandbox.switch("webhooks/invent", type="customer.created", object=customer, signature=signature)
+    assert sent["taken"] is taken
+    [hook] = sandbox.hooks.about(customer["id"])
+    assert (hook.event["id"], hook.is_true()) == (sent["event"]["id"], taken)
+    with pytest.raises(stripe.InvalidRequestError, match="No such event"):
+        await sandbox.client().v1.events.retrieve_async(sent["event"]["id"])
+    wrong = {"type": "customer.created", "object": customer, "signature": "drop"}
+    assert httpx.post(f"{sandbox.url}/_sandbox/webhooks/invent", json=wrong).status_code == 400
+
+
 @pytest.mark.parametrize("kind", ["forge", "stale"])
 async def test_a_webhook_that_does_not_verify_is_followed_by_one_that_does(sandbox: SandboxProcess, kind: str) -> None:
     sandbox.switch("webhooks/faults", type="customer.created", kind=kind)

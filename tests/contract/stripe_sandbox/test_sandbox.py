@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import subprocess
 import sys
@@ -15,7 +16,15 @@ import stripe
 
 from dev.paths import ROOT
 from sandbox.stripe.routes import KINDS
-from tests.support.sandbox import SandboxProcess, authorized, by_card, customer_with, error_of, paid_intent
+from tests.support.sandbox import (
+    SandboxProcess,
+    authorized,
+    by_card,
+    customer_with,
+    error_of,
+    guest_payment,
+    paid_intent,
+)
 
 
 async def test_a_payment_and_its_refunds_add_up(sandbox: SandboxProcess) -> None:
@@ -258,7 +267,7 @@ async def test_lists_have_pages(sandbox: SandboxProcess) -> None:
 
 
 async def test_every_object_fits_stripes_own_description(
-    sandbox: SandboxProcess, checked: Callable[[], set[str]]
+    sandbox: SandboxProcess, check: Callable[[SandboxProcess], set[str]]
 ) -> None:
     client = sandbox.client()
     intent = await paid_intent(client)
@@ -266,7 +275,15 @@ async def test_every_object_fits_stripes_own_description(
     sandbox.switch(f"refunds/{refund.id}/fail")
     await authorized(client)
     await client.v1.setup_intents.create_async(by_card(payment_method="pm_card_visa", confirm=True))
-    assert checked() == set(KINDS.values())
+    await guest_payment(client, "pm_card_createDispute", 1000)
+    await guest_payment(client, "pm_card_createIssuerFraudRecord", 1000)
+    await guest_payment(client, "pm_card_bypassPending", 5_000_000)
+    await client.v1.payouts.create_async({"amount": 1, "currency": "usd"})
+    await client.v1.topups.create_async({"amount": 100, "currency": "usd"})
+    evidence: Any = {"purpose": "dispute_evidence", "file": io.BytesIO(b"%PDF")}
+    evidence["file"].name = "receipt.pdf"
+    await client.v1.files.create_async(evidence)
+    assert check(sandbox) == set(KINDS.values())
 
 
 def test_it_does_not_run_in_production() -> None:

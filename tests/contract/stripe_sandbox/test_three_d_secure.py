@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import stripe
 
+from sandbox.stripe.pages import shown
 from tests.support.sandbox import SandboxProcess, by_card, error_of, eventually
 
 BACK = "https://shop.example/orders/7?lang=de#paid"
@@ -36,8 +37,27 @@ async def test_with_a_return_url_the_cardholder_is_redirected(sandbox: SandboxPr
     assert redirect.return_url == BACK
     page = sandbox.page(redirect.url)
     assert page.headers["content-type"].startswith("text/html")
+    assert "1.00 USD" in page.text
+    assert "visa ending in 3184" in page.text
+    assert "default-src 'none'" in page.headers["content-security-policy"]
     assert ">Complete</button>" in page.text
     assert ">Fail</button>" in page.text
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "text"),
+    [(5, "usd", "0.05 USD"), (123456, "eur", "1,234.56 EUR"), (1200, "jpy", "1,200 JPY"), (1230, "kwd", "1.230 KWD")],
+)
+def test_an_amount_is_written_as_people_write_it(amount: int, currency: str, text: str) -> None:
+    assert shown(amount, currency) == text
+
+
+async def test_what_the_page_shows_is_no_markup(sandbox: SandboxProcess) -> None:
+    client = sandbox.client()
+    intent = await waiting(client, return_url=BACK, description="<script>alert(1)</script>")
+    page = sandbox.page(redirect_of(intent).url)
+    assert "<script>" not in page.text
+    assert "&lt;script&gt;" in page.text
 
 
 async def test_for_stripes_script_there_is_no_redirect(sandbox: SandboxProcess) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime
 
@@ -86,6 +87,38 @@ async def test_a_change_is_told_once_or_not_at_all(make_database: MakeDatabase) 
 
     with pytest.raises(IntegrityError):
         await append(db, event("a", 1))
+
+
+async def test_a_change_that_is_rolled_back_is_not_told(make_database: MakeDatabase) -> None:
+    db = await make_database("payments")
+    with pytest.raises(RuntimeError):
+        async with db.uow() as uow:
+            await uow.outbox.append(event("a", 1))
+            raise RuntimeError("rolled back")
+    async with db.read() as conn:
+        assert await conn.scalar(text("SELECT count(*) FROM outbox")) == 0
+
+
+async def test_what_a_consumer_died_over_comes_again_and_takes_effect_once(
+    make_database: MakeDatabase, log: EventLog
+) -> None:
+    db = await make_database("payments")
+    await append(db, event("a", 1))
+    await Relay(db, log).drain()
+    seen: list[str] = []
+
+    async def die(_: UnitOfWork, delivered: Delivered) -> None:
+        raise asyncio.CancelledError  # as a process that is killed in the middle: nothing catches it
+
+    async def handle(_: UnitOfWork, delivered: Delivered) -> None:
+        seen.append(delivered.record.subject)
+
+    topics = ["paymesh.payments.v1"]
+    with pytest.raises(asyncio.CancelledError):
+        await Consumer(db, log, group="g", topics=topics, handlers={"test.happened": die}).drain()
+    for _ in range(2):
+        await Consumer(db, log, group="g", topics=topics, handlers={"test.happened": handle}).drain()
+    assert seen == ["a"]
 
 
 async def test_poison_becomes_a_dead_letter_the_rest_go_on_and_a_replay_heals(

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
+from servers.kernel.clock import ManualClock, SystemClock
 from servers.kernel.errors import ConcurrentUpdate, ResourceNotFound
 from servers.runtime.db import Database
 from servers.runtime.grpc_errors import status_bytes
-from servers.runtime.idempotency import IdempotencyInProgress, IdempotencyKeyReused, IdempotentRequest, Replayed
+from servers.runtime.idempotency import (
+    IdempotencyAnswerGone,
+    IdempotencyInProgress,
+    IdempotencyKeyReused,
+    IdempotentRequest,
+    Replayed,
+)
 from tests.support.postgres import MakeDatabase
 
 
@@ -136,3 +144,74 @@ async def test_presence_that_was_lost_with_its_connection_is_held_again(make_dat
             await asyncio.sleep(0.05)
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
+
+
+@pytest.mark.parametrize(("money", "keep"), [(False, timedelta(hours=24)), (True, timedelta(days=30))])
+async def test_a_key_is_kept_for_as_long_as_it_was_promised_and_then_forgotten(
+    make_database: MakeDatabase, money: bool, keep: timedelta
+) -> None:
+    db = await make_database("payments")
+    db.clock = clock = ManualClock(SystemClock().now())
+    request = request_of(money=money)
+    async with db.uow() as uow:
+        await uow.idempotency.claim(request)
+        await uow.idempotency.complete(request, "answer")
+        await uow.conn.execute(text("UPDATE idempotency_keys SET lease_until = clock_timestamp()"))
+    clock.advance(keep - timedelta(seconds=1))
+    async with db.uow() as uow:
+        assert await uow.idempotency.expire() == 0
+    with pytest.raises(Replayed):
+        await claim(db, request)
+    clock.advance(timedelta(seconds=2))
+    async with db.uow() as uow:
+        assert await uow.idempotency.expire() == 1
+    assert (await claim(db, request)).fresh
+
+
+async def test_a_key_whose_call_still_runs_is_not_forgotten(make_database: MakeDatabase) -> None:
+    db = await make_database("payments")
+    db.clock = clock = ManualClock(SystemClock().now())
+    await claim(db, request_of())
+    clock.advance(timedelta(days=31))
+    async with db.uow() as uow:
+        assert await uow.idempotency.expire() == 0
+
+
+async def test_an_answer_with_a_secret_is_erased_after_a_day_and_its_key_still_does_nothing_twice(
+    make_database: MakeDatabase,
+) -> None:
+    db = await make_database("payments")
+    db.clock = clock = ManualClock(SystemClock().now())
+    request = request_of(money=True, secret=True)
+    async with db.uow() as uow:
+        await uow.idempotency.claim(request)
+        await uow.idempotency.advance(request, "confirming", "att_1")
+        await uow.idempotency.complete(request, "client secret")
+    clock.advance(timedelta(hours=23, minutes=59))
+    with pytest.raises(Replayed) as replayed:
+        await claim(db, request)
+    assert replayed.value.answer == b"client secret"
+    clock.advance(timedelta(minutes=2))
+    with pytest.raises(IdempotencyAnswerGone) as gone:
+        await claim(db, request)
+    assert gone.value.metadata == {"key": "k", "resource_id": "att_1"}
+    async with db.uow() as uow:
+        assert (await uow.idempotency.expire(), await uow.idempotency.expire()) == (1, 0)
+        assert await uow.conn.scalar(text("SELECT length(answer) FROM idempotency_keys")) == 0
+    with pytest.raises(IdempotencyAnswerGone):
+        await claim(db, request)
+    with pytest.raises(IdempotencyKeyReused):
+        await claim(db, request_of(money=True, secret=True, fingerprint=b"other"))
+
+
+async def test_a_refusal_holds_no_secret_and_is_kept_as_long_as_its_key(make_database: MakeDatabase) -> None:
+    db = await make_database("payments")
+    db.clock = clock = ManualClock(SystemClock().now())
+    request = request_of(money=True, secret=True)
+    async with db.uow() as uow:
+        await uow.idempotency.claim(request)
+        await uow.idempotency.refuse(request, ResourceNotFound("x"))
+    clock.advance(timedelta(days=29))
+    with pytest.raises(Replayed) as replayed:
+        await claim(db, request)
+    assert replayed.value.refused

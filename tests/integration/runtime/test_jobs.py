@@ -147,3 +147,84 @@ async def test_a_periodic_job_runs_by_itself(make_database: MakeDatabase) -> Non
 
     async with working(db, Job(name="test.tick", run=tick, cron="* * * * * *")):
         await until(lambda: len(seen) >= 2)
+
+
+async def test_the_last_try_gives_up_once_with_what_went_wrong(
+    make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "BACKOFF_BASE_SECONDS", 0)
+    db = await make_database("payments")
+    tried: list[str] = []
+    given_up: list[tuple[str, str]] = []
+
+    async def work(*, name: str) -> None:
+        tried.append(name)
+        if name == "hopeless":
+            raise ConnectionError("no route")
+
+    async def give_up(*, name: str, error: str) -> None:
+        given_up.append((name, error))
+
+    async with db.uow() as uow:
+        await uow.jobs.defer("test.work", name="hopeless")
+        await uow.jobs.defer("test.work", name="fine")
+    async with working(db, Job(name="test.work", run=work, tries=3, give_up=give_up)):
+        await until(lambda: bool(given_up) and "fine" in tried)
+        await asyncio.sleep(0.2)
+    assert given_up == [("hopeless", "ConnectionError: no route")]
+    assert tried.count("hopeless") == 3
+    assert await statuses(db) == ["failed"]
+
+
+async def test_a_job_that_nobody_could_give_up_on_is_tried_until_one_of_the_two_goes_well(
+    make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "BACKOFF_BASE_SECONDS", 0)
+    db = await make_database("payments")
+    tries = {"run": 0, "give up": 0}
+
+    async def work() -> None:
+        tries["run"] += 1
+        raise ConnectionError
+
+    async def give_up(*, error: str) -> None:
+        tries["give up"] += 1
+        if tries["give up"] < 3:
+            raise ConnectionError
+
+    async with db.uow() as uow:
+        await uow.jobs.defer("test.work")
+    async with working(db, Job(name="test.work", run=work, tries=1, give_up=give_up)):
+        await until(lambda: tries["give up"] == 3)
+        await asyncio.sleep(0.2)
+    assert tries == {"run": 3, "give up": 3}
+    assert await statuses(db) == ["failed"]
+
+
+async def test_a_job_with_one_try_is_tried_once(make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "BACKOFF_BASE_SECONDS", 0)
+    db = await make_database("payments")
+    tried: list[int] = []
+
+    async def work() -> None:
+        tried.append(1)
+        raise ConnectionError
+
+    async with db.uow() as uow:
+        await uow.jobs.defer("test.work")
+    async with working(db, Job(name="test.work", run=work, tries=1)):
+        await until(lambda: bool(tried))
+        await asyncio.sleep(1)
+    assert tried == [1]
+
+
+async def test_a_job_may_run_when_the_worker_starts(make_database: MakeDatabase) -> None:
+    db = await make_database("payments")
+    seen: list[int] = []
+
+    async def tick() -> None:
+        seen.append(1)
+
+    async with working(db, Job(name="test.tick", run=tick, cron="0 0 1 1 *", at_start=True)):
+        await until(lambda: bool(seen))
+    assert seen == [1]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 import pytest
 from sqlalchemy import text
 
 from servers.kernel.clock import ManualClock, SystemClock
+from servers.runtime.db import Database
 from servers.runtime.janitor import Janitor, Resolver
 from servers.runtime.outbound import POLLS, Answered, Failure, NotSent, Outbound, OutboundCall, Outcome, Unknown
 from servers.runtime.sending import LEARNT, send, send_again
@@ -177,3 +178,103 @@ async def test_a_call_that_a_crash_left_behind_is_looked_into(make_database: Mak
     assert await Janitor(db, {"v": Resolver(look=resolve)}).round() == 1
     async with db.read() as conn:
         assert await conn.scalar(text("SELECT state FROM outbound_calls")) == "DONE"
+
+
+async def plan_of(db: Database) -> tuple[str, int, datetime | None]:
+    """Return a call's state, how often it was looked into under its plan, and when the next look is."""
+    async with db.read() as conn:
+        row = (await conn.execute(text("SELECT state, polls, next_poll_time FROM outbound_calls"))).one()
+    return row.state, row.polls, row.next_poll_time
+
+
+async def test_what_a_provider_is_not_done_with_is_looked_into_twice_and_then_left_to_its_news(
+    make_database: MakeDatabase,
+) -> None:
+    db = await make_database("payments")
+    db.clock = clock = ManualClock(SystemClock().now())
+    async with db.uow() as uow:
+        call = await uow.outbound.record(verb="v", target="x", key="x", request_digest="")
+        await uow.outbound.settle(call.id, Answered("not yet"), pending=True)
+    looks: list[datetime] = []
+
+    async def look(_: OutboundCall) -> None:
+        looks.append(clock.now())
+
+    began, janitor = clock.now(), Janitor(db, {"v": Resolver(look=look)})
+    for _ in range(24 * 40):
+        clock.advance(timedelta(hours=1, seconds=1))
+        await janitor.round()
+    assert [round((at - began) / timedelta(hours=1)) for at in looks] == [1, 25]
+    assert await plan_of(db) == ("PENDING", 2, None)
+    async with db.uow() as uow:
+        assert await uow.outbound.may_read("x")
+        await uow.outbound.settle(call.id, Answered("done"))
+    assert (await plan_of(db))[0] == "DONE"
+
+
+async def test_reads_between_the_looks_do_not_shift_the_plan(make_database: MakeDatabase) -> None:
+    db = await make_database("payments")
+    db.clock = clock = ManualClock(SystemClock().now())
+    async with db.uow() as uow:
+        call = await uow.outbound.record(verb="v", target="x", key="x", request_digest="")
+        await uow.outbound.settle(call.id, Unknown("lost"))
+    planned = await plan_of(db)
+    for _ in range(20):
+        clock.advance(timedelta(seconds=10))
+        async with db.uow() as uow:
+            await uow.outbound.settle(call.id, Unknown("still lost"))
+    assert await plan_of(db) == planned
+
+
+async def test_another_state_begins_another_plan_also_in_the_middle_of_a_look(make_database: MakeDatabase) -> None:
+    db = await make_database("payments")
+    db.clock = clock = ManualClock(SystemClock().now())
+    async with db.uow() as uow:
+        call = await uow.outbound.record(verb="v", target="x", key="x", request_digest="")
+        await uow.outbound.settle(call.id, Unknown("lost"))
+
+    async def tell(found: OutboundCall) -> None:
+        async with db.uow() as uow:
+            await uow.outbound.settle(found.id, Answered("not yet"), pending=True)
+
+    janitor = Janitor(db, {"v": Resolver(look=tell)})
+    clock.advance(timedelta(minutes=6))
+    await janitor.round()
+    assert await plan_of(db) == ("PENDING", 0, clock.now() + POLLS["PENDING"][0])
+
+
+async def test_a_crashed_call_has_the_whole_plan_before_it(make_database: MakeDatabase) -> None:
+    db = await make_database("payments")
+    db.clock = clock = ManualClock(SystemClock().now())
+    async with db.uow() as uow:
+        await uow.outbound.record(verb="v", target="x", key="x", request_digest="")
+
+    async def learn_nothing(_: OutboundCall) -> None:
+        raise ConnectionError
+
+    janitor = Janitor(db, {"v": Resolver(look=learn_nothing)})
+    clock.advance(timedelta(minutes=1))
+    await janitor.round()
+    assert await plan_of(db) == ("UNKNOWN", 0, clock.now() + POLLS["UNKNOWN"][0])
+
+
+async def test_a_call_that_nobody_sends_is_the_janitors_at_once(make_database: MakeDatabase) -> None:
+    db = await make_database("payments")
+    looks: list[OutboundCall] = []
+
+    async def look(found: OutboundCall) -> None:
+        looks.append(found)
+
+    async with db.uow() as uow:
+        await uow.outbound.record(verb="v", target="x", key="x", request_digest="", at_once=True)
+    await Janitor(db, {"v": Resolver(look=look)}).round()
+    assert [found.target for found in looks] == ["x"]
+
+
+async def test_what_is_handed_over_to_a_person_is_looked_into_no_more(make_database: MakeDatabase) -> None:
+    db = await make_database("payments")
+    async with db.uow() as uow:
+        call = await uow.outbound.record(verb="v", target="x", key="x", request_digest="")
+        await uow.outbound.hand_over(call.id)
+        await uow.outbound.settle(call.id, Unknown("still lost"))
+    assert await plan_of(db) == ("NEEDS_OPERATOR", 0, None)

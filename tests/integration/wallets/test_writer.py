@@ -265,3 +265,23 @@ async def test_a_settlement_and_a_refund_at_once_never_take_the_same_money_twice
         await asyncio.gather(one.post_fact(settlement), two.post_fact(refund_of(capture, amount=700)))
         held = await balances(db, merchant)
         assert (held[AccountKind.MERCHANT_PENDING], held[AccountKind.MERCHANT_AVAILABLE]) == (0, 1737)
+
+
+async def test_a_refund_and_its_end_at_once_leave_nothing_in_transit(ledger: tuple[Database, Writer, Writer]) -> None:
+    db, one, two = ledger
+    verdicts = []
+    for number in range(20):
+        capture = capture_of(new_id("mer", clock=CLOCK))
+        await one.post_fact(capture)
+        refund = refund_of(capture, amount=700)
+        ended = RefundFailedFact(refund_id=refund.refund_id, merchant_id=capture.merchant_id, fail_time=NOW)
+        facts = (refund, ended) if number % 2 else (ended, refund)
+        writers = (one, two) if number % 4 < 2 else (two, one)
+        await asyncio.gather(*(writer.post_fact(fact) for writer, fact in zip(writers, facts, strict=True)))
+        # Whoever tells of either again changes nothing.
+        verdicts.append((await two.post_fact(refund)).verdicts[0][0])
+        await one.post_fact(ended)
+        held = await balances(db, capture.merchant_id)
+        assert (held[AccountKind.MERCHANT_PENDING], held[AccountKind.MERCHANT_AVAILABLE]) == (2437, 0)
+        assert (await balances(db, PLATFORM))[AccountKind.REFUNDS_IN_TRANSIT] == 0
+    assert set(verdicts) <= {Verdict.EXISTS, Verdict.BURNT}

@@ -17,6 +17,7 @@ from servers.runtime.policy import policies_of
 from tests.unit.test_contract import SERVICES
 
 OF_PAYMENTS = {
+    *("disputes:read", "disputes:write"),
     *("payments:confirm", "setup_intents:read", "setup_intents:write", "mandates:read"),
     *("payment_methods:read", "payment_settings:read", "payment_settings:write"),
 }

@@ -36,7 +36,16 @@ def failed(charge_id: str) -> stripe.PaymentIntent:
     """Return an intent whose last failure has this charge, or none; an earlier one had the charge "ch_1"."""
     error = {"type": "card_error", "code": "card_declined", **({"charge": charge_id} if charge_id else {})}
     return stripe.PaymentIntent.construct_from(
-        {"id": "pi_1", "status": "requires_payment_method", "latest_charge": "ch_1", "last_payment_error": error}, None
+        {
+            "id": "pi_1",
+            "status": "requires_payment_method",
+            "latest_charge": "ch_1",
+            "last_payment_error": error,
+            "amount": 1000,
+            "currency": "usd",
+            "metadata": {"paymesh_payment_id": "pay_1"},
+        },
+        None,
     )
 
 

@@ -46,8 +46,13 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     CONCURRENT_UPDATE: _ErrorReason.ValueType  # 6
     """ABORTED, 409. Another change won the race; read the resource and decide again. Metadata: `resource`."""
     OPERATION_IN_PROGRESS: _ErrorReason.ValueType  # 7
-    """ABORTED, 409. A confirm, capture or cancel of the payment, of the setup intent or with the payment method is still open.
-    Metadata: `resource`.
+    """ABORTED, 409. A confirm, capture or cancel of the payment, of the setup intent or with the payment method is still open, or the
+    accept of the dispute. Metadata: `resource`.
+    """
+    IDEMPOTENCY_ANSWER_GONE: _ErrorReason.ValueType  # 9
+    """FAILED_PRECONDITION, 400. The call with this key was carried out more than a day ago, and its answer, which held a secret, is not kept
+    any longer: nothing was done again. Read the resource.
+    Metadata: `key`, `resource_id`.
     """
     CREDENTIAL_INVALID: _ErrorReason.ValueType  # 20
     """UNAUTHENTICATED, 401. No credential, or one that is malformed, expired or revoked."""
@@ -63,6 +68,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """PERMISSION_DENIED, 403. This kind of caller may not use the method. Metadata: `method`."""
     EMAIL_TOKEN_INVALID: _ErrorReason.ValueType  # 25
     """UNAUTHENTICATED, 401. The token of a mail is unknown, used or too old; ask for a new mail."""
+    STAFF_CODE_INVALID: _ErrorReason.ValueType  # 27
+    """UNAUTHENTICATED, 401. The authenticator app's code is wrong or used, or the user has no staff role."""
     RESOURCE_NOT_FOUND: _ErrorReason.ValueType  # 30
     """NOT_FOUND, 404. No such resource, or it belongs to somebody else. Metadata: `resource`."""
     METHOD_NOT_FOUND: _ErrorReason.ValueType  # 31
@@ -70,8 +77,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     REFERENCE_TAKEN: _ErrorReason.ValueType  # 32
     """ALREADY_EXISTS, 409. The unique reference is taken. Metadata: `field`."""
     PAYMENT_STATE_INVALID: _ErrorReason.ValueType  # 40
-    """FAILED_PRECONDITION, 400. The payment's state does not allow the verb, or Stripe does not.
-    Metadata: `payment_id`, `state`. Optional metadata: `code`.
+    """FAILED_PRECONDITION, 400. The payment's state does not allow the verb or the change of a field, or Stripe does not.
+    Metadata: `payment_id`, `state`. Optional metadata: `code`, `field`.
     """
     REFUND_STATE_INVALID: _ErrorReason.ValueType  # 41
     """FAILED_PRECONDITION, 400. The refund's state does not allow the verb. Metadata: `refund_id`, `state`."""
@@ -105,6 +112,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION, 400. The wallet's state does not allow the verb. Metadata: `wallet_id`, `state`."""
     TOP_UP_STATE_INVALID: _ErrorReason.ValueType  # 56
     """FAILED_PRECONDITION, 400. The top-up's state does not allow the verb. Metadata: `top_up_id`, `state`."""
+    PAYMENT_DISPUTED: _ErrorReason.ValueType  # 57
+    """FAILED_PRECONDITION, 400. A chargeback of the payment is open: a refund now would pay its cardholder twice. Metadata:
+    `payment_id`.
+    """
+    DISPUTE_STATE_INVALID: _ErrorReason.ValueType  # 58
+    """FAILED_PRECONDITION, 400. The dispute's state or stage does not allow the verb, or Stripe does not. Metadata: `dispute_id`,
+    `state`. Optional metadata: `stage`, `code`.
+    """
     RATE_LIMITED: _ErrorReason.ValueType  # 60
     """RESOURCE_EXHAUSTED, 429. Too many requests; `google.rpc.RetryInfo` says when to ask again.
     Optional metadata: `limit`.
@@ -150,8 +165,13 @@ ETAG_MISMATCH: ErrorReason.ValueType  # 5
 CONCURRENT_UPDATE: ErrorReason.ValueType  # 6
 """ABORTED, 409. Another change won the race; read the resource and decide again. Metadata: `resource`."""
 OPERATION_IN_PROGRESS: ErrorReason.ValueType  # 7
-"""ABORTED, 409. A confirm, capture or cancel of the payment, of the setup intent or with the payment method is still open.
-Metadata: `resource`.
+"""ABORTED, 409. A confirm, capture or cancel of the payment, of the setup intent or with the payment method is still open, or the
+accept of the dispute. Metadata: `resource`.
+"""
+IDEMPOTENCY_ANSWER_GONE: ErrorReason.ValueType  # 9
+"""FAILED_PRECONDITION, 400. The call with this key was carried out more than a day ago, and its answer, which held a secret, is not kept
+any longer: nothing was done again. Read the resource.
+Metadata: `key`, `resource_id`.
 """
 CREDENTIAL_INVALID: ErrorReason.ValueType  # 20
 """UNAUTHENTICATED, 401. No credential, or one that is malformed, expired or revoked."""
@@ -167,6 +187,8 @@ CALLER_NOT_ALLOWED: ErrorReason.ValueType  # 24
 """PERMISSION_DENIED, 403. This kind of caller may not use the method. Metadata: `method`."""
 EMAIL_TOKEN_INVALID: ErrorReason.ValueType  # 25
 """UNAUTHENTICATED, 401. The token of a mail is unknown, used or too old; ask for a new mail."""
+STAFF_CODE_INVALID: ErrorReason.ValueType  # 27
+"""UNAUTHENTICATED, 401. The authenticator app's code is wrong or used, or the user has no staff role."""
 RESOURCE_NOT_FOUND: ErrorReason.ValueType  # 30
 """NOT_FOUND, 404. No such resource, or it belongs to somebody else. Metadata: `resource`."""
 METHOD_NOT_FOUND: ErrorReason.ValueType  # 31
@@ -174,8 +196,8 @@ METHOD_NOT_FOUND: ErrorReason.ValueType  # 31
 REFERENCE_TAKEN: ErrorReason.ValueType  # 32
 """ALREADY_EXISTS, 409. The unique reference is taken. Metadata: `field`."""
 PAYMENT_STATE_INVALID: ErrorReason.ValueType  # 40
-"""FAILED_PRECONDITION, 400. The payment's state does not allow the verb, or Stripe does not.
-Metadata: `payment_id`, `state`. Optional metadata: `code`.
+"""FAILED_PRECONDITION, 400. The payment's state does not allow the verb or the change of a field, or Stripe does not.
+Metadata: `payment_id`, `state`. Optional metadata: `code`, `field`.
 """
 REFUND_STATE_INVALID: ErrorReason.ValueType  # 41
 """FAILED_PRECONDITION, 400. The refund's state does not allow the verb. Metadata: `refund_id`, `state`."""
@@ -209,6 +231,14 @@ WALLET_STATE_INVALID: ErrorReason.ValueType  # 55
 """FAILED_PRECONDITION, 400. The wallet's state does not allow the verb. Metadata: `wallet_id`, `state`."""
 TOP_UP_STATE_INVALID: ErrorReason.ValueType  # 56
 """FAILED_PRECONDITION, 400. The top-up's state does not allow the verb. Metadata: `top_up_id`, `state`."""
+PAYMENT_DISPUTED: ErrorReason.ValueType  # 57
+"""FAILED_PRECONDITION, 400. A chargeback of the payment is open: a refund now would pay its cardholder twice. Metadata:
+`payment_id`.
+"""
+DISPUTE_STATE_INVALID: ErrorReason.ValueType  # 58
+"""FAILED_PRECONDITION, 400. The dispute's state or stage does not allow the verb, or Stripe does not. Metadata: `dispute_id`,
+`state`. Optional metadata: `stage`, `code`.
+"""
 RATE_LIMITED: ErrorReason.ValueType  # 60
 """RESOURCE_EXHAUSTED, 429. Too many requests; `google.rpc.RetryInfo` says when to ask again.
 Optional metadata: `limit`.

@@ -24,15 +24,16 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from paymesh.identity.v1 import identity_pb2 as paymesh_dot_identity_dot_v1_dot_identity__pb2
+from paymesh.identity.v1 import staff_pb2 as paymesh_dot_identity_dot_v1_dot_staff__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)paymesh/identity/v1/identity_events.proto\x12\x13paymesh.identity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"paymesh/identity/v1/identity.proto\"\xb2\x03\n\rIdentityEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12.\n\noccur_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x04user\x18\n \x01(\x0b\x32\x19.paymesh.identity.v1.UserH\x00\x12/\n\x07session\x18\x0b \x01(\x0b\x32\x1c.paymesh.identity.v1.SessionH\x00\x12\x31\n\x08merchant\x18\x0c \x01(\x0b\x32\x1d.paymesh.identity.v1.MerchantH\x00\x12.\n\x07\x61pi_key\x18\r \x01(\x0b\x32\x1b.paymesh.identity.v1.ApiKeyH\x00\x12-\n\x06member\x18\x0e \x01(\x0b\x32\x1b.paymesh.identity.v1.MemberH\x00\x12\x35\n\ninvitation\x18\x0f \x01(\x0b\x32\x1f.paymesh.identity.v1.InvitationH\x00\x42\n\n\x08snapshotb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)paymesh/identity/v1/identity_events.proto\x12\x13paymesh.identity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"paymesh/identity/v1/identity.proto\x1a\x1fpaymesh/identity/v1/staff.proto\"\xec\x03\n\rIdentityEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12.\n\noccur_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x04user\x18\n \x01(\x0b\x32\x19.paymesh.identity.v1.UserH\x00\x12/\n\x07session\x18\x0b \x01(\x0b\x32\x1c.paymesh.identity.v1.SessionH\x00\x12\x31\n\x08merchant\x18\x0c \x01(\x0b\x32\x1d.paymesh.identity.v1.MerchantH\x00\x12.\n\x07\x61pi_key\x18\r \x01(\x0b\x32\x1b.paymesh.identity.v1.ApiKeyH\x00\x12-\n\x06member\x18\x0e \x01(\x0b\x32\x1b.paymesh.identity.v1.MemberH\x00\x12\x35\n\ninvitation\x18\x0f \x01(\x0b\x32\x1f.paymesh.identity.v1.InvitationH\x00\x12\x38\n\x0cstaff_member\x18\x14 \x01(\x0b\x32 .paymesh.identity.v1.StaffMemberH\x00\x42\n\n\x08snapshotb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'paymesh.identity.v1.identity_events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_IDENTITYEVENT']._serialized_start=136
-  _globals['_IDENTITYEVENT']._serialized_end=570
+  _globals['_IDENTITYEVENT']._serialized_start=169
+  _globals['_IDENTITYEVENT']._serialized_end=661
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from paymesh.identity.v1 import identity_pb2 as _identity_pb2
+from paymesh.identity.v1 import staff_pb2 as _staff_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -37,6 +38,7 @@ class IdentityEvent(_message.Message):
     API_KEY_FIELD_NUMBER: _builtins.int
     MEMBER_FIELD_NUMBER: _builtins.int
     INVITATION_FIELD_NUMBER: _builtins.int
+    STAFF_MEMBER_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """The id, `evt_…`, by which consumers recognise a repeat."""
     type: _builtins.str
@@ -73,6 +75,10 @@ class IdentityEvent(_message.Message):
     def invitation(self) -> _identity_pb2.Invitation:
         """Of `invitation.*`; without the address."""
 
+    @_builtins.property
+    def staff_member(self) -> _staff_pb2.StaffMember:
+        """Of `staff.*`; without the address."""
+
     def __init__(
         self,
         *,
@@ -87,12 +93,13 @@ class IdentityEvent(_message.Message):
         api_key: _identity_pb2.ApiKey | None = ...,
         member: _identity_pb2.Member | None = ...,
         invitation: _identity_pb2.Invitation | None = ...,
+        staff_member: _staff_pb2.StaffMember | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "invitation", b"invitation", "member", b"member", "merchant", b"merchant", "occur_time", b"occur_time", "session", b"session", "snapshot", b"snapshot", "user", b"user"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "invitation", b"invitation", "member", b"member", "merchant", b"merchant", "occur_time", b"occur_time", "session", b"session", "snapshot", b"snapshot", "staff_member", b"staff_member", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "event_id", b"event_id", "invitation", b"invitation", "member", b"member", "merchant", b"merchant", "occur_time", b"occur_time", "session", b"session", "snapshot", b"snapshot", "subject", b"subject", "type", b"type", "user", b"user", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "event_id", b"event_id", "invitation", b"invitation", "member", b"member", "merchant", b"merchant", "occur_time", b"occur_time", "session", b"session", "snapshot", b"snapshot", "staff_member", b"staff_member", "subject", b"subject", "type", b"type", "user", b"user", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_snapshot: _TypeAlias = _typing.Literal["user", "session", "merchant", "api_key", "member", "invitation"]  # noqa: Y015
+    _WhichOneofReturnType_snapshot: _TypeAlias = _typing.Literal["user", "session", "merchant", "api_key", "member", "invitation", "staff_member"]  # noqa: Y015
     _WhichOneofArgType_snapshot: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_snapshot) -> _WhichOneofReturnType_snapshot | None: ...
 

@@ -196,7 +196,9 @@ class SessionTokens(_message.Message):
     access_token: _builtins.str
     """The JWT for the `Authorization: Bearer` header."""
     refresh_token: _builtins.str
-    """The token for `sessions:refresh`; works once. Empty after `sessions:switch_merchant`, which leaves the present one valid."""
+    """The token for `sessions:refresh`; works once. Empty after `sessions:switch_merchant` and `sessions:switch_staff`,
+    which leave the present one valid.
+    """
     token_type: _builtins.str
     """Always "Bearer"."""
     expires_in_seconds: _builtins.int
@@ -779,6 +781,32 @@ class SwitchMerchantRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SwitchMerchantRequest: _TypeAlias = SwitchMerchantRequest  # noqa: Y015
+
+@_typing.final
+class SwitchStaffRequest(_message.Message):
+    """The request of SwitchStaff."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTP_CODE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    totp_code: _builtins.str
+    """The six digits that the authenticator app shows; each works once."""
+    request_id: _builtins.str
+    """Makes a repeat safe: a UUID, the same for every try of one request."""
+    def __init__(
+        self,
+        *,
+        totp_code: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "totp_code", b"totp_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SwitchStaffRequest: _TypeAlias = SwitchStaffRequest  # noqa: Y015
 
 @_typing.final
 class RevokeSessionRequest(_message.Message):

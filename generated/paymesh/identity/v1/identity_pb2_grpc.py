@@ -61,6 +61,11 @@ class IdentityServiceStub(object):
                 request_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.SwitchMerchantRequest.SerializeToString,
                 response_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.SessionTokens.FromString,
                 _registered_method=True)
+        self.SwitchStaff = channel.unary_unary(
+                '/paymesh.identity.v1.IdentityService/SwitchStaff',
+                request_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.SwitchStaffRequest.SerializeToString,
+                response_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.SessionTokens.FromString,
+                _registered_method=True)
         self.RevokeSession = channel.unary_unary(
                 '/paymesh.identity.v1.IdentityService/RevokeSession',
                 request_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.RevokeSessionRequest.SerializeToString,
@@ -244,6 +249,15 @@ class IdentityServiceServicer(object):
 
     def SwitchMerchant(self, request, context):
         """Returns an access token that acts for a merchant the user is a member of. The session stays the same.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SwitchStaff(self, request, context):
+        """Returns an access token for the work of staff, to a user who has a staff role and gives a code of their authenticator app. It lives
+        for 15 minutes and cannot be refreshed: a new one takes a new code. Whoever has no role and whoever gives a wrong code gets the
+        same answer, STAFF_CODE_INVALID. The session stays the same.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -482,6 +496,11 @@ def add_IdentityServiceServicer_to_server(servicer, server):
             'SwitchMerchant': grpc.unary_unary_rpc_method_handler(
                     servicer.SwitchMerchant,
                     request_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.SwitchMerchantRequest.FromString,
+                    response_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.SessionTokens.SerializeToString,
+            ),
+            'SwitchStaff': grpc.unary_unary_rpc_method_handler(
+                    servicer.SwitchStaff,
+                    request_deserializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.SwitchStaffRequest.FromString,
                     response_serializer=paymesh_dot_identity_dot_v1_dot_identity__pb2.SessionTokens.SerializeToString,
             ),
             'RevokeSession': grpc.unary_unary_rpc_method_handler(
@@ -765,6 +784,33 @@ class IdentityService(object):
             target,
             '/paymesh.identity.v1.IdentityService/SwitchMerchant',
             paymesh_dot_identity_dot_v1_dot_identity__pb2.SwitchMerchantRequest.SerializeToString,
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.SessionTokens.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SwitchStaff(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.identity.v1.IdentityService/SwitchStaff',
+            paymesh_dot_identity_dot_v1_dot_identity__pb2.SwitchStaffRequest.SerializeToString,
             paymesh_dot_identity_dot_v1_dot_identity__pb2.SessionTokens.FromString,
             options,
             channel_credentials,

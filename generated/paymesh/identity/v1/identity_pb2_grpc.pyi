@@ -47,6 +47,11 @@ class IdentityServiceStub:
     """
     SwitchMerchant: _grpc.UnaryUnaryMultiCallable[_identity_pb2.SwitchMerchantRequest, _identity_pb2.SessionTokens]
     """Returns an access token that acts for a merchant the user is a member of. The session stays the same."""
+    SwitchStaff: _grpc.UnaryUnaryMultiCallable[_identity_pb2.SwitchStaffRequest, _identity_pb2.SessionTokens]
+    """Returns an access token for the work of staff, to a user who has a staff role and gives a code of their authenticator app. It lives
+    for 15 minutes and cannot be refreshed: a new one takes a new code. Whoever has no role and whoever gives a wrong code gets the
+    same answer, STAFF_CODE_INVALID. The session stays the same.
+    """
     RevokeSession: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RevokeSessionRequest, _identity_pb2.Session]
     """Ends the session of the access token that is used for the call: its refresh token stops working at once, access tokens
     live on until they expire (15 minutes at the most).
@@ -132,6 +137,11 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """
     SwitchMerchant: _aio.UnaryUnaryMultiCallable[_identity_pb2.SwitchMerchantRequest, _identity_pb2.SessionTokens]  # type: ignore[assignment]
     """Returns an access token that acts for a merchant the user is a member of. The session stays the same."""
+    SwitchStaff: _aio.UnaryUnaryMultiCallable[_identity_pb2.SwitchStaffRequest, _identity_pb2.SessionTokens]  # type: ignore[assignment]
+    """Returns an access token for the work of staff, to a user who has a staff role and gives a code of their authenticator app. It lives
+    for 15 minutes and cannot be refreshed: a new one takes a new code. Whoever has no role and whoever gives a wrong code gets the
+    same answer, STAFF_CODE_INVALID. The session stays the same.
+    """
     RevokeSession: _aio.UnaryUnaryMultiCallable[_identity_pb2.RevokeSessionRequest, _identity_pb2.Session]  # type: ignore[assignment]
     """Ends the session of the access token that is used for the call: its refresh token stops working at once, access tokens
     live on until they expire (15 minutes at the most).
@@ -244,6 +254,17 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.SessionTokens, _abc.Awaitable[_identity_pb2.SessionTokens]]:
         """Returns an access token that acts for a merchant the user is a member of. The session stays the same."""
+
+    @_abc_1.abstractmethod
+    def SwitchStaff(
+        self,
+        request: _identity_pb2.SwitchStaffRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.SessionTokens, _abc.Awaitable[_identity_pb2.SessionTokens]]:
+        """Returns an access token for the work of staff, to a user who has a staff role and gives a code of their authenticator app. It lives
+        for 15 minutes and cannot be refreshed: a new one takes a new code. Whoever has no role and whoever gives a wrong code gets the
+        same answer, STAFF_CODE_INVALID. The session stays the same.
+        """
 
     @_abc_1.abstractmethod
     def RevokeSession(

@@ -20,8 +20,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class PaymentEvent(_message.Message):
-    """One record of topic `paymesh.payments.v1`. Key: the id of the payment, also for its refunds; of the resource itself for
-    `payment_method.*`, `setup_intent.*` and `mandate.*`; of the merchant for `fee_plan.*`. Its CloudEvents headers repeat `event_id`, `type` and `subject`.
+    """One record of topic `paymesh.payments.v1`. Key: the id of the payment, also for its refunds and disputes; of the resource itself for
+    `payment_method.*`, `setup_intent.*` and `mandate.*`; of the merchant for `fee_plan.*`. Its CloudEvents headers repeat `event_id`,
+    `type` and `subject`.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -38,6 +39,7 @@ class PaymentEvent(_message.Message):
     PAYMENT_METHOD_FIELD_NUMBER: _builtins.int
     SETUP_INTENT_FIELD_NUMBER: _builtins.int
     MANDATE_FIELD_NUMBER: _builtins.int
+    DISPUTE_FIELD_NUMBER: _builtins.int
     FEE_PLAN_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """The id, `evt_…`, by which consumers recognise a repeat."""
@@ -48,7 +50,7 @@ class PaymentEvent(_message.Message):
     version: _builtins.int
     """The resource's version after the change."""
     customer_id: _builtins.str
-    """The customer of the payment that changed, or whose refund did; empty for a payment without one."""
+    """The customer of the payment that changed, or whose refund or dispute did; empty for a payment without one."""
     wallet_id: _builtins.str
     """Of `refund.*`: the wallet that the money goes back to; empty where it goes back to a card."""
     @_builtins.property
@@ -76,6 +78,10 @@ class PaymentEvent(_message.Message):
         """Of `mandate.*`."""
 
     @_builtins.property
+    def dispute(self) -> _payments_pb2.Dispute:
+        """Of `dispute.*`."""
+
+    @_builtins.property
     def fee_plan(self) -> _payments_pb2.FeePlan:
         """Of `fee_plan.set`."""
 
@@ -94,13 +100,14 @@ class PaymentEvent(_message.Message):
         payment_method: _payments_pb2.PaymentMethod | None = ...,
         setup_intent: _payments_pb2.SetupIntent | None = ...,
         mandate: _payments_pb2.Mandate | None = ...,
+        dispute: _payments_pb2.Dispute | None = ...,
         fee_plan: _payments_pb2.FeePlan | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["fee_plan", b"fee_plan", "mandate", b"mandate", "occur_time", b"occur_time", "payment", b"payment", "payment_method", b"payment_method", "refund", b"refund", "setup_intent", b"setup_intent", "snapshot", b"snapshot"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dispute", b"dispute", "fee_plan", b"fee_plan", "mandate", b"mandate", "occur_time", b"occur_time", "payment", b"payment", "payment_method", b"payment_method", "refund", b"refund", "setup_intent", b"setup_intent", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "event_id", b"event_id", "fee_plan", b"fee_plan", "mandate", b"mandate", "occur_time", b"occur_time", "payment", b"payment", "payment_method", b"payment_method", "refund", b"refund", "setup_intent", b"setup_intent", "snapshot", b"snapshot", "subject", b"subject", "type", b"type", "version", b"version", "wallet_id", b"wallet_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "dispute", b"dispute", "event_id", b"event_id", "fee_plan", b"fee_plan", "mandate", b"mandate", "occur_time", b"occur_time", "payment", b"payment", "payment_method", b"payment_method", "refund", b"refund", "setup_intent", b"setup_intent", "snapshot", b"snapshot", "subject", b"subject", "type", b"type", "version", b"version", "wallet_id", b"wallet_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_snapshot: _TypeAlias = _typing.Literal["payment", "refund", "payment_method", "setup_intent", "mandate", "fee_plan"]  # noqa: Y015
+    _WhichOneofReturnType_snapshot: _TypeAlias = _typing.Literal["payment", "refund", "payment_method", "setup_intent", "mandate", "dispute", "fee_plan"]  # noqa: Y015
     _WhichOneofArgType_snapshot: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_snapshot) -> _WhichOneofReturnType_snapshot | None: ...
 

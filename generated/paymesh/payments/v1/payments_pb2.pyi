@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.api import httpbody_pb2 as _httpbody_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -19,6 +20,11 @@ if sys.version_info >= (3, 11):
     from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
+
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -45,6 +51,30 @@ CERTAIN: Certainty.ValueType  # 1
 UNKNOWN: Certainty.ValueType  # 2
 """A call to Stripe went out and its answer was lost; the state shown is the last one known."""
 Global___Certainty: _TypeAlias = Certainty  # noqa: Y015
+
+class _Resolution:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ResolutionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Resolution.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESOLUTION_UNSPECIFIED: _Resolution.ValueType  # 0
+    """Never given."""
+    READ_AGAIN: _Resolution.ValueType  # 1
+    """Ask once more, and apply the answer."""
+    FAIL: _Resolution.ValueType  # 2
+    """Ask once more; where it never happened, end it as failed."""
+
+class Resolution(_Resolution, metaclass=_ResolutionEnumTypeWrapper):
+    """What staff do about an outcome that is not known."""
+
+RESOLUTION_UNSPECIFIED: Resolution.ValueType  # 0
+"""Never given."""
+READ_AGAIN: Resolution.ValueType  # 1
+"""Ask once more, and apply the answer."""
+FAIL: Resolution.ValueType  # 2
+"""Ask once more; where it never happened, end it as failed."""
+Global___Resolution: _TypeAlias = Resolution  # noqa: Y015
 
 @_typing.final
 class PaymentMethod(_message.Message):
@@ -244,6 +274,8 @@ class Payment(_message.Message):
         """It was canceled; nothing was captured."""
         EXPIRED: Payment._State.ValueType  # 10
         """The authorization ended before anything was captured."""
+        REQUIRES_REVIEW: Payment._State.ValueType  # 11
+        """A person looks at it before it is charged."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """The states of a payment."""
@@ -270,6 +302,8 @@ class Payment(_message.Message):
     """It was canceled; nothing was captured."""
     EXPIRED: Payment.State.ValueType  # 10
     """The authorization ended before anything was captured."""
+    REQUIRES_REVIEW: Payment.State.ValueType  # 11
+    """A person looks at it before it is charged."""
 
     class _CaptureMethod:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -310,6 +344,10 @@ class Payment(_message.Message):
         """It looks like fraud."""
         ABANDONED: Payment._CancellationReason.ValueType  # 4
         """The customer did not go on."""
+        REVIEW_REJECTED: Payment._CancellationReason.ValueType  # 5
+        """Somebody looked at it and rejected it; not in a request."""
+        REVIEW_TIMED_OUT: Payment._CancellationReason.ValueType  # 6
+        """Nobody looked at it in time; not in a request."""
 
     class CancellationReason(_CancellationReason, metaclass=_CancellationReasonEnumTypeWrapper):
         """Why a payment was canceled."""
@@ -324,6 +362,10 @@ class Payment(_message.Message):
     """It looks like fraud."""
     ABANDONED: Payment.CancellationReason.ValueType  # 4
     """The customer did not go on."""
+    REVIEW_REJECTED: Payment.CancellationReason.ValueType  # 5
+    """Somebody looked at it and rejected it; not in a request."""
+    REVIEW_TIMED_OUT: Payment.CancellationReason.ValueType  # 6
+    """Nobody looked at it in time; not in a request."""
 
     @_typing.final
     class MetadataEntry(_message.Message):
@@ -342,6 +384,69 @@ class Payment(_message.Message):
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
         _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Review(_message.Message):
+        """A person's look at a payment before it is charged."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        class _State:
+            ValueType = _typing.NewType("ValueType", _builtins.int)
+            V: _TypeAlias = ValueType  # noqa: Y015
+
+        class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Payment.Review._State.ValueType], _builtins.type):
+            DESCRIPTOR: _descriptor.EnumDescriptor
+            STATE_UNSPECIFIED: Payment.Review._State.ValueType  # 0
+            """Never returned."""
+            OPEN: Payment.Review._State.ValueType  # 1
+            """Somebody has to look."""
+            APPROVED: Payment.Review._State.ValueType  # 2
+            """It was let go on."""
+            REJECTED: Payment.Review._State.ValueType  # 3
+            """It was ended."""
+            TIMED_OUT: Payment.Review._State.ValueType  # 4
+            """Nobody looked in time."""
+
+        class State(_State, metaclass=_StateEnumTypeWrapper):
+            """How a review stands."""
+
+        STATE_UNSPECIFIED: Payment.Review.State.ValueType  # 0
+        """Never returned."""
+        OPEN: Payment.Review.State.ValueType  # 1
+        """Somebody has to look."""
+        APPROVED: Payment.Review.State.ValueType  # 2
+        """It was let go on."""
+        REJECTED: Payment.Review.State.ValueType  # 3
+        """It was ended."""
+        TIMED_OUT: Payment.Review.State.ValueType  # 4
+        """Nobody looked in time."""
+
+        STATE_FIELD_NUMBER: _builtins.int
+        REASONS_FIELD_NUMBER: _builtins.int
+        EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+        state: Global___Payment.Review.State.ValueType
+        """How it ended, if it has."""
+        @_builtins.property
+        def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+            """Why: AMOUNT_ABOVE_THRESHOLD, or NO_ANSWER where the fraud rules gave none in time. Values may be added."""
+
+        @_builtins.property
+        def expire_time(self) -> _timestamp_pb2.Timestamp:
+            """When the payment is canceled if nobody has looked at it."""
+
+        def __init__(
+            self,
+            *,
+            state: Global___Payment.Review.State.ValueType = ...,
+            reasons: _abc.Iterable[_builtins.str] | None = ...,
+            expire_time: _timestamp_pb2.Timestamp | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "reasons", b"reasons", "state", b"state"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -376,6 +481,12 @@ class Payment(_message.Message):
     TOP_UP_ID_FIELD_NUMBER: _builtins.int
     PAYMENT_METHOD_ID_FIELD_NUMBER: _builtins.int
     STATEMENT_DESCRIPTOR_SUFFIX_FIELD_NUMBER: _builtins.int
+    AMOUNT_DISPUTED_FIELD_NUMBER: _builtins.int
+    OVER_EXPOSURE_FIELD_NUMBER: _builtins.int
+    CAPTURE_BEFORE_FIELD_NUMBER: _builtins.int
+    AUTHORIZATION_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    REVIEW_FIELD_NUMBER: _builtins.int
+    SUSPENSE_ITEMS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id, `pay_…`."""
     resource_version: _builtins.int
@@ -463,8 +574,35 @@ class Payment(_message.Message):
         """How much is in a capture whose outcome is open."""
 
     @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def capture_before_time(self) -> _timestamp_pb2.Timestamp:
-        """When the authorization ends by itself; unset where there is none."""
+        """The former name of `authorization_expire_time`."""
+
+    @_builtins.property
+    def amount_disputed(self) -> _money_pb2.Money:
+        """How much is in chargebacks that are not won: it cannot be refunded any more. Shown to the merchant only."""
+
+    @_builtins.property
+    def over_exposure(self) -> _money_pb2.Money:
+        """How much more was refunded and disputed than captured. Disputes are made by banks, also of what is refunded already; above zero
+        somebody is paid twice. Shown to the merchant only.
+        """
+
+    @_builtins.property
+    def capture_before(self) -> _timestamp_pb2.Timestamp:
+        """By when what is held is captured by itself; unset where only CapturePayment captures."""
+
+    @_builtins.property
+    def authorization_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the authorization ends by itself: what was not captured by then is let go. Unset where there is none."""
+
+    @_builtins.property
+    def review(self) -> Global___Payment.Review:
+        """A person's look at it before it is charged; unset where none was asked for, and for payers."""
+
+    @_builtins.property
+    def suspense_items(self) -> _containers.RepeatedCompositeFieldContainer[Global___SuspenseItem]:
+        """Money that Stripe took and that is not, or not yet, the payment's: it came after the end, or was not what was asked for."""
 
     def __init__(
         self,
@@ -500,10 +638,16 @@ class Payment(_message.Message):
         top_up_id: _builtins.str = ...,
         payment_method_id: _builtins.str = ...,
         statement_descriptor_suffix: _builtins.str = ...,
+        amount_disputed: _money_pb2.Money | None = ...,
+        over_exposure: _money_pb2.Money | None = ...,
+        capture_before: _timestamp_pb2.Timestamp | None = ...,
+        authorization_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        review: Global___Payment.Review | None = ...,
+        suspense_items: _abc.Iterable[Global___SuspenseItem] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "amount_capturable", b"amount_capturable", "amount_capture_pending", b"amount_capture_pending", "amount_captured", b"amount_captured", "amount_refund_pending", b"amount_refund_pending", "amount_refunded", b"amount_refunded", "capture_before_time", b"capture_before_time", "create_time", b"create_time", "latest_attempt", b"latest_attempt", "next_action", b"next_action", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "amount_capturable", b"amount_capturable", "amount_capture_pending", b"amount_capture_pending", "amount_captured", b"amount_captured", "amount_disputed", b"amount_disputed", "amount_refund_pending", b"amount_refund_pending", "amount_refunded", b"amount_refunded", "authorization_expire_time", b"authorization_expire_time", "capture_before", b"capture_before", "capture_before_time", b"capture_before_time", "create_time", b"create_time", "latest_attempt", b"latest_attempt", "next_action", b"next_action", "over_exposure", b"over_exposure", "review", b"review", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "amount_capturable", b"amount_capturable", "amount_capture_pending", b"amount_capture_pending", "amount_captured", b"amount_captured", "amount_refund_pending", b"amount_refund_pending", "amount_refunded", b"amount_refunded", "available_actions", b"available_actions", "cancellation_reason", b"cancellation_reason", "capture_before_time", b"capture_before_time", "capture_method", b"capture_method", "captures", b"captures", "certainty", b"certainty", "client_secret", b"client_secret", "create_time", b"create_time", "customer_id", b"customer_id", "description", b"description", "etag", b"etag", "id", b"id", "latest_attempt", b"latest_attempt", "livemode", b"livemode", "merchant_id", b"merchant_id", "metadata", b"metadata", "multicapture_available", b"multicapture_available", "next_action", b"next_action", "payment_method_id", b"payment_method_id", "purpose", b"purpose", "resource_version", b"resource_version", "state", b"state", "statement_descriptor_suffix", b"statement_descriptor_suffix", "top_up_id", b"top_up_id", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "amount_capturable", b"amount_capturable", "amount_capture_pending", b"amount_capture_pending", "amount_captured", b"amount_captured", "amount_disputed", b"amount_disputed", "amount_refund_pending", b"amount_refund_pending", "amount_refunded", b"amount_refunded", "authorization_expire_time", b"authorization_expire_time", "available_actions", b"available_actions", "cancellation_reason", b"cancellation_reason", "capture_before", b"capture_before", "capture_before_time", b"capture_before_time", "capture_method", b"capture_method", "captures", b"captures", "certainty", b"certainty", "client_secret", b"client_secret", "create_time", b"create_time", "customer_id", b"customer_id", "description", b"description", "etag", b"etag", "id", b"id", "latest_attempt", b"latest_attempt", "livemode", b"livemode", "merchant_id", b"merchant_id", "metadata", b"metadata", "multicapture_available", b"multicapture_available", "next_action", b"next_action", "over_exposure", b"over_exposure", "payment_method_id", b"payment_method_id", "purpose", b"purpose", "resource_version", b"resource_version", "review", b"review", "state", b"state", "statement_descriptor_suffix", b"statement_descriptor_suffix", "suspense_items", b"suspense_items", "top_up_id", b"top_up_id", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -598,6 +742,8 @@ class Attempt(_message.Message):
         """The answer was lost; it is resolved by reading."""
         NEEDS_OPERATOR: Attempt._State.ValueType  # 9
         """The last poll passed without an answer; a person decides."""
+        IN_REVIEW: Attempt._State.ValueType  # 10
+        """It waits until a person has looked at its payment."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """The states of an attempt."""
@@ -622,6 +768,8 @@ class Attempt(_message.Message):
     """The answer was lost; it is resolved by reading."""
     NEEDS_OPERATOR: Attempt.State.ValueType  # 9
     """The last poll passed without an answer; a person decides."""
+    IN_REVIEW: Attempt.State.ValueType  # 10
+    """It waits until a person has looked at its payment."""
 
     ID_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
@@ -717,22 +865,36 @@ class Decline(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     RECOMMENDED_ACTION_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    RETRY_AFTER_TIME_FIELD_NUMBER: _builtins.int
+    NETWORK_DECLINE_CODE_FIELD_NUMBER: _builtins.int
     code: _builtins.str
-    """Our code, for example "insufficient_funds"."""
+    """Our code, for example "insufficient_funds"; docs/declines.md lists all. Payers see "declined" where the issuer or a fraud rule is
+    suspicious of the card.
+    """
     recommended_action: Global___Decline.RecommendedAction.ValueType
     """What is worth doing next."""
     message: _builtins.str
     """A sentence for the cardholder; it gives nothing away."""
+    network_decline_code: _builtins.str
+    """What the card network calls it, for example "51"; empty where it is not known, and for payers."""
+    @_builtins.property
+    def retry_after_time(self) -> _timestamp_pb2.Timestamp:
+        """When the same card may be tried again at the earliest; unset where nothing is known, or where that is of no use. Advice: nobody is
+        kept from trying before.
+        """
+
     def __init__(
         self,
         *,
         code: _builtins.str = ...,
         recommended_action: Global___Decline.RecommendedAction.ValueType = ...,
         message: _builtins.str = ...,
+        retry_after_time: _timestamp_pb2.Timestamp | None = ...,
+        network_decline_code: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retry_after_time", b"retry_after_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "recommended_action", b"recommended_action"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "network_decline_code", b"network_decline_code", "recommended_action", b"recommended_action", "retry_after_time", b"retry_after_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -751,6 +913,7 @@ class Capture(_message.Message):
     CAPTURE_TIME_FIELD_NUMBER: _builtins.int
     SETTLEMENT_DELAY_SECONDS_FIELD_NUMBER: _builtins.int
     FEE_REFUND_FIELD_NUMBER: _builtins.int
+    SUSPENSE_ITEM_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id, `cap_…`; the ledger derives its transfers' ids from it."""
     fee_plan_version: _builtins.str
@@ -759,6 +922,8 @@ class Capture(_message.Message):
     """How long its money is pending before it is available; unset where the platform's own delay applies."""
     fee_refund: Global___FeePlan.FeeRefund.ValueType
     """Whether refunds return `fee`, in proportion."""
+    suspense_item_id: _builtins.str
+    """The suspense item that it was before a person accepted it; empty for any other capture."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """How much."""
@@ -781,10 +946,11 @@ class Capture(_message.Message):
         capture_time: _timestamp_pb2.Timestamp | None = ...,
         settlement_delay_seconds: _builtins.int | None = ...,
         fee_refund: Global___FeePlan.FeeRefund.ValueType = ...,
+        suspense_item_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_settlement_delay_seconds", b"_settlement_delay_seconds", "amount", b"amount", "capture_time", b"capture_time", "fee", b"fee", "settlement_delay_seconds", b"settlement_delay_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_settlement_delay_seconds", b"_settlement_delay_seconds", "amount", b"amount", "capture_time", b"capture_time", "fee", b"fee", "fee_plan_version", b"fee_plan_version", "fee_refund", b"fee_refund", "id", b"id", "settlement_delay_seconds", b"settlement_delay_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_settlement_delay_seconds", b"_settlement_delay_seconds", "amount", b"amount", "capture_time", b"capture_time", "fee", b"fee", "fee_plan_version", b"fee_plan_version", "fee_refund", b"fee_refund", "id", b"id", "settlement_delay_seconds", b"settlement_delay_seconds", "suspense_item_id", b"suspense_item_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__settlement_delay_seconds: _TypeAlias = _typing.Literal["settlement_delay_seconds"]  # noqa: Y015
     _WhichOneofArgType__settlement_delay_seconds: _TypeAlias = _typing.Literal["_settlement_delay_seconds", b"_settlement_delay_seconds"]  # noqa: Y015
@@ -793,10 +959,104 @@ class Capture(_message.Message):
 Global___Capture: _TypeAlias = Capture  # noqa: Y015
 
 @_typing.final
+class SuspenseItem(_message.Message):
+    """Money that Stripe took for a payment without being asked for it, or not for as much. It is in suspense in the ledger until it goes
+    back, or a person accepts it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Cause:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _CauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[SuspenseItem._Cause.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        CAUSE_UNSPECIFIED: SuspenseItem._Cause.ValueType  # 0
+        """Never returned."""
+        LATE_CAPTURE: SuspenseItem._Cause.ValueType  # 1
+        """It was taken after the payment had ended; it is refunded by itself."""
+        CONFLICT: SuspenseItem._Cause.ValueType  # 2
+        """It is not what was asked for; a person decides."""
+
+    class Cause(_Cause, metaclass=_CauseEnumTypeWrapper):
+        """Why money is in suspense."""
+
+    CAUSE_UNSPECIFIED: SuspenseItem.Cause.ValueType  # 0
+    """Never returned."""
+    LATE_CAPTURE: SuspenseItem.Cause.ValueType  # 1
+    """It was taken after the payment had ended; it is refunded by itself."""
+    CONFLICT: SuspenseItem.Cause.ValueType  # 2
+    """It is not what was asked for; a person decides."""
+
+    ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The id, `sus_…`; the ledger derives its transfer's id from it."""
+    cause: Global___SuspenseItem.Cause.ValueType
+    """Why it is in suspense."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """What Stripe took."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was found."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        cause: Global___SuspenseItem.Cause.ValueType = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "cause", b"cause", "create_time", b"create_time", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuspenseItem: _TypeAlias = SuspenseItem  # noqa: Y015
+
+@_typing.final
 class Refund(_message.Message):
     """Money on its way back to the card."""
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    class _PendingReason:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _PendingReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Refund._PendingReason.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        PENDING_REASON_UNSPECIFIED: Refund._PendingReason.ValueType  # 0
+        """Nothing is known."""
+        INSUFFICIENT_MERCHANT_BALANCE: Refund._PendingReason.ValueType  # 1
+        """The merchant's balance does not cover it, and `refunds_wait_for_balance` is set: nothing was sent; it is tried again every minute."""
+        INSUFFICIENT_PLATFORM_BALANCE: Refund._PendingReason.ValueType  # 2
+        """The platform's balance at Stripe does not cover it."""
+        PROCESSING: Refund._PendingReason.ValueType  # 3
+        """The bank is working on it."""
+        CHARGE_PENDING: Refund._PendingReason.ValueType  # 4
+        """The charge itself is not settled yet."""
+
+    class PendingReason(_PendingReason, metaclass=_PendingReasonEnumTypeWrapper):
+        """What a refund waits for."""
+
+    PENDING_REASON_UNSPECIFIED: Refund.PendingReason.ValueType  # 0
+    """Nothing is known."""
+    INSUFFICIENT_MERCHANT_BALANCE: Refund.PendingReason.ValueType  # 1
+    """The merchant's balance does not cover it, and `refunds_wait_for_balance` is set: nothing was sent; it is tried again every minute."""
+    INSUFFICIENT_PLATFORM_BALANCE: Refund.PendingReason.ValueType  # 2
+    """The platform's balance at Stripe does not cover it."""
+    PROCESSING: Refund.PendingReason.ValueType  # 3
+    """The bank is working on it."""
+    CHARGE_PENDING: Refund.PendingReason.ValueType  # 4
+    """The charge itself is not settled yet."""
 
     class _State:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -807,13 +1067,15 @@ class Refund(_message.Message):
         STATE_UNSPECIFIED: Refund._State.ValueType  # 0
         """Never returned."""
         PENDING: Refund._State.ValueType  # 1
-        """Reserved in the ledger; Stripe has not said the last word."""
+        """Reserved; Stripe has not said the last word, or `pending_reason` says what it waits for."""
         SUCCEEDED: Refund._State.ValueType  # 2
         """Stripe has refunded."""
         FAILED: Refund._State.ValueType  # 3
         """Stripe or the bank has refused; the money is back with the merchant."""
         CANCELED: Refund._State.ValueType  # 4
         """Canceled before it was carried out; the money is back with the merchant."""
+        REQUIRES_ACTION: Refund._State.ValueType  # 5
+        """Stripe waits for the customer, who must say where the money goes."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """The states of a refund."""
@@ -821,13 +1083,15 @@ class Refund(_message.Message):
     STATE_UNSPECIFIED: Refund.State.ValueType  # 0
     """Never returned."""
     PENDING: Refund.State.ValueType  # 1
-    """Reserved in the ledger; Stripe has not said the last word."""
+    """Reserved; Stripe has not said the last word, or `pending_reason` says what it waits for."""
     SUCCEEDED: Refund.State.ValueType  # 2
     """Stripe has refunded."""
     FAILED: Refund.State.ValueType  # 3
     """Stripe or the bank has refused; the money is back with the merchant."""
     CANCELED: Refund.State.ValueType  # 4
     """Canceled before it was carried out; the money is back with the merchant."""
+    REQUIRES_ACTION: Refund.State.ValueType  # 5
+    """Stripe waits for the customer, who must say where the money goes."""
 
     class _Reason:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -906,6 +1170,8 @@ class Refund(_message.Message):
     FAILURE_REASON_FIELD_NUMBER: _builtins.int
     AVAILABLE_ACTIONS_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    SUSPENSE_ITEM_ID_FIELD_NUMBER: _builtins.int
+    PENDING_REASON_FIELD_NUMBER: _builtins.int
     FEE_RETURNED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id, `ref_…`."""
@@ -916,7 +1182,7 @@ class Refund(_message.Message):
     payment_id: _builtins.str
     """The payment that is refunded."""
     merchant_id: _builtins.str
-    """The merchant that refunds."""
+    """The merchant that refunds; empty where a top-up's money goes back."""
     reason: Global___Refund.Reason.ValueType
     """Why."""
     state: Global___Refund.State.ValueType
@@ -925,6 +1191,10 @@ class Refund(_message.Message):
     """UNKNOWN while the call to Stripe has no certain outcome yet."""
     failure_reason: _builtins.str
     """Why it failed, in Stripe's words for it; set in FAILED only."""
+    suspense_item_id: _builtins.str
+    """The suspense item that goes back; empty for a refund of what was captured."""
+    pending_reason: Global___Refund.PendingReason.ValueType
+    """What it waits for; in PENDING only, where that is known."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
@@ -966,15 +1236,284 @@ class Refund(_message.Message):
         failure_reason: _builtins.str = ...,
         available_actions: _abc.Iterable[_builtins.str] | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        suspense_item_id: _builtins.str = ...,
+        pending_reason: Global___Refund.PendingReason.ValueType = ...,
         fee_returned: _money_pb2.Money | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "fee_returned", b"fee_returned", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "available_actions", b"available_actions", "certainty", b"certainty", "create_time", b"create_time", "etag", b"etag", "failure_reason", b"failure_reason", "fee_returned", b"fee_returned", "id", b"id", "merchant_id", b"merchant_id", "metadata", b"metadata", "payment_id", b"payment_id", "reason", b"reason", "resource_version", b"resource_version", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "available_actions", b"available_actions", "certainty", b"certainty", "create_time", b"create_time", "etag", b"etag", "failure_reason", b"failure_reason", "fee_returned", b"fee_returned", "id", b"id", "merchant_id", b"merchant_id", "metadata", b"metadata", "payment_id", b"payment_id", "pending_reason", b"pending_reason", "reason", b"reason", "resource_version", b"resource_version", "state", b"state", "suspense_item_id", b"suspense_item_id", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Refund: _TypeAlias = Refund  # noqa: Y015
+
+@_typing.final
+class Dispute(_message.Message):
+    """A cardholder's objection to a charge, which the card's issuer brings to Stripe."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Stage:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Dispute._Stage.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STAGE_UNSPECIFIED: Dispute._Stage.ValueType  # 0
+        """Never returned."""
+        INQUIRY: Dispute._Stage.ValueType  # 1
+        """The issuer asks or warns; no money moves."""
+        CHARGEBACK: Dispute._Stage.ValueType  # 2
+        """The issuer has taken the money back; it is held from the merchant."""
+        PRE_ARBITRATION: Dispute._Stage.ValueType  # 3
+        """The issuer does not accept that the chargeback was won, and has taken the money back once more."""
+
+    class Stage(_Stage, metaclass=_StageEnumTypeWrapper):
+        """How far a dispute has come."""
+
+    STAGE_UNSPECIFIED: Dispute.Stage.ValueType  # 0
+    """Never returned."""
+    INQUIRY: Dispute.Stage.ValueType  # 1
+    """The issuer asks or warns; no money moves."""
+    CHARGEBACK: Dispute.Stage.ValueType  # 2
+    """The issuer has taken the money back; it is held from the merchant."""
+    PRE_ARBITRATION: Dispute.Stage.ValueType  # 3
+    """The issuer does not accept that the chargeback was won, and has taken the money back once more."""
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Dispute._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Dispute._State.ValueType  # 0
+        """Never returned."""
+        EARLY_WARNING: Dispute._State.ValueType  # 1
+        """The issuer reports fraud; a refund in time prevents a dispute."""
+        NEEDS_RESPONSE: Dispute._State.ValueType  # 2
+        """It waits for evidence or for being accepted."""
+        UNDER_REVIEW: Dispute._State.ValueType  # 3
+        """Evidence is submitted; the issuer decides."""
+        ACCEPTED: Dispute._State.ValueType  # 4
+        """It is conceded."""
+        WON: Dispute._State.ValueType  # 5
+        """The money is the merchant's again."""
+        LOST: Dispute._State.ValueType  # 6
+        """The money is the cardholder's."""
+        CLOSED: Dispute._State.ValueType  # 7
+        """An inquiry that ended without a chargeback."""
+        PREVENTED: Dispute._State.ValueType  # 8
+        """Refunded in time: no dispute came of it. At the stage CHARGEBACK: a network's rule gave the money back at once, for good."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """The states of a dispute."""
+
+    STATE_UNSPECIFIED: Dispute.State.ValueType  # 0
+    """Never returned."""
+    EARLY_WARNING: Dispute.State.ValueType  # 1
+    """The issuer reports fraud; a refund in time prevents a dispute."""
+    NEEDS_RESPONSE: Dispute.State.ValueType  # 2
+    """It waits for evidence or for being accepted."""
+    UNDER_REVIEW: Dispute.State.ValueType  # 3
+    """Evidence is submitted; the issuer decides."""
+    ACCEPTED: Dispute.State.ValueType  # 4
+    """It is conceded."""
+    WON: Dispute.State.ValueType  # 5
+    """The money is the merchant's again."""
+    LOST: Dispute.State.ValueType  # 6
+    """The money is the cardholder's."""
+    CLOSED: Dispute.State.ValueType  # 7
+    """An inquiry that ended without a chargeback."""
+    PREVENTED: Dispute.State.ValueType  # 8
+    """Refunded in time: no dispute came of it. At the stage CHARGEBACK: a network's rule gave the money back at once, for good."""
+
+    class _FeePayer:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _FeePayerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Dispute._FeePayer.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        FEE_PAYER_UNSPECIFIED: Dispute._FeePayer.ValueType  # 0
+        """Never returned."""
+        MERCHANT: Dispute._FeePayer.ValueType  # 1
+        """The merchant whose payment is disputed."""
+        PLATFORM: Dispute._FeePayer.ValueType  # 2
+        """The platform."""
+
+    class FeePayer(_FeePayer, metaclass=_FeePayerEnumTypeWrapper):
+        """Who bears Stripe's fee."""
+
+    FEE_PAYER_UNSPECIFIED: Dispute.FeePayer.ValueType  # 0
+    """Never returned."""
+    MERCHANT: Dispute.FeePayer.ValueType  # 1
+    """The merchant whose payment is disputed."""
+    PLATFORM: Dispute.FeePayer.ValueType  # 2
+    """The platform."""
+
+    @_typing.final
+    class FundsMovement(_message.Message):
+        """One of Stripe's balance transactions for a dispute."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        ID_FIELD_NUMBER: _builtins.int
+        AMOUNT_FIELD_NUMBER: _builtins.int
+        FEE_FIELD_NUMBER: _builtins.int
+        CREATE_TIME_FIELD_NUMBER: _builtins.int
+        id: _builtins.str
+        """Stripe's id of it, `txn_…`."""
+        @_builtins.property
+        def amount(self) -> _money_pb2.Money:
+            """What it gave to the platform's balance; negative where it took the disputed money."""
+
+        @_builtins.property
+        def fee(self) -> _money_pb2.Money:
+            """What it took as a fee besides; negative where a fee was given back."""
+
+        @_builtins.property
+        def create_time(self) -> _timestamp_pb2.Timestamp:
+            """When it took place."""
+
+        def __init__(
+            self,
+            *,
+            id: _builtins.str = ...,
+            amount: _money_pb2.Money | None = ...,
+            fee: _money_pb2.Money | None = ...,
+            create_time: _timestamp_pb2.Timestamp | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "fee", b"fee"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "fee", b"fee", "id", b"id"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ID_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    RESOURCE_VERSION_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    MERCHANT_ID_FIELD_NUMBER: _builtins.int
+    TOP_UP_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    AMOUNT_AT_RISK_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CERTAINTY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    EVIDENCE_DUE_TIME_FIELD_NUMBER: _builtins.int
+    HAS_EVIDENCE_FIELD_NUMBER: _builtins.int
+    PAST_DUE_FIELD_NUMBER: _builtins.int
+    SUBMISSION_COUNT_FIELD_NUMBER: _builtins.int
+    FEE_FIELD_NUMBER: _builtins.int
+    FEE_PAYER_FIELD_NUMBER: _builtins.int
+    MOVEMENTS_FIELD_NUMBER: _builtins.int
+    AVAILABLE_ACTIONS_FIELD_NUMBER: _builtins.int
+    LIVEMODE_FIELD_NUMBER: _builtins.int
+    STAGE_TIME_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The id, `dsp_…`."""
+    resource_version: _builtins.int
+    """Raised by one with each change."""
+    etag: _builtins.str
+    """Identifies this version; give it back to change only what you have seen."""
+    payment_id: _builtins.str
+    """The payment that is disputed."""
+    merchant_id: _builtins.str
+    """The merchant whose payment it is; empty for a top-up."""
+    top_up_id: _builtins.str
+    """The top-up that is disputed; empty for a sale."""
+    stage: Global___Dispute.Stage.ValueType
+    """How far it has come with the card's network. Values may be added."""
+    state: Global___Dispute.State.ValueType
+    """Where it stands. Values may be added."""
+    certainty: Global___Certainty.ValueType
+    """UNKNOWN while the call to Stripe that accepts it has no certain outcome yet."""
+    reason: _builtins.str
+    """The cardholder's reason, in Stripe's word for it: "fraudulent", "product_not_received"…"""
+    has_evidence: _builtins.bool
+    """Whether evidence was saved, submitted or not."""
+    past_due: _builtins.bool
+    """Whether the last evidence came after `evidence_due_time`."""
+    submission_count: _builtins.int
+    """How often evidence was submitted."""
+    fee_payer: Global___Dispute.FeePayer.ValueType
+    """Who bears `fee`."""
+    livemode: _builtins.bool
+    """False where Stripe runs in test mode."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When we learnt of it."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last changed."""
+
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """How much is disputed, in the issuer's words."""
+
+    @_builtins.property
+    def amount_at_risk(self) -> _money_pb2.Money:
+        """What it may cost, in the payment's currency: so much is held from a CHARGEBACK on, until it ends."""
+
+    @_builtins.property
+    def evidence_due_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when evidence may be submitted; unset where no response is possible."""
+
+    @_builtins.property
+    def fee(self) -> _money_pb2.Money:
+        """What Stripe took for it so far; unset where it took nothing."""
+
+    @_builtins.property
+    def movements(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dispute.FundsMovement]:
+        """What Stripe took out of the platform's balance for it and gave back, in order."""
+
+    @_builtins.property
+    def available_actions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The verbs that the present state allows."""
+
+    @_builtins.property
+    def stage_time(self) -> _timestamp_pb2.Timestamp:
+        """When the present stage began."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        resource_version: _builtins.int = ...,
+        etag: _builtins.str = ...,
+        payment_id: _builtins.str = ...,
+        merchant_id: _builtins.str = ...,
+        top_up_id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        amount_at_risk: _money_pb2.Money | None = ...,
+        stage: Global___Dispute.Stage.ValueType = ...,
+        state: Global___Dispute.State.ValueType = ...,
+        certainty: Global___Certainty.ValueType = ...,
+        reason: _builtins.str = ...,
+        evidence_due_time: _timestamp_pb2.Timestamp | None = ...,
+        has_evidence: _builtins.bool = ...,
+        past_due: _builtins.bool = ...,
+        submission_count: _builtins.int = ...,
+        fee: _money_pb2.Money | None = ...,
+        fee_payer: Global___Dispute.FeePayer.ValueType = ...,
+        movements: _abc.Iterable[Global___Dispute.FundsMovement] | None = ...,
+        available_actions: _abc.Iterable[_builtins.str] | None = ...,
+        livemode: _builtins.bool = ...,
+        stage_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "amount_at_risk", b"amount_at_risk", "create_time", b"create_time", "evidence_due_time", b"evidence_due_time", "fee", b"fee", "stage_time", b"stage_time", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "amount_at_risk", b"amount_at_risk", "available_actions", b"available_actions", "certainty", b"certainty", "create_time", b"create_time", "etag", b"etag", "evidence_due_time", b"evidence_due_time", "fee", b"fee", "fee_payer", b"fee_payer", "has_evidence", b"has_evidence", "id", b"id", "livemode", b"livemode", "merchant_id", b"merchant_id", "movements", b"movements", "past_due", b"past_due", "payment_id", b"payment_id", "reason", b"reason", "resource_version", b"resource_version", "stage", b"stage", "stage_time", b"stage_time", "state", b"state", "submission_count", b"submission_count", "top_up_id", b"top_up_id", "update_time", b"update_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Dispute: _TypeAlias = Dispute  # noqa: Y015
 
 @_typing.final
 class CreatePaymentMethodRequest(_message.Message):
@@ -1116,6 +1655,8 @@ class CreatePaymentRequest(_message.Message):
     STATEMENT_DESCRIPTOR_SUFFIX_FIELD_NUMBER: _builtins.int
     RETURN_URL_FIELD_NUMBER: _builtins.int
     USE_STRIPE_SDK_FIELD_NUMBER: _builtins.int
+    CAPTURE_BEFORE_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """The user who shall pay. Without one, whoever has the `client_secret` pays, and needs no login."""
     description: _builtins.str
@@ -1138,6 +1679,10 @@ class CreatePaymentRequest(_message.Message):
     """Where the cardholder goes after authenticating; one of the merchant's `return_url_origins`."""
     use_stripe_sdk: _builtins.bool
     """Have Stripe's own SDK authenticate the cardholder, instead of a redirect; with `confirm`."""
+    validate_only: _builtins.bool
+    """Only check: the answer is the resource as it would be before Stripe or a wallet is asked, or the refusal. Nothing is written down, no
+    key is used, and an id in the answer is nobody's.
+    """
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """The sum: at least 1 minor unit."""
@@ -1145,6 +1690,12 @@ class CreatePaymentRequest(_message.Message):
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The merchant's own keys and values: at most 50, keys up to 40 and values up to 500 characters."""
+
+    @_builtins.property
+    def capture_before(self) -> _timestamp_pb2.Timestamp:
+        """With capture_method MANUAL: capture all that is left some minutes before this instant, or before the authorization ends where that
+        is earlier. Without it, what is not captured is let go when the authorization ends.
+        """
 
     def __init__(
         self,
@@ -1161,10 +1712,12 @@ class CreatePaymentRequest(_message.Message):
         statement_descriptor_suffix: _builtins.str = ...,
         return_url: _builtins.str = ...,
         use_stripe_sdk: _builtins.bool = ...,
+        capture_before: _timestamp_pb2.Timestamp | None = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "capture_before", b"capture_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "capture_method", b"capture_method", "confirm", b"confirm", "customer_id", b"customer_id", "description", b"description", "metadata", b"metadata", "off_session", b"off_session", "payment_method_id", b"payment_method_id", "request_id", b"request_id", "return_url", b"return_url", "statement_descriptor_suffix", b"statement_descriptor_suffix", "use_stripe_sdk", b"use_stripe_sdk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "capture_before", b"capture_before", "capture_method", b"capture_method", "confirm", b"confirm", "customer_id", b"customer_id", "description", b"description", "metadata", b"metadata", "off_session", b"off_session", "payment_method_id", b"payment_method_id", "request_id", b"request_id", "return_url", b"return_url", "statement_descriptor_suffix", b"statement_descriptor_suffix", "use_stripe_sdk", b"use_stripe_sdk", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1195,6 +1748,84 @@ class GetPaymentRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetPaymentRequest: _TypeAlias = GetPaymentRequest  # noqa: Y015
+
+@_typing.final
+class UpdatePaymentRequest(_message.Message):
+    """The request of UpdatePayment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    STATEMENT_DESCRIPTOR_SUFFIX_FIELD_NUMBER: _builtins.int
+    CAPTURE_BEFORE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    payment_id: _builtins.str
+    """The payment to change."""
+    description: _builtins.str
+    """The merchant's words for it, shown to the customer."""
+    statement_descriptor_suffix: _builtins.str
+    """What is added to the merchant's name on the cardholder's statement."""
+    etag: _builtins.str
+    """The version that the caller has seen; ETAG_MISMATCH where it is not the present one any more."""
+    request_id: _builtins.str
+    """Makes a repeat safe: a UUID, the same for every try of one request."""
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """What to change: `description`, `metadata`, `statement_descriptor_suffix`, `capture_before`; a field that is named and not given is
+        emptied. Unset: what is given.
+        """
+
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The merchant's own keys and values, which take the place of all that were there."""
+
+    @_builtins.property
+    def capture_before(self) -> _timestamp_pb2.Timestamp:
+        """By when what is held is captured by itself; for payments with capture_method MANUAL."""
+
+    def __init__(
+        self,
+        *,
+        payment_id: _builtins.str = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        description: _builtins.str = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        statement_descriptor_suffix: _builtins.str = ...,
+        capture_before: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capture_before", b"capture_before", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capture_before", b"capture_before", "description", b"description", "etag", b"etag", "metadata", b"metadata", "payment_id", b"payment_id", "request_id", b"request_id", "statement_descriptor_suffix", b"statement_descriptor_suffix", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdatePaymentRequest: _TypeAlias = UpdatePaymentRequest  # noqa: Y015
 
 @_typing.final
 class ReturnPaymentRequest(_message.Message):
@@ -1304,6 +1935,7 @@ class ConfirmPaymentRequest(_message.Message):
     SETUP_FUTURE_USAGE_FIELD_NUMBER: _builtins.int
     OFF_SESSION_FIELD_NUMBER: _builtins.int
     USE_STRIPE_SDK_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     payment_id: _builtins.str
     """The payment to confirm."""
     payment_method_id: _builtins.str
@@ -1324,6 +1956,10 @@ class ConfirmPaymentRequest(_message.Message):
     """The customer is not there to authenticate; for merchants, with an OFF_SESSION mandate."""
     use_stripe_sdk: _builtins.bool
     """Have Stripe's own SDK authenticate the cardholder, instead of a redirect."""
+    validate_only: _builtins.bool
+    """Only check: the answer is the resource as it would be before Stripe or a wallet is asked, or the refusal. Nothing is written down, no
+    key is used, and an id in the answer is nobody's.
+    """
     def __init__(
         self,
         *,
@@ -1337,10 +1973,11 @@ class ConfirmPaymentRequest(_message.Message):
         setup_future_usage: Global___Mandate.Usage.ValueType = ...,
         off_session: _builtins.bool = ...,
         use_stripe_sdk: _builtins.bool = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_secret", b"client_secret", "off_session", b"off_session", "payment_id", b"payment_id", "payment_method_id", b"payment_method_id", "request_id", b"request_id", "return_url", b"return_url", "setup_future_usage", b"setup_future_usage", "stripe_payment_method_id", b"stripe_payment_method_id", "use_stripe_sdk", b"use_stripe_sdk", "wallet_id", b"wallet_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_secret", b"client_secret", "off_session", b"off_session", "payment_id", b"payment_id", "payment_method_id", b"payment_method_id", "request_id", b"request_id", "return_url", b"return_url", "setup_future_usage", b"setup_future_usage", "stripe_payment_method_id", b"stripe_payment_method_id", "use_stripe_sdk", b"use_stripe_sdk", "validate_only", b"validate_only", "wallet_id", b"wallet_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1435,12 +2072,17 @@ class CreateRefundRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     payment_id: _builtins.str
     """The payment to refund."""
     reason: Global___Refund.Reason.ValueType
     """Why; unset means CUSTOMER_REQUEST."""
     request_id: _builtins.str
     """Makes a repeat safe: a UUID, the same for every try of one request."""
+    validate_only: _builtins.bool
+    """Only check: the answer is the resource as it would be before Stripe or a wallet is asked, or the refusal. Nothing is written down, no
+    key is used, and an id in the answer is nobody's.
+    """
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """How much, in the payment's currency; unset for all that is left."""
@@ -1457,14 +2099,47 @@ class CreateRefundRequest(_message.Message):
         reason: Global___Refund.Reason.ValueType = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "metadata", b"metadata", "payment_id", b"payment_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "metadata", b"metadata", "payment_id", b"payment_id", "reason", b"reason", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateRefundRequest: _TypeAlias = CreateRefundRequest  # noqa: Y015
+
+@_typing.final
+class CancelRefundRequest(_message.Message):
+    """The request of CancelRefund."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFUND_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    refund_id: _builtins.str
+    """The refund to cancel."""
+    request_id: _builtins.str
+    """Makes a repeat safe: a UUID, the same for every try of one request."""
+    validate_only: _builtins.bool
+    """Only check: the answer is the resource as it would be before Stripe or a wallet is asked, or the refusal. Nothing is written down, no
+    key is used, and an id in the answer is nobody's.
+    """
+    def __init__(
+        self,
+        *,
+        refund_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["refund_id", b"refund_id", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelRefundRequest: _TypeAlias = CancelRefundRequest  # noqa: Y015
 
 @_typing.final
 class GetRefundRequest(_message.Message):
@@ -1602,12 +2277,17 @@ class CapturePaymentRequest(_message.Message):
     AMOUNT_FIELD_NUMBER: _builtins.int
     FINAL_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     payment_id: _builtins.str
     """The payment."""
     final: _builtins.bool
     """Whether this is the last capture: what is left is let go."""
     request_id: _builtins.str
     """Makes a repeat safe: a UUID, the same for every try of one request."""
+    validate_only: _builtins.bool
+    """Only check: the answer is the resource as it would be before Stripe or a wallet is asked, or the refusal. Nothing is written down, no
+    key is used, and an id in the answer is nobody's.
+    """
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """How much, in the payment's currency; all that is left where unset. 0 with `final` only in PARTIALLY_CAPTURED: it lets the rest go."""
@@ -1619,10 +2299,11 @@ class CapturePaymentRequest(_message.Message):
         amount: _money_pb2.Money | None = ...,
         final: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "final", b"final", "payment_id", b"payment_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "final", b"final", "payment_id", b"payment_id", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1637,26 +2318,96 @@ class CancelPaymentRequest(_message.Message):
     PAYMENT_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     payment_id: _builtins.str
     """The payment."""
     reason: Global___Payment.CancellationReason.ValueType
     """Why."""
     request_id: _builtins.str
     """Makes a repeat safe: a UUID, the same for every try of one request."""
+    validate_only: _builtins.bool
+    """Only check: the answer is the resource as it would be before Stripe or a wallet is asked, or the refusal. Nothing is written down, no
+    key is used, and an id in the answer is nobody's.
+    """
     def __init__(
         self,
         *,
         payment_id: _builtins.str = ...,
         reason: Global___Payment.CancellationReason.ValueType = ...,
         request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["payment_id", b"payment_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payment_id", b"payment_id", "reason", b"reason", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelPaymentRequest: _TypeAlias = CancelPaymentRequest  # noqa: Y015
+
+@_typing.final
+class ApprovePaymentRequest(_message.Message):
+    """The request of ApprovePayment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    payment_id: _builtins.str
+    """The payment to let go on."""
+    request_id: _builtins.str
+    """Makes a repeat safe: a UUID, the same for every try of one request."""
+    validate_only: _builtins.bool
+    """Only check: the answer is the resource as it would be before Stripe or a wallet is asked, or the refusal. Nothing is written down, no
+    key is used, and an id in the answer is nobody's.
+    """
+    def __init__(
+        self,
+        *,
+        payment_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payment_id", b"payment_id", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApprovePaymentRequest: _TypeAlias = ApprovePaymentRequest  # noqa: Y015
+
+@_typing.final
+class RejectPaymentRequest(_message.Message):
+    """The request of RejectPayment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    payment_id: _builtins.str
+    """The payment to end."""
+    request_id: _builtins.str
+    """Makes a repeat safe: a UUID, the same for every try of one request."""
+    validate_only: _builtins.bool
+    """Only check: the answer is the resource as it would be before Stripe or a wallet is asked, or the refusal. Nothing is written down, no
+    key is used, and an id in the answer is nobody's.
+    """
+    def __init__(
+        self,
+        *,
+        payment_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payment_id", b"payment_id", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejectPaymentRequest: _TypeAlias = RejectPaymentRequest  # noqa: Y015
 
 @_typing.final
 class ListCapturesRequest(_message.Message):
@@ -1773,6 +2524,138 @@ class ListRefundsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListRefundsResponse: _TypeAlias = ListRefundsResponse  # noqa: Y015
+
+@_typing.final
+class GetDisputeRequest(_message.Message):
+    """The request of GetDispute."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISPUTE_ID_FIELD_NUMBER: _builtins.int
+    dispute_id: _builtins.str
+    """The dispute to return."""
+    def __init__(
+        self,
+        *,
+        dispute_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dispute_id", b"dispute_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDisputeRequest: _TypeAlias = GetDisputeRequest  # noqa: Y015
+
+@_typing.final
+class ListDisputesRequest(_message.Message):
+    """The request of ListDisputes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FROM_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_TO_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """How many at the most: 0 means 50, more than 1000 means 1000."""
+    page_token: _builtins.str
+    """The `next_page_token` of the page before."""
+    state: Global___Dispute.State.ValueType
+    """Only disputes in this state."""
+    stage: Global___Dispute.Stage.ValueType
+    """Only disputes at this stage."""
+    payment_id: _builtins.str
+    """Only disputes of this payment."""
+    @_builtins.property
+    def create_time_from(self) -> _timestamp_pb2.Timestamp:
+        """Only disputes that came at this time or later."""
+
+    @_builtins.property
+    def create_time_to(self) -> _timestamp_pb2.Timestamp:
+        """Only disputes that came before this time."""
+
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        state: Global___Dispute.State.ValueType = ...,
+        stage: Global___Dispute.Stage.ValueType = ...,
+        payment_id: _builtins.str = ...,
+        create_time_from: _timestamp_pb2.Timestamp | None = ...,
+        create_time_to: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time_from", b"create_time_from", "create_time_to", b"create_time_to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time_from", b"create_time_from", "create_time_to", b"create_time_to", "page_size", b"page_size", "page_token", b"page_token", "payment_id", b"payment_id", "stage", b"stage", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDisputesRequest: _TypeAlias = ListDisputesRequest  # noqa: Y015
+
+@_typing.final
+class ListDisputesResponse(_message.Message):
+    """The answer of ListDisputes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISPUTES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Give it as `page_token` to get the next page; empty at the end, and only there."""
+    @_builtins.property
+    def disputes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dispute]:
+        """The disputes of this page."""
+
+    def __init__(
+        self,
+        *,
+        disputes: _abc.Iterable[Global___Dispute] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disputes", b"disputes", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDisputesResponse: _TypeAlias = ListDisputesResponse  # noqa: Y015
+
+@_typing.final
+class AcceptDisputeRequest(_message.Message):
+    """The request of AcceptDispute."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISPUTE_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    dispute_id: _builtins.str
+    """The dispute to concede."""
+    request_id: _builtins.str
+    """Makes a repeat safe: a UUID, the same for every try of one request."""
+    validate_only: _builtins.bool
+    """Only check: the answer is the resource as it would be before Stripe is asked, or the refusal. Nothing is written down and no key
+    is used.
+    """
+    def __init__(
+        self,
+        *,
+        dispute_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dispute_id", b"dispute_id", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcceptDisputeRequest: _TypeAlias = AcceptDisputeRequest  # noqa: Y015
 
 @_typing.final
 class SetDefaultPaymentMethodRequest(_message.Message):
@@ -2081,10 +2964,15 @@ class PaymentSettings(_message.Message):
     RETURN_URL_ORIGINS_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    REFUNDS_WAIT_FOR_BALANCE_FIELD_NUMBER: _builtins.int
     merchant_id: _builtins.str
     """The merchant."""
     etag: _builtins.str
     """Identifies this version; give it back to change only what you have seen."""
+    refunds_wait_for_balance: _builtins.bool
+    """Whether a refund that the merchant's balance does not cover waits for it. Otherwise it takes the balance below zero, unless the
+    platform forbids that.
+    """
     @_builtins.property
     def return_url_origins(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Where cardholders may be sent back to: origins such as "https://shop.example". Local ones are allowed besides while Paymesh
@@ -2102,10 +2990,11 @@ class PaymentSettings(_message.Message):
         return_url_origins: _abc.Iterable[_builtins.str] | None = ...,
         etag: _builtins.str = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        refunds_wait_for_balance: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "merchant_id", b"merchant_id", "return_url_origins", b"return_url_origins", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "merchant_id", b"merchant_id", "refunds_wait_for_balance", b"refunds_wait_for_balance", "return_url_origins", b"return_url_origins", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2537,10 +3426,13 @@ class ReplacePaymentSettingsRequest(_message.Message):
     RETURN_URL_ORIGINS_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REFUNDS_WAIT_FOR_BALANCE_FIELD_NUMBER: _builtins.int
     etag: _builtins.str
     """The etag of the settings that were read; empty overwrites whatever is there."""
     request_id: _builtins.str
     """Makes a repeat safe: a UUID, the same for every try of one request."""
+    refunds_wait_for_balance: _builtins.bool
+    """Whether a refund that the merchant's balance does not cover waits for it, instead of taking the balance below zero."""
     @_builtins.property
     def return_url_origins(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Where cardholders may be sent back to: origins such as "https://shop.example"."""
@@ -2551,11 +3443,155 @@ class ReplacePaymentSettingsRequest(_message.Message):
         return_url_origins: _abc.Iterable[_builtins.str] | None = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        refunds_wait_for_balance: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "request_id", b"request_id", "return_url_origins", b"return_url_origins"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "refunds_wait_for_balance", b"refunds_wait_for_balance", "request_id", b"request_id", "return_url_origins", b"return_url_origins"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReplacePaymentSettingsRequest: _TypeAlias = ReplacePaymentSettingsRequest  # noqa: Y015
+
+@_typing.final
+class ResolveConflictRequest(_message.Message):
+    """The request of ResolveConflict."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Decision:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _DecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ResolveConflictRequest._Decision.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        DECISION_UNSPECIFIED: ResolveConflictRequest._Decision.ValueType  # 0
+        """Never given."""
+        ACCEPT: ResolveConflictRequest._Decision.ValueType  # 1
+        """What Stripe took is the payment's money."""
+        CANCEL: ResolveConflictRequest._Decision.ValueType  # 2
+        """Nothing is: what is held is let go, what was taken goes back."""
+
+    class Decision(_Decision, metaclass=_DecisionEnumTypeWrapper):
+        """What becomes of a conflict."""
+
+    DECISION_UNSPECIFIED: ResolveConflictRequest.Decision.ValueType  # 0
+    """Never given."""
+    ACCEPT: ResolveConflictRequest.Decision.ValueType  # 1
+    """What Stripe took is the payment's money."""
+    CANCEL: ResolveConflictRequest.Decision.ValueType  # 2
+    """Nothing is: what is held is let go, what was taken goes back."""
+
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    payment_id: _builtins.str
+    """The payment."""
+    decision: Global___ResolveConflictRequest.Decision.ValueType
+    """What is decided."""
+    reason: _builtins.str
+    """Why, in the decider's words; kept."""
+    request_id: _builtins.str
+    """Makes a repeat safe: a UUID, the same for every try of one request."""
+    validate_only: _builtins.bool
+    """Only check: the answer is the resource as it stands, or the refusal. Nobody outside is asked, nothing is written down and no key is
+    used.
+    """
+    def __init__(
+        self,
+        *,
+        payment_id: _builtins.str = ...,
+        decision: Global___ResolveConflictRequest.Decision.ValueType = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "payment_id", b"payment_id", "reason", b"reason", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveConflictRequest: _TypeAlias = ResolveConflictRequest  # noqa: Y015
+
+@_typing.final
+class ResolvePaymentRequest(_message.Message):
+    """The request of ResolvePayment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    payment_id: _builtins.str
+    """The payment."""
+    decision: Global___Resolution.ValueType
+    """What is decided."""
+    reason: _builtins.str
+    """Why, in the decider's words; kept."""
+    request_id: _builtins.str
+    """Makes a repeat safe: a UUID, the same for every try of one request."""
+    validate_only: _builtins.bool
+    """Only check: the answer is the resource as it stands, or the refusal. Nobody outside is asked, nothing is written down and no key is
+    used.
+    """
+    def __init__(
+        self,
+        *,
+        payment_id: _builtins.str = ...,
+        decision: Global___Resolution.ValueType = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "payment_id", b"payment_id", "reason", b"reason", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolvePaymentRequest: _TypeAlias = ResolvePaymentRequest  # noqa: Y015
+
+@_typing.final
+class ResolveRefundRequest(_message.Message):
+    """The request of ResolveRefund."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFUND_ID_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    refund_id: _builtins.str
+    """The refund."""
+    decision: Global___Resolution.ValueType
+    """What is decided."""
+    reason: _builtins.str
+    """Why, in the decider's words; kept."""
+    request_id: _builtins.str
+    """Makes a repeat safe: a UUID, the same for every try of one request."""
+    validate_only: _builtins.bool
+    """Only check: the answer is the resource as it stands, or the refusal. Nobody outside is asked, nothing is written down and no key is
+    used.
+    """
+    def __init__(
+        self,
+        *,
+        refund_id: _builtins.str = ...,
+        decision: Global___Resolution.ValueType = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "reason", b"reason", "refund_id", b"refund_id", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveRefundRequest: _TypeAlias = ResolveRefundRequest  # noqa: Y015

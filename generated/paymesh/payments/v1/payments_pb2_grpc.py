@@ -76,6 +76,11 @@ class PaymentServiceStub(object):
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentsRequest.SerializeToString,
                 response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentsResponse.FromString,
                 _registered_method=True)
+        self.UpdatePayment = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/UpdatePayment',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.UpdatePaymentRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+                _registered_method=True)
         self.ConfirmPayment = channel.unary_unary(
                 '/paymesh.payments.v1.PaymentService/ConfirmPayment',
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ConfirmPaymentRequest.SerializeToString,
@@ -89,6 +94,16 @@ class PaymentServiceStub(object):
         self.CancelPayment = channel.unary_unary(
                 '/paymesh.payments.v1.PaymentService/CancelPayment',
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.CancelPaymentRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+                _registered_method=True)
+        self.ApprovePayment = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/ApprovePayment',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ApprovePaymentRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+                _registered_method=True)
+        self.RejectPayment = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/RejectPayment',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.RejectPaymentRequest.SerializeToString,
                 response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
                 _registered_method=True)
         self.ListCaptures = channel.unary_unary(
@@ -106,6 +121,11 @@ class PaymentServiceStub(object):
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.CreateRefundRequest.SerializeToString,
                 response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Refund.FromString,
                 _registered_method=True)
+        self.CancelRefund = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/CancelRefund',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.CancelRefundRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Refund.FromString,
+                _registered_method=True)
         self.GetRefund = channel.unary_unary(
                 '/paymesh.payments.v1.PaymentService/GetRefund',
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.GetRefundRequest.SerializeToString,
@@ -120,6 +140,21 @@ class PaymentServiceStub(object):
                 '/paymesh.payments.v1.PaymentService/ListPaymentRefunds',
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentRefundsRequest.SerializeToString,
                 response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentRefundsResponse.FromString,
+                _registered_method=True)
+        self.GetDispute = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/GetDispute',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.GetDisputeRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Dispute.FromString,
+                _registered_method=True)
+        self.ListDisputes = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/ListDisputes',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListDisputesRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListDisputesResponse.FromString,
+                _registered_method=True)
+        self.AcceptDispute = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/AcceptDispute',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.AcceptDisputeRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Dispute.FromString,
                 _registered_method=True)
         self.ReturnPayment = channel.unary_unary(
                 '/paymesh.payments.v1.PaymentService/ReturnPayment',
@@ -180,6 +215,21 @@ class PaymentServiceStub(object):
                 '/paymesh.payments.v1.PaymentService/ReplaceMerchantFeePlan',
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ReplaceMerchantFeePlanRequest.SerializeToString,
                 response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.FeePlan.FromString,
+                _registered_method=True)
+        self.ResolveConflict = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/ResolveConflict',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ResolveConflictRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+                _registered_method=True)
+        self.ResolvePayment = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/ResolvePayment',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ResolvePaymentRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+                _registered_method=True)
+        self.ResolveRefund = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/ResolveRefund',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ResolveRefundRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Refund.FromString,
                 _registered_method=True)
         self.ReceiveStripeWebhook = channel.unary_unary(
                 '/paymesh.payments.v1.PaymentService/ReceiveStripeWebhook',
@@ -253,6 +303,15 @@ class PaymentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdatePayment(self, request, context):
+        """Changes what `update_mask` names, or else every field that is given: `description` and `metadata` at any time,
+        `statement_descriptor_suffix` until the first confirm, `capture_before` until the payment is at its end. What cannot change any
+        more answers PAYMENT_STATE_INVALID and names the field. With `etag`, only the version that the caller has seen.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ConfirmPayment(self, request, context):
         """Confirms a payment: with a saved card, a wallet, a new Stripe payment method, or the card that the payment was created with. Its
         customer may, a shopper with its `client_secret`, and its merchant under a mandate. A declined card is a successful call: the
@@ -283,6 +342,21 @@ class PaymentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ApprovePayment(self, request, context):
+        """Lets a payment go on that is in REQUIRES_REVIEW: its card or wallet is charged now, as the confirm asked for, and it is not reviewed
+        again. Otherwise PAYMENT_STATE_INVALID; while it is being rejected OPERATION_IN_PROGRESS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RejectPayment(self, request, context):
+        """Ends a payment that is in REQUIRES_REVIEW: it is CANCELED, and nothing was charged. Otherwise PAYMENT_STATE_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListCaptures(self, request, context):
         """Lists the payment's captures, newest first.
         """
@@ -299,7 +373,16 @@ class PaymentServiceServicer(object):
 
     def CreateRefund(self, request, context):
         """Refunds a captured payment in full or in part. The money is reserved before Stripe is called. More than is left answers
-        REFUND_EXCEEDS_AVAILABLE.
+        REFUND_EXCEEDS_AVAILABLE; a payment whose chargeback is open answers PAYMENT_DISPUTED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelRefund(self, request, context):
+        """Cancels a refund: at once while it was not sent, which is so above all while it waits for the merchant's balance, and at Stripe
+        while it waits for its customer (REQUIRES_ACTION). Its amount can be refunded again. One that Stripe carries out or has carried out
+        answers REFUND_STATE_INVALID, one that is being sent OPERATION_IN_PROGRESS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -321,6 +404,28 @@ class PaymentServiceServicer(object):
 
     def ListPaymentRefunds(self, request, context):
         """Lists the payment's refunds, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDispute(self, request, context):
+        """Returns a dispute of the caller's merchant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDisputes(self, request, context):
+        """Lists the merchant's disputes, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcceptDispute(self, request, context):
+        """Concedes a chargeback: Stripe is told that no evidence will come, and the dispute is lost. It cannot be taken back. An inquiry
+        answers DISPUTE_STATE_INVALID: refund its payment instead.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -415,6 +520,32 @@ class PaymentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResolveConflict(self, request, context):
+        """For staff: decides a payment in CONFLICTED, where Stripe took or held something else than was asked for. ACCEPT takes what Stripe has
+        for the payment's money: it is SUCCEEDED. CANCEL lets an authorization go and refunds what was taken: it is CANCELED. The reason is
+        kept with who decided. Allowed in CONFLICTED, otherwise PAYMENT_STATE_INVALID, which is also the answer where Stripe's money does not
+        fit the decision: its metadata `rule` says what does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResolvePayment(self, request, context):
+        """For staff: looks into a payment whose attempt, capture or cancel has no certain outcome, NEEDS_OPERATOR included. READ_AGAIN asks
+        Stripe, or the ledger for a wallet, once more. FAIL, in NEEDS_OPERATOR only, asks, too, and only where the answer is that it never
+        happened, ends it as failed: what Stripe did is never overruled. The reason is kept with who decided. Where nothing is open PAYMENT_STATE_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResolveRefund(self, request, context):
+        """For staff: the same for a refund in PENDING. Where Stripe knows no such refund, FAIL gives the money back to the merchant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReceiveStripeWebhook(self, request, context):
         """Takes a webhook of Stripe: checks its signature on the raw bytes, stores it once and answers; a worker applies it. The
         signature is the credential.
@@ -466,6 +597,11 @@ def add_PaymentServiceServicer_to_server(servicer, server):
                     request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentsRequest.FromString,
                     response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentsResponse.SerializeToString,
             ),
+            'UpdatePayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdatePayment,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.UpdatePaymentRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.SerializeToString,
+            ),
             'ConfirmPayment': grpc.unary_unary_rpc_method_handler(
                     servicer.ConfirmPayment,
                     request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ConfirmPaymentRequest.FromString,
@@ -479,6 +615,16 @@ def add_PaymentServiceServicer_to_server(servicer, server):
             'CancelPayment': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelPayment,
                     request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.CancelPaymentRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.SerializeToString,
+            ),
+            'ApprovePayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApprovePayment,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ApprovePaymentRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.SerializeToString,
+            ),
+            'RejectPayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.RejectPayment,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.RejectPaymentRequest.FromString,
                     response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.SerializeToString,
             ),
             'ListCaptures': grpc.unary_unary_rpc_method_handler(
@@ -496,6 +642,11 @@ def add_PaymentServiceServicer_to_server(servicer, server):
                     request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.CreateRefundRequest.FromString,
                     response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Refund.SerializeToString,
             ),
+            'CancelRefund': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelRefund,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.CancelRefundRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Refund.SerializeToString,
+            ),
             'GetRefund': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRefund,
                     request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.GetRefundRequest.FromString,
@@ -510,6 +661,21 @@ def add_PaymentServiceServicer_to_server(servicer, server):
                     servicer.ListPaymentRefunds,
                     request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentRefundsRequest.FromString,
                     response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentRefundsResponse.SerializeToString,
+            ),
+            'GetDispute': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDispute,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.GetDisputeRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Dispute.SerializeToString,
+            ),
+            'ListDisputes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDisputes,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListDisputesRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ListDisputesResponse.SerializeToString,
+            ),
+            'AcceptDispute': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcceptDispute,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.AcceptDisputeRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Dispute.SerializeToString,
             ),
             'ReturnPayment': grpc.unary_unary_rpc_method_handler(
                     servicer.ReturnPayment,
@@ -570,6 +736,21 @@ def add_PaymentServiceServicer_to_server(servicer, server):
                     servicer.ReplaceMerchantFeePlan,
                     request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ReplaceMerchantFeePlanRequest.FromString,
                     response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.FeePlan.SerializeToString,
+            ),
+            'ResolveConflict': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveConflict,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ResolveConflictRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.SerializeToString,
+            ),
+            'ResolvePayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolvePayment,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ResolvePaymentRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.SerializeToString,
+            ),
+            'ResolveRefund': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveRefund,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ResolveRefundRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.Refund.SerializeToString,
             ),
             'ReceiveStripeWebhook': grpc.unary_unary_rpc_method_handler(
                     servicer.ReceiveStripeWebhook,
@@ -805,6 +986,33 @@ class PaymentService(object):
             _registered_method=True)
 
     @staticmethod
+    def UpdatePayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/UpdatePayment',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.UpdatePaymentRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ConfirmPayment(request,
             target,
             options=(),
@@ -874,6 +1082,60 @@ class PaymentService(object):
             target,
             '/paymesh.payments.v1.PaymentService/CancelPayment',
             paymesh_dot_payments_dot_v1_dot_payments__pb2.CancelPaymentRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApprovePayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/ApprovePayment',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.ApprovePaymentRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RejectPayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/RejectPayment',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.RejectPaymentRequest.SerializeToString,
             paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
             options,
             channel_credentials,
@@ -967,6 +1229,33 @@ class PaymentService(object):
             _registered_method=True)
 
     @staticmethod
+    def CancelRefund(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/CancelRefund',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.CancelRefundRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.Refund.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetRefund(request,
             target,
             options=(),
@@ -1037,6 +1326,87 @@ class PaymentService(object):
             '/paymesh.payments.v1.PaymentService/ListPaymentRefunds',
             paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentRefundsRequest.SerializeToString,
             paymesh_dot_payments_dot_v1_dot_payments__pb2.ListPaymentRefundsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDispute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/GetDispute',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.GetDisputeRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.Dispute.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDisputes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/ListDisputes',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.ListDisputesRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.ListDisputesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcceptDispute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/AcceptDispute',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.AcceptDisputeRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.Dispute.FromString,
             options,
             channel_credentials,
             insecure,
@@ -1361,6 +1731,87 @@ class PaymentService(object):
             '/paymesh.payments.v1.PaymentService/ReplaceMerchantFeePlan',
             paymesh_dot_payments_dot_v1_dot_payments__pb2.ReplaceMerchantFeePlanRequest.SerializeToString,
             paymesh_dot_payments_dot_v1_dot_payments__pb2.FeePlan.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveConflict(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/ResolveConflict',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.ResolveConflictRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolvePayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/ResolvePayment',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.ResolvePaymentRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.Payment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveRefund(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/ResolveRefund',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.ResolveRefundRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.Refund.FromString,
             options,
             channel_credentials,
             insecure,

@@ -59,6 +59,11 @@ class PaymentServiceStub:
     """
     ListPayments: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ListPaymentsRequest, _payments_pb2.ListPaymentsResponse]
     """Lists the merchant's payments, or the user's own, newest first."""
+    UpdatePayment: _grpc.UnaryUnaryMultiCallable[_payments_pb2.UpdatePaymentRequest, _payments_pb2.Payment]
+    """Changes what `update_mask` names, or else every field that is given: `description` and `metadata` at any time,
+    `statement_descriptor_suffix` until the first confirm, `capture_before` until the payment is at its end. What cannot change any
+    more answers PAYMENT_STATE_INVALID and names the field. With `etag`, only the version that the caller has seen.
+    """
     ConfirmPayment: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ConfirmPaymentRequest, _payments_pb2.Payment]
     """Confirms a payment: with a saved card, a wallet, a new Stripe payment method, or the card that the payment was created with. Its
     customer may, a shopper with its `client_secret`, and its merchant under a mandate. A declined card is a successful call: the
@@ -77,13 +82,24 @@ class PaymentServiceStub:
     """Cancels a payment of which nothing is captured; an authorization is let go. Allowed in REQUIRES_PAYMENT_METHOD, REQUIRES_CONFIRMATION,
     REQUIRES_ACTION and REQUIRES_CAPTURE, otherwise PAYMENT_STATE_INVALID; while an attempt or a capture is open OPERATION_IN_PROGRESS.
     """
+    ApprovePayment: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ApprovePaymentRequest, _payments_pb2.Payment]
+    """Lets a payment go on that is in REQUIRES_REVIEW: its card or wallet is charged now, as the confirm asked for, and it is not reviewed
+    again. Otherwise PAYMENT_STATE_INVALID; while it is being rejected OPERATION_IN_PROGRESS.
+    """
+    RejectPayment: _grpc.UnaryUnaryMultiCallable[_payments_pb2.RejectPaymentRequest, _payments_pb2.Payment]
+    """Ends a payment that is in REQUIRES_REVIEW: it is CANCELED, and nothing was charged. Otherwise PAYMENT_STATE_INVALID."""
     ListCaptures: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ListCapturesRequest, _payments_pb2.ListCapturesResponse]
     """Lists the payment's captures, newest first."""
     ListAttempts: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ListAttemptsRequest, _payments_pb2.ListAttemptsResponse]
     """Lists the payment's attempts, newest first."""
     CreateRefund: _grpc.UnaryUnaryMultiCallable[_payments_pb2.CreateRefundRequest, _payments_pb2.Refund]
     """Refunds a captured payment in full or in part. The money is reserved before Stripe is called. More than is left answers
-    REFUND_EXCEEDS_AVAILABLE.
+    REFUND_EXCEEDS_AVAILABLE; a payment whose chargeback is open answers PAYMENT_DISPUTED.
+    """
+    CancelRefund: _grpc.UnaryUnaryMultiCallable[_payments_pb2.CancelRefundRequest, _payments_pb2.Refund]
+    """Cancels a refund: at once while it was not sent, which is so above all while it waits for the merchant's balance, and at Stripe
+    while it waits for its customer (REQUIRES_ACTION). Its amount can be refunded again. One that Stripe carries out or has carried out
+    answers REFUND_STATE_INVALID, one that is being sent OPERATION_IN_PROGRESS.
     """
     GetRefund: _grpc.UnaryUnaryMultiCallable[_payments_pb2.GetRefundRequest, _payments_pb2.Refund]
     """Returns a refund of the caller's merchant, or of a payment of the calling user."""
@@ -91,6 +107,14 @@ class PaymentServiceStub:
     """Lists the merchant's refunds, newest first, of all payments."""
     ListPaymentRefunds: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ListPaymentRefundsRequest, _payments_pb2.ListPaymentRefundsResponse]
     """Lists the payment's refunds, newest first."""
+    GetDispute: _grpc.UnaryUnaryMultiCallable[_payments_pb2.GetDisputeRequest, _payments_pb2.Dispute]
+    """Returns a dispute of the caller's merchant."""
+    ListDisputes: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ListDisputesRequest, _payments_pb2.ListDisputesResponse]
+    """Lists the merchant's disputes, newest first."""
+    AcceptDispute: _grpc.UnaryUnaryMultiCallable[_payments_pb2.AcceptDisputeRequest, _payments_pb2.Dispute]
+    """Concedes a chargeback: Stripe is told that no evidence will come, and the dispute is lost. It cannot be taken back. An inquiry
+    answers DISPUTE_STATE_INVALID: refund its payment instead.
+    """
     ReturnPayment: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ReturnPaymentRequest, _httpbody_pb2.HttpBody]
     """Where Stripe sends a cardholder back to after 3-D Secure: Stripe is asked how it ended, nothing in the query is trusted, and the
     answer is a 303 to the attempt's `return_url`, or a page that says to close the window where there is none.
@@ -124,6 +148,19 @@ class PaymentServiceStub:
     """For staff: gives a merchant the next version of its fee plan. It is in force some seconds later, at its `effective_time`, for the
     captures that are made from then on; what was captured before keeps its fee, its settlement delay and what refunds return.
     """
+    ResolveConflict: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ResolveConflictRequest, _payments_pb2.Payment]
+    """For staff: decides a payment in CONFLICTED, where Stripe took or held something else than was asked for. ACCEPT takes what Stripe has
+    for the payment's money: it is SUCCEEDED. CANCEL lets an authorization go and refunds what was taken: it is CANCELED. The reason is
+    kept with who decided. Allowed in CONFLICTED, otherwise PAYMENT_STATE_INVALID, which is also the answer where Stripe's money does not
+    fit the decision: its metadata `rule` says what does.
+    """
+    ResolvePayment: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ResolvePaymentRequest, _payments_pb2.Payment]
+    """For staff: looks into a payment whose attempt, capture or cancel has no certain outcome, NEEDS_OPERATOR included. READ_AGAIN asks
+    Stripe, or the ledger for a wallet, once more. FAIL, in NEEDS_OPERATOR only, asks, too, and only where the answer is that it never
+    happened, ends it as failed: what Stripe did is never overruled. The reason is kept with who decided. Where nothing is open PAYMENT_STATE_INVALID.
+    """
+    ResolveRefund: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ResolveRefundRequest, _payments_pb2.Refund]
+    """For staff: the same for a refund in PENDING. Where Stripe knows no such refund, FAIL gives the money back to the merchant."""
     ReceiveStripeWebhook: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ReceiveStripeWebhookRequest, _payments_pb2.ReceiveStripeWebhookResponse]
     """Takes a webhook of Stripe: checks its signature on the raw bytes, stores it once and answers; a worker applies it. The
     signature is the credential.
@@ -159,6 +196,11 @@ class PaymentServiceAsyncStub(PaymentServiceStub):
     """
     ListPayments: _aio.UnaryUnaryMultiCallable[_payments_pb2.ListPaymentsRequest, _payments_pb2.ListPaymentsResponse]  # type: ignore[assignment]
     """Lists the merchant's payments, or the user's own, newest first."""
+    UpdatePayment: _aio.UnaryUnaryMultiCallable[_payments_pb2.UpdatePaymentRequest, _payments_pb2.Payment]  # type: ignore[assignment]
+    """Changes what `update_mask` names, or else every field that is given: `description` and `metadata` at any time,
+    `statement_descriptor_suffix` until the first confirm, `capture_before` until the payment is at its end. What cannot change any
+    more answers PAYMENT_STATE_INVALID and names the field. With `etag`, only the version that the caller has seen.
+    """
     ConfirmPayment: _aio.UnaryUnaryMultiCallable[_payments_pb2.ConfirmPaymentRequest, _payments_pb2.Payment]  # type: ignore[assignment]
     """Confirms a payment: with a saved card, a wallet, a new Stripe payment method, or the card that the payment was created with. Its
     customer may, a shopper with its `client_secret`, and its merchant under a mandate. A declined card is a successful call: the
@@ -177,13 +219,24 @@ class PaymentServiceAsyncStub(PaymentServiceStub):
     """Cancels a payment of which nothing is captured; an authorization is let go. Allowed in REQUIRES_PAYMENT_METHOD, REQUIRES_CONFIRMATION,
     REQUIRES_ACTION and REQUIRES_CAPTURE, otherwise PAYMENT_STATE_INVALID; while an attempt or a capture is open OPERATION_IN_PROGRESS.
     """
+    ApprovePayment: _aio.UnaryUnaryMultiCallable[_payments_pb2.ApprovePaymentRequest, _payments_pb2.Payment]  # type: ignore[assignment]
+    """Lets a payment go on that is in REQUIRES_REVIEW: its card or wallet is charged now, as the confirm asked for, and it is not reviewed
+    again. Otherwise PAYMENT_STATE_INVALID; while it is being rejected OPERATION_IN_PROGRESS.
+    """
+    RejectPayment: _aio.UnaryUnaryMultiCallable[_payments_pb2.RejectPaymentRequest, _payments_pb2.Payment]  # type: ignore[assignment]
+    """Ends a payment that is in REQUIRES_REVIEW: it is CANCELED, and nothing was charged. Otherwise PAYMENT_STATE_INVALID."""
     ListCaptures: _aio.UnaryUnaryMultiCallable[_payments_pb2.ListCapturesRequest, _payments_pb2.ListCapturesResponse]  # type: ignore[assignment]
     """Lists the payment's captures, newest first."""
     ListAttempts: _aio.UnaryUnaryMultiCallable[_payments_pb2.ListAttemptsRequest, _payments_pb2.ListAttemptsResponse]  # type: ignore[assignment]
     """Lists the payment's attempts, newest first."""
     CreateRefund: _aio.UnaryUnaryMultiCallable[_payments_pb2.CreateRefundRequest, _payments_pb2.Refund]  # type: ignore[assignment]
     """Refunds a captured payment in full or in part. The money is reserved before Stripe is called. More than is left answers
-    REFUND_EXCEEDS_AVAILABLE.
+    REFUND_EXCEEDS_AVAILABLE; a payment whose chargeback is open answers PAYMENT_DISPUTED.
+    """
+    CancelRefund: _aio.UnaryUnaryMultiCallable[_payments_pb2.CancelRefundRequest, _payments_pb2.Refund]  # type: ignore[assignment]
+    """Cancels a refund: at once while it was not sent, which is so above all while it waits for the merchant's balance, and at Stripe
+    while it waits for its customer (REQUIRES_ACTION). Its amount can be refunded again. One that Stripe carries out or has carried out
+    answers REFUND_STATE_INVALID, one that is being sent OPERATION_IN_PROGRESS.
     """
     GetRefund: _aio.UnaryUnaryMultiCallable[_payments_pb2.GetRefundRequest, _payments_pb2.Refund]  # type: ignore[assignment]
     """Returns a refund of the caller's merchant, or of a payment of the calling user."""
@@ -191,6 +244,14 @@ class PaymentServiceAsyncStub(PaymentServiceStub):
     """Lists the merchant's refunds, newest first, of all payments."""
     ListPaymentRefunds: _aio.UnaryUnaryMultiCallable[_payments_pb2.ListPaymentRefundsRequest, _payments_pb2.ListPaymentRefundsResponse]  # type: ignore[assignment]
     """Lists the payment's refunds, newest first."""
+    GetDispute: _aio.UnaryUnaryMultiCallable[_payments_pb2.GetDisputeRequest, _payments_pb2.Dispute]  # type: ignore[assignment]
+    """Returns a dispute of the caller's merchant."""
+    ListDisputes: _aio.UnaryUnaryMultiCallable[_payments_pb2.ListDisputesRequest, _payments_pb2.ListDisputesResponse]  # type: ignore[assignment]
+    """Lists the merchant's disputes, newest first."""
+    AcceptDispute: _aio.UnaryUnaryMultiCallable[_payments_pb2.AcceptDisputeRequest, _payments_pb2.Dispute]  # type: ignore[assignment]
+    """Concedes a chargeback: Stripe is told that no evidence will come, and the dispute is lost. It cannot be taken back. An inquiry
+    answers DISPUTE_STATE_INVALID: refund its payment instead.
+    """
     ReturnPayment: _aio.UnaryUnaryMultiCallable[_payments_pb2.ReturnPaymentRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Where Stripe sends a cardholder back to after 3-D Secure: Stripe is asked how it ended, nothing in the query is trusted, and the
     answer is a 303 to the attempt's `return_url`, or a page that says to close the window where there is none.
@@ -224,6 +285,19 @@ class PaymentServiceAsyncStub(PaymentServiceStub):
     """For staff: gives a merchant the next version of its fee plan. It is in force some seconds later, at its `effective_time`, for the
     captures that are made from then on; what was captured before keeps its fee, its settlement delay and what refunds return.
     """
+    ResolveConflict: _aio.UnaryUnaryMultiCallable[_payments_pb2.ResolveConflictRequest, _payments_pb2.Payment]  # type: ignore[assignment]
+    """For staff: decides a payment in CONFLICTED, where Stripe took or held something else than was asked for. ACCEPT takes what Stripe has
+    for the payment's money: it is SUCCEEDED. CANCEL lets an authorization go and refunds what was taken: it is CANCELED. The reason is
+    kept with who decided. Allowed in CONFLICTED, otherwise PAYMENT_STATE_INVALID, which is also the answer where Stripe's money does not
+    fit the decision: its metadata `rule` says what does.
+    """
+    ResolvePayment: _aio.UnaryUnaryMultiCallable[_payments_pb2.ResolvePaymentRequest, _payments_pb2.Payment]  # type: ignore[assignment]
+    """For staff: looks into a payment whose attempt, capture or cancel has no certain outcome, NEEDS_OPERATOR included. READ_AGAIN asks
+    Stripe, or the ledger for a wallet, once more. FAIL, in NEEDS_OPERATOR only, asks, too, and only where the answer is that it never
+    happened, ends it as failed: what Stripe did is never overruled. The reason is kept with who decided. Where nothing is open PAYMENT_STATE_INVALID.
+    """
+    ResolveRefund: _aio.UnaryUnaryMultiCallable[_payments_pb2.ResolveRefundRequest, _payments_pb2.Refund]  # type: ignore[assignment]
+    """For staff: the same for a refund in PENDING. Where Stripe knows no such refund, FAIL gives the money back to the merchant."""
     ReceiveStripeWebhook: _aio.UnaryUnaryMultiCallable[_payments_pb2.ReceiveStripeWebhookRequest, _payments_pb2.ReceiveStripeWebhookResponse]  # type: ignore[assignment]
     """Takes a webhook of Stripe: checks its signature on the raw bytes, stores it once and answers; a worker applies it. The
     signature is the credential.
@@ -306,6 +380,17 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists the merchant's payments, or the user's own, newest first."""
 
     @_abc_1.abstractmethod
+    def UpdatePayment(
+        self,
+        request: _payments_pb2.UpdatePaymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.Payment, _abc.Awaitable[_payments_pb2.Payment]]:
+        """Changes what `update_mask` names, or else every field that is given: `description` and `metadata` at any time,
+        `statement_descriptor_suffix` until the first confirm, `capture_before` until the payment is at its end. What cannot change any
+        more answers PAYMENT_STATE_INVALID and names the field. With `etag`, only the version that the caller has seen.
+        """
+
+    @_abc_1.abstractmethod
     def ConfirmPayment(
         self,
         request: _payments_pb2.ConfirmPaymentRequest,
@@ -342,6 +427,24 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def ApprovePayment(
+        self,
+        request: _payments_pb2.ApprovePaymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.Payment, _abc.Awaitable[_payments_pb2.Payment]]:
+        """Lets a payment go on that is in REQUIRES_REVIEW: its card or wallet is charged now, as the confirm asked for, and it is not reviewed
+        again. Otherwise PAYMENT_STATE_INVALID; while it is being rejected OPERATION_IN_PROGRESS.
+        """
+
+    @_abc_1.abstractmethod
+    def RejectPayment(
+        self,
+        request: _payments_pb2.RejectPaymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.Payment, _abc.Awaitable[_payments_pb2.Payment]]:
+        """Ends a payment that is in REQUIRES_REVIEW: it is CANCELED, and nothing was charged. Otherwise PAYMENT_STATE_INVALID."""
+
+    @_abc_1.abstractmethod
     def ListCaptures(
         self,
         request: _payments_pb2.ListCapturesRequest,
@@ -364,7 +467,18 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_payments_pb2.Refund, _abc.Awaitable[_payments_pb2.Refund]]:
         """Refunds a captured payment in full or in part. The money is reserved before Stripe is called. More than is left answers
-        REFUND_EXCEEDS_AVAILABLE.
+        REFUND_EXCEEDS_AVAILABLE; a payment whose chargeback is open answers PAYMENT_DISPUTED.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelRefund(
+        self,
+        request: _payments_pb2.CancelRefundRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.Refund, _abc.Awaitable[_payments_pb2.Refund]]:
+        """Cancels a refund: at once while it was not sent, which is so above all while it waits for the merchant's balance, and at Stripe
+        while it waits for its customer (REQUIRES_ACTION). Its amount can be refunded again. One that Stripe carries out or has carried out
+        answers REFUND_STATE_INVALID, one that is being sent OPERATION_IN_PROGRESS.
         """
 
     @_abc_1.abstractmethod
@@ -390,6 +504,32 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_payments_pb2.ListPaymentRefundsResponse, _abc.Awaitable[_payments_pb2.ListPaymentRefundsResponse]]:
         """Lists the payment's refunds, newest first."""
+
+    @_abc_1.abstractmethod
+    def GetDispute(
+        self,
+        request: _payments_pb2.GetDisputeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.Dispute, _abc.Awaitable[_payments_pb2.Dispute]]:
+        """Returns a dispute of the caller's merchant."""
+
+    @_abc_1.abstractmethod
+    def ListDisputes(
+        self,
+        request: _payments_pb2.ListDisputesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.ListDisputesResponse, _abc.Awaitable[_payments_pb2.ListDisputesResponse]]:
+        """Lists the merchant's disputes, newest first."""
+
+    @_abc_1.abstractmethod
+    def AcceptDispute(
+        self,
+        request: _payments_pb2.AcceptDisputeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.Dispute, _abc.Awaitable[_payments_pb2.Dispute]]:
+        """Concedes a chargeback: Stripe is told that no evidence will come, and the dispute is lost. It cannot be taken back. An inquiry
+        answers DISPUTE_STATE_INVALID: refund its payment instead.
+        """
 
     @_abc_1.abstractmethod
     def ReturnPayment(
@@ -495,6 +635,37 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         """For staff: gives a merchant the next version of its fee plan. It is in force some seconds later, at its `effective_time`, for the
         captures that are made from then on; what was captured before keeps its fee, its settlement delay and what refunds return.
         """
+
+    @_abc_1.abstractmethod
+    def ResolveConflict(
+        self,
+        request: _payments_pb2.ResolveConflictRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.Payment, _abc.Awaitable[_payments_pb2.Payment]]:
+        """For staff: decides a payment in CONFLICTED, where Stripe took or held something else than was asked for. ACCEPT takes what Stripe has
+        for the payment's money: it is SUCCEEDED. CANCEL lets an authorization go and refunds what was taken: it is CANCELED. The reason is
+        kept with who decided. Allowed in CONFLICTED, otherwise PAYMENT_STATE_INVALID, which is also the answer where Stripe's money does not
+        fit the decision: its metadata `rule` says what does.
+        """
+
+    @_abc_1.abstractmethod
+    def ResolvePayment(
+        self,
+        request: _payments_pb2.ResolvePaymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.Payment, _abc.Awaitable[_payments_pb2.Payment]]:
+        """For staff: looks into a payment whose attempt, capture or cancel has no certain outcome, NEEDS_OPERATOR included. READ_AGAIN asks
+        Stripe, or the ledger for a wallet, once more. FAIL, in NEEDS_OPERATOR only, asks, too, and only where the answer is that it never
+        happened, ends it as failed: what Stripe did is never overruled. The reason is kept with who decided. Where nothing is open PAYMENT_STATE_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def ResolveRefund(
+        self,
+        request: _payments_pb2.ResolveRefundRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.Refund, _abc.Awaitable[_payments_pb2.Refund]]:
+        """For staff: the same for a refund in PENDING. Where Stripe knows no such refund, FAIL gives the money back to the merchant."""
 
     @_abc_1.abstractmethod
     def ReceiveStripeWebhook(

@@ -29,7 +29,7 @@ from paymesh.payments.v1 import payments_pb2 as paymesh_dot_payments_dot_v1_dot_
 from paymesh.type.v1 import money_pb2 as paymesh_dot_type_dot_v1_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!paymesh/payments/v1/top_ups.proto\x12\x13paymesh.payments.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a paymesh/options/v1/options.proto\x1a\"paymesh/payments/v1/payments.proto\x1a\x1bpaymesh/type/v1/money.proto\"\xbb\x02\n\x12\x43hargeTopUpRequest\x12:\n\ttop_up_id\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\xbaH r\x1e\x32\x1c^top_[0-9a-hjkmnp-tv-z]{26}$\x12<\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\'\xe2\x41\x01\x02\xbaH r\x1e\x32\x1c^usr_[0-9a-hjkmnp-tv-z]{26}$\x12\x32\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x16.paymesh.type.v1.MoneyB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x41\n\x11payment_method_id\x18\x04 \x01(\tB&\xe2\x41\x01\x02\xbaH\x1fr\x1d\x32\x1b^pm_[0-9a-hjkmnp-tv-z]{26}$\x12 \n\nreturn_url\x18\x05 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xd0\x0f\x12\x12\n\x04stop\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\x32\x81\x01\n\x13TopUpPaymentService\x12j\n\x0b\x43hargeTopUp\x12\'.paymesh.payments.v1.ChargeTopUpRequest\x1a\x1c.paymesh.payments.v1.Payment\"\x14\xd2\xf3\x18\x07wallets\xe0\xf3\x18\x04\xea\xf3\x18\x01\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!paymesh/payments/v1/top_ups.proto\x12\x13paymesh.payments.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a paymesh/options/v1/options.proto\x1a\"paymesh/payments/v1/payments.proto\x1a\x1bpaymesh/type/v1/money.proto\"\xd8\x02\n\x12\x43hargeTopUpRequest\x12:\n\ttop_up_id\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\xbaH r\x1e\x32\x1c^top_[0-9a-hjkmnp-tv-z]{26}$\x12<\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\'\xe2\x41\x01\x02\xbaH r\x1e\x32\x1c^usr_[0-9a-hjkmnp-tv-z]{26}$\x12\x32\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x16.paymesh.type.v1.MoneyB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x41\n\x11payment_method_id\x18\x04 \x01(\tB&\xe2\x41\x01\x02\xbaH\x1fr\x1d\x32\x1b^pm_[0-9a-hjkmnp-tv-z]{26}$\x12 \n\nreturn_url\x18\x05 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xd0\x0f\x12\x12\n\x04stop\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x01\x32\x81\x01\n\x13TopUpPaymentService\x12j\n\x0b\x43hargeTopUp\x12\'.paymesh.payments.v1.ChargeTopUpRequest\x1a\x1c.paymesh.payments.v1.Payment\"\x14\xd2\xf3\x18\x07wallets\xe0\xf3\x18\x04\xea\xf3\x18\x01\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,10 +48,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHARGETOPUPREQUEST'].fields_by_name['return_url']._serialized_options = b'\342A\001\001\272H\005r\003\030\320\017'
   _globals['_CHARGETOPUPREQUEST'].fields_by_name['stop']._loaded_options = None
   _globals['_CHARGETOPUPREQUEST'].fields_by_name['stop']._serialized_options = b'\342A\001\001'
+  _globals['_CHARGETOPUPREQUEST'].fields_by_name['validate_only']._loaded_options = None
+  _globals['_CHARGETOPUPREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
   _globals['_TOPUPPAYMENTSERVICE'].methods_by_name['ChargeTopUp']._loaded_options = None
   _globals['_TOPUPPAYMENTSERVICE'].methods_by_name['ChargeTopUp']._serialized_options = b'\322\363\030\007wallets\340\363\030\004\352\363\030\001\006'
   _globals['_CHARGETOPUPREQUEST']._serialized_start=220
-  _globals['_CHARGETOPUPREQUEST']._serialized_end=535
-  _globals['_TOPUPPAYMENTSERVICE']._serialized_start=538
-  _globals['_TOPUPPAYMENTSERVICE']._serialized_end=667
+  _globals['_CHARGETOPUPREQUEST']._serialized_end=564
+  _globals['_TOPUPPAYMENTSERVICE']._serialized_start=567
+  _globals['_TOPUPPAYMENTSERVICE']._serialized_end=696
 # @@protoc_insertion_point(module_scope)

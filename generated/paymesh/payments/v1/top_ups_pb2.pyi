@@ -29,6 +29,7 @@ class ChargeTopUpRequest(_message.Message):
     PAYMENT_METHOD_ID_FIELD_NUMBER: _builtins.int
     RETURN_URL_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     top_up_id: _builtins.str
     """The top-up, `top_…`."""
     customer_id: _builtins.str
@@ -39,6 +40,8 @@ class ChargeTopUpRequest(_message.Message):
     """Where the cardholder goes after authenticating; empty for nowhere."""
     stop: _builtins.bool
     """Send nothing any more."""
+    validate_only: _builtins.bool
+    """Only check whether the charge would be sent: nothing is written down."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """How much."""
@@ -52,10 +55,11 @@ class ChargeTopUpRequest(_message.Message):
         payment_method_id: _builtins.str = ...,
         return_url: _builtins.str = ...,
         stop: _builtins.bool = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "customer_id", b"customer_id", "payment_method_id", b"payment_method_id", "return_url", b"return_url", "stop", b"stop", "top_up_id", b"top_up_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "customer_id", b"customer_id", "payment_method_id", b"payment_method_id", "return_url", b"return_url", "stop", b"stop", "top_up_id", b"top_up_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

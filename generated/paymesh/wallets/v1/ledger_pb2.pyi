@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from paymesh.payments.v1 import payments_pb2 as _payments_pb2
 from paymesh.type.v1 import money_pb2 as _money_pb2
 import builtins as _builtins
 import sys
@@ -137,6 +138,12 @@ class Account(_message.Message):
         """A merchant's money in open disputes."""
         CUSTOMER_WALLET: Account._Kind.ValueType  # 9
         """A customer's wallet."""
+        CUSTOMER_DISPUTED: Account._Kind.ValueType  # 10
+        """A customer's money in open disputes of top-ups."""
+        DISPUTES_WITHDRAWN: Account._Kind.ValueType  # 11
+        """What Stripe withdrew for disputes that have not ended, and lost ones that it has not withdrawn yet."""
+        PROCESSOR_FEES: Account._Kind.ValueType  # 12
+        """What the platform pays to Stripe."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """The kinds of account (the chart of accounts)."""
@@ -161,6 +168,12 @@ class Account(_message.Message):
     """A merchant's money in open disputes."""
     CUSTOMER_WALLET: Account.Kind.ValueType  # 9
     """A customer's wallet."""
+    CUSTOMER_DISPUTED: Account.Kind.ValueType  # 10
+    """A customer's money in open disputes of top-ups."""
+    DISPUTES_WITHDRAWN: Account.Kind.ValueType  # 11
+    """What Stripe withdrew for disputes that have not ended, and lost ones that it has not withdrawn yet."""
+    PROCESSOR_FEES: Account.Kind.ValueType  # 12
+    """What the platform pays to Stripe."""
 
     ID_FIELD_NUMBER: _builtins.int
     OWNER_ID_FIELD_NUMBER: _builtins.int
@@ -488,6 +501,7 @@ class CaptureFact(_message.Message):
     HOLD_FIELD_NUMBER: _builtins.int
     SETTLEMENT_DELAY_SECONDS_FIELD_NUMBER: _builtins.int
     FEE_RETURNABLE_FIELD_NUMBER: _builtins.int
+    SUSPENSE_FIELD_NUMBER: _builtins.int
     capture_id: _builtins.str
     """The capture, `cap_…`."""
     payment_id: _builtins.str
@@ -516,6 +530,10 @@ class CaptureFact(_message.Message):
         does not exist yet the hold is written with it.
         """
 
+    @_builtins.property
+    def suspense(self) -> Global___SuspenseFact:
+        """For money that was in suspense before a person accepted it: the capture takes it from there instead of `processor_clearing`."""
+
     def __init__(
         self,
         *,
@@ -528,16 +546,89 @@ class CaptureFact(_message.Message):
         hold: Global___WalletHoldFact | None = ...,
         settlement_delay_seconds: _builtins.int | None = ...,
         fee_returnable: _builtins.bool = ...,
+        suspense: Global___SuspenseFact | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_settlement_delay_seconds", b"_settlement_delay_seconds", "amount", b"amount", "capture_time", b"capture_time", "fee", b"fee", "hold", b"hold", "settlement_delay_seconds", b"settlement_delay_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_settlement_delay_seconds", b"_settlement_delay_seconds", "amount", b"amount", "capture_time", b"capture_time", "fee", b"fee", "hold", b"hold", "settlement_delay_seconds", b"settlement_delay_seconds", "suspense", b"suspense"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_settlement_delay_seconds", b"_settlement_delay_seconds", "amount", b"amount", "capture_id", b"capture_id", "capture_time", b"capture_time", "fee", b"fee", "fee_returnable", b"fee_returnable", "hold", b"hold", "merchant_id", b"merchant_id", "payment_id", b"payment_id", "settlement_delay_seconds", b"settlement_delay_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_settlement_delay_seconds", b"_settlement_delay_seconds", "amount", b"amount", "capture_id", b"capture_id", "capture_time", b"capture_time", "fee", b"fee", "fee_returnable", b"fee_returnable", "hold", b"hold", "merchant_id", b"merchant_id", "payment_id", b"payment_id", "settlement_delay_seconds", b"settlement_delay_seconds", "suspense", b"suspense"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__settlement_delay_seconds: _TypeAlias = _typing.Literal["settlement_delay_seconds"]  # noqa: Y015
     _WhichOneofArgType__settlement_delay_seconds: _TypeAlias = _typing.Literal["_settlement_delay_seconds", b"_settlement_delay_seconds"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__settlement_delay_seconds) -> _WhichOneofReturnType__settlement_delay_seconds | None: ...
 
 Global___CaptureFact: _TypeAlias = CaptureFact  # noqa: Y015
+
+@_typing.final
+class SuspenseFact(_message.Message):
+    """Money that Stripe took without being asked for it, to be booked as `processor_clearing -> suspense`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUSPENSE_ITEM_ID_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    FIND_TIME_FIELD_NUMBER: _builtins.int
+    suspense_item_id: _builtins.str
+    """The suspense item, `sus_…`."""
+    owner_id: _builtins.str
+    """The merchant, or the user of a top-up, whose payment it was taken for."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """What Stripe took."""
+
+    @_builtins.property
+    def find_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was found."""
+
+    def __init__(
+        self,
+        *,
+        suspense_item_id: _builtins.str = ...,
+        owner_id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        find_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "find_time", b"find_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "find_time", b"find_time", "owner_id", b"owner_id", "suspense_item_id", b"suspense_item_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuspenseFact: _TypeAlias = SuspenseFact  # noqa: Y015
+
+@_typing.final
+class SuspenseRefundFact(_message.Message):
+    """The refund of money in suspense that is about to be sent, to be booked as `suspense -> refunds_in_transit`, in full."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFUND_ID_FIELD_NUMBER: _builtins.int
+    SUSPENSE_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    refund_id: _builtins.str
+    """The refund, `ref_…`."""
+    @_builtins.property
+    def suspense(self) -> Global___SuspenseFact:
+        """What it gives back; booked again first, which is harmless."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When the refund was created."""
+
+    def __init__(
+        self,
+        *,
+        refund_id: _builtins.str = ...,
+        suspense: Global___SuspenseFact | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "suspense", b"suspense"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "refund_id", b"refund_id", "suspense", b"suspense"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuspenseRefundFact: _TypeAlias = SuspenseRefundFact  # noqa: Y015
 
 @_typing.final
 class WalletHoldFact(_message.Message):
@@ -640,11 +731,16 @@ class RefundCreatedFact(_message.Message):
     CAPTURES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     WALLET_CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    WITHIN_BALANCE_FIELD_NUMBER: _builtins.int
     FEE_RETURNED_FIELD_NUMBER: _builtins.int
     refund_id: _builtins.str
     """The refund, `ref_…`."""
     wallet_customer_id: _builtins.str
     """For a payment from a wallet: the user whose wallet gets the money at once; empty for a card."""
+    within_balance: _builtins.bool
+    """Answer INSUFFICIENT_FUNDS where the merchant's balance does not cover it, instead of taking it below zero; the same fact may be tried
+    again.
+    """
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """How much."""
@@ -669,11 +765,12 @@ class RefundCreatedFact(_message.Message):
         captures: _abc.Iterable[Global___CaptureFact] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         wallet_customer_id: _builtins.str = ...,
+        within_balance: _builtins.bool = ...,
         fee_returned: _money_pb2.Money | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "fee_returned", b"fee_returned"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "captures", b"captures", "create_time", b"create_time", "fee_returned", b"fee_returned", "refund_id", b"refund_id", "wallet_customer_id", b"wallet_customer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "captures", b"captures", "create_time", b"create_time", "fee_returned", b"fee_returned", "refund_id", b"refund_id", "wallet_customer_id", b"wallet_customer_id", "within_balance", b"within_balance"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -681,7 +778,7 @@ Global___RefundCreatedFact: _TypeAlias = RefundCreatedFact  # noqa: Y015
 
 @_typing.final
 class RefundFailedFact(_message.Message):
-    """A refund that failed or was canceled: what `RefundCreatedFact` took goes back."""
+    """A refund that failed or was canceled: what `RefundCreatedFact` took goes back. Where it took nothing yet, a late one answers BURNT."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -712,6 +809,132 @@ class RefundFailedFact(_message.Message):
 Global___RefundFailedFact: _TypeAlias = RefundFailedFact  # noqa: Y015
 
 @_typing.final
+class DisputeOpenedFact(_message.Message):
+    """A stage of a dispute that takes money back, to be booked as `merchant available -> merchant disputed`, or of a top-up
+    `wallet -> customer disputed`. It has happened outside: it is booked whatever is there.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISPUTE_ID_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    OPEN_TIME_FIELD_NUMBER: _builtins.int
+    dispute_id: _builtins.str
+    """The dispute, `dsp_…`."""
+    stage: _payments_pb2.Dispute.Stage.ValueType
+    """The stage, CHARGEBACK or PRE_ARBITRATION: each takes the money once."""
+    owner_id: _builtins.str
+    """Whose money it is: the merchant, or of a top-up the user."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """How much."""
+
+    @_builtins.property
+    def open_time(self) -> _timestamp_pb2.Timestamp:
+        """When the stage began."""
+
+    def __init__(
+        self,
+        *,
+        dispute_id: _builtins.str = ...,
+        stage: _payments_pb2.Dispute.Stage.ValueType = ...,
+        owner_id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        open_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "open_time", b"open_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "dispute_id", b"dispute_id", "open_time", b"open_time", "owner_id", b"owner_id", "stage", b"stage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DisputeOpenedFact: _TypeAlias = DisputeOpenedFact  # noqa: Y015
+
+@_typing.final
+class DisputeEndedFact(_message.Message):
+    """The end of a stage: what it took goes back to where it came from, or to `disputes_withdrawn`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPENED_FIELD_NUMBER: _builtins.int
+    WON_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    won: _builtins.bool
+    """Whether it was won."""
+    @_builtins.property
+    def opened(self) -> Global___DisputeOpenedFact:
+        """The stage; booked again first, which is harmless."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended."""
+
+    def __init__(
+        self,
+        *,
+        opened: Global___DisputeOpenedFact | None = ...,
+        won: _builtins.bool = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "opened", b"opened"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "opened", b"opened", "won", b"won"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DisputeEndedFact: _TypeAlias = DisputeEndedFact  # noqa: Y015
+
+@_typing.final
+class DisputeFundsFact(_message.Message):
+    """One of Stripe's balance transactions for a dispute: `disputes_withdrawn -> processor_clearing` or the reverse, and its fee."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BALANCE_TRANSACTION_ID_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    FEE_FIELD_NUMBER: _builtins.int
+    FEE_FROM_OWNER_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    balance_transaction_id: _builtins.str
+    """Stripe's balance transaction, `txn_…`: the fact's own id."""
+    owner_id: _builtins.str
+    """Whose dispute it is: the merchant's, or of a top-up the user's."""
+    fee_from_owner: _builtins.bool
+    """Whether the owner, a merchant, bears the fee; else the platform does."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """What it gave to the platform's balance; negative where it took."""
+
+    @_builtins.property
+    def fee(self) -> _money_pb2.Money:
+        """What it took as a fee besides; negative where a fee was given back."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it took place."""
+
+    def __init__(
+        self,
+        *,
+        balance_transaction_id: _builtins.str = ...,
+        owner_id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        fee: _money_pb2.Money | None = ...,
+        fee_from_owner: _builtins.bool = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "fee", b"fee"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "balance_transaction_id", b"balance_transaction_id", "create_time", b"create_time", "fee", b"fee", "fee_from_owner", b"fee_from_owner", "owner_id", b"owner_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DisputeFundsFact: _TypeAlias = DisputeFundsFact  # noqa: Y015
+
+@_typing.final
 class PostFactRequest(_message.Message):
     """The request of PostFact."""
 
@@ -722,6 +945,11 @@ class PostFactRequest(_message.Message):
     REFUND_FAILED_FIELD_NUMBER: _builtins.int
     WALLET_HOLD_FIELD_NUMBER: _builtins.int
     WALLET_VOID_FIELD_NUMBER: _builtins.int
+    DISPUTE_OPENED_FIELD_NUMBER: _builtins.int
+    DISPUTE_ENDED_FIELD_NUMBER: _builtins.int
+    DISPUTE_FUNDS_FIELD_NUMBER: _builtins.int
+    SUSPENSE_FIELD_NUMBER: _builtins.int
+    SUSPENSE_REFUND_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def capture(self) -> Global___CaptureFact:
         """A capture."""
@@ -742,6 +970,26 @@ class PostFactRequest(_message.Message):
     def wallet_void(self) -> Global___WalletVoidFact:
         """What is left of a hold goes back."""
 
+    @_builtins.property
+    def dispute_opened(self) -> Global___DisputeOpenedFact:
+        """A stage of a dispute that takes money back."""
+
+    @_builtins.property
+    def dispute_ended(self) -> Global___DisputeEndedFact:
+        """The end of a stage."""
+
+    @_builtins.property
+    def dispute_funds(self) -> Global___DisputeFundsFact:
+        """What Stripe withdrew or gave back for a dispute."""
+
+    @_builtins.property
+    def suspense(self) -> Global___SuspenseFact:
+        """Money that is nobody's yet."""
+
+    @_builtins.property
+    def suspense_refund(self) -> Global___SuspenseRefundFact:
+        """A refund of it that is about to be sent."""
+
     def __init__(
         self,
         *,
@@ -750,12 +998,17 @@ class PostFactRequest(_message.Message):
         refund_failed: Global___RefundFailedFact | None = ...,
         wallet_hold: Global___WalletHoldFact | None = ...,
         wallet_void: Global___WalletVoidFact | None = ...,
+        dispute_opened: Global___DisputeOpenedFact | None = ...,
+        dispute_ended: Global___DisputeEndedFact | None = ...,
+        dispute_funds: Global___DisputeFundsFact | None = ...,
+        suspense: Global___SuspenseFact | None = ...,
+        suspense_refund: Global___SuspenseRefundFact | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capture", b"capture", "fact", b"fact", "refund_created", b"refund_created", "refund_failed", b"refund_failed", "wallet_hold", b"wallet_hold", "wallet_void", b"wallet_void"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capture", b"capture", "dispute_ended", b"dispute_ended", "dispute_funds", b"dispute_funds", "dispute_opened", b"dispute_opened", "fact", b"fact", "refund_created", b"refund_created", "refund_failed", b"refund_failed", "suspense", b"suspense", "suspense_refund", b"suspense_refund", "wallet_hold", b"wallet_hold", "wallet_void", b"wallet_void"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capture", b"capture", "fact", b"fact", "refund_created", b"refund_created", "refund_failed", b"refund_failed", "wallet_hold", b"wallet_hold", "wallet_void", b"wallet_void"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capture", b"capture", "dispute_ended", b"dispute_ended", "dispute_funds", b"dispute_funds", "dispute_opened", b"dispute_opened", "fact", b"fact", "refund_created", b"refund_created", "refund_failed", b"refund_failed", "suspense", b"suspense", "suspense_refund", b"suspense_refund", "wallet_hold", b"wallet_hold", "wallet_void", b"wallet_void"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["capture", "refund_created", "refund_failed", "wallet_hold", "wallet_void"]  # noqa: Y015
+    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["capture", "refund_created", "refund_failed", "wallet_hold", "wallet_void", "dispute_opened", "dispute_ended", "dispute_funds", "suspense", "suspense_refund"]  # noqa: Y015
     _WhichOneofArgType_fact: _TypeAlias = _typing.Literal["fact", b"fact"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_fact) -> _WhichOneofReturnType_fact | None: ...
 

@@ -34,6 +34,8 @@ class _BalanceKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BalanceKi
     """Ready to be paid out."""
     PENDING_SETTLEMENT: _BalanceKind.ValueType  # 2
     """Within the settlement delay."""
+    DISPUTED: _BalanceKind.ValueType  # 3
+    """Held for open chargebacks."""
 
 class BalanceKind(_BalanceKind, metaclass=_BalanceKindEnumTypeWrapper):
     """Which of a merchant's balances is meant."""
@@ -44,6 +46,8 @@ AVAILABLE: BalanceKind.ValueType  # 1
 """Ready to be paid out."""
 PENDING_SETTLEMENT: BalanceKind.ValueType  # 2
 """Within the settlement delay."""
+DISPUTED: BalanceKind.ValueType  # 3
+"""Held for open chargebacks."""
 Global___BalanceKind: _TypeAlias = BalanceKind  # noqa: Y015
 
 @_typing.final
@@ -153,9 +157,9 @@ class BalanceTransaction(_message.Message):
     id: _builtins.str
     """The id of the ledger's transfer, `trf_…`."""
     type: _builtins.str
-    """What it is: "capture.net", "refund.available", "settle"…"""
+    """What it is: "capture.net", "refund.available", "settle", "dispute.opened", "dispute.won", "dispute.fee"…"""
     source_id: _builtins.str
-    """The id of the capture or refund that caused it."""
+    """The id of the capture, refund or dispute that caused it; of a fee, Stripe's id of its balance transaction."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """What it adds to the balance; negative where it takes."""
@@ -642,6 +646,7 @@ class CreateTopUpRequest(_message.Message):
     PAYMENT_METHOD_ID_FIELD_NUMBER: _builtins.int
     RETURN_URL_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     wallet_id: _builtins.str
     """The wallet."""
     payment_method_id: _builtins.str
@@ -650,6 +655,10 @@ class CreateTopUpRequest(_message.Message):
     """Where the cardholder goes after authenticating."""
     request_id: _builtins.str
     """Makes a repeat safe: a UUID, the same for every try of one request."""
+    validate_only: _builtins.bool
+    """Only check: the answer is the resource as it would be before Stripe or a wallet is asked, or the refusal. Nothing is written down, no
+    key is used, and an id in the answer is nobody's.
+    """
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """How much: at least 1 minor unit, in the wallet's currency."""
@@ -662,10 +671,11 @@ class CreateTopUpRequest(_message.Message):
         payment_method_id: _builtins.str = ...,
         return_url: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "payment_method_id", b"payment_method_id", "request_id", b"request_id", "return_url", b"return_url", "wallet_id", b"wallet_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "payment_method_id", b"payment_method_id", "request_id", b"request_id", "return_url", b"return_url", "validate_only", b"validate_only", "wallet_id", b"wallet_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,7 +3,7 @@
 Captures of before keep the platform's delay, and their fee stays with the platform.
 
 Revision ID: p0010
-Revises: p0005
+Revises: p0008
 """
 
 from alembic import op
@@ -11,7 +11,7 @@ from alembic import op
 from servers.runtime.schema import append_only, grant
 
 revision = "p0010"
-down_revision = "p0005"
+down_revision = "p0008"
 branch_labels = None
 depends_on = None
 
