@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from sandbox.stripe.refunds import BANK_ANSWERS_AFTER_SECONDS
-from tests.support.stack import Shop, open_shop, reason_of, wait_for
+from tests.e2e.test_conflicts import conflicted
+from tests.e2e.test_disputes import counters, open_at_bank, the_dispute, withdrawn
+from tests.support.stack import Shop, open_shop, reason_of, refusal_of, wait_for
+from tests.support.staff import Operator, colleague
 from tests.support.tokens import Forge
 
 TERMS = {
@@ -74,6 +77,16 @@ def test_only_staff_with_the_scope_set_a_plan(shop: Shop) -> None:
     assert shop.call("GET", path, token=shop.seller_token).status_code == 403
     assert shop.call("PUT", path, TERMS).status_code == 401
     assert shop.call("GET", "/v1/fee_plan", token=shop.customer_token).status_code == 403
+
+
+def test_who_works_in_finance_sets_a_plan_and_support_reads_it(shop: Shop) -> None:
+    other = open_shop(shop.platform, shop.client)
+    path = f"/v1/merchants/{other.merchant_id}/fee_plan"
+    finance, support = (shop.ok(colleague(shop, role).switch())["access_token"] for role in ("finance", "support"))
+    assert refusal_of(shop.call("PUT", path, TERMS, token=support)) == (403, "SCOPE_MISSING")
+    plan = shop.ok(shop.call("PUT", path, TERMS, token=finance))
+    assert plan["version"] == "v1"
+    assert shop.ok(shop.call("GET", path, token=support)) == plan
 
 
 @pytest.mark.parametrize(
@@ -159,6 +172,68 @@ def test_a_wallet_gets_all_back_and_the_merchant_the_fee(priced: Shop) -> None:
     assert kept(priced, payment) == 0
     full = priced.ok(priced.call("GET", f"/v1/wallets/{wallet['id']}", token=token))
     assert full["balance"] == amount
+
+
+@pytest.mark.parametrize(("ending", "kept_then", "kept_at_last"), [("lose", 87, 87), ("win", 87, 0)])
+def test_a_dispute_after_a_refund_returns_nothing_of_the_fee(
+    priced: Shop, ending: str, kept_then: int, kept_at_last: int
+) -> None:
+    payment = priced.payment(1000)
+    priced.ok(priced.confirm(payment["id"]))
+    payment = priced.read(payment["id"])
+    assert priced.ok(priced.refund(payment["id"], 333))["fee_returned"]["amount_minor"] == "43"
+    stripe_id = open_at_bank(priced, payment)
+    dispute = the_dispute(priced, payment["id"], withdrawn)
+    assert counters(priced, payment["id"]) == (333, 1000, 333)
+    assert refusal_of(priced.refund(payment["id"], 1)) == (400, "PAYMENT_DISPUTED")
+    priced.platform.sandbox(f"disputes/{stripe_id}/{ending}")
+    ended = {"lose": "LOST", "win": "WON"}[ending]
+    path = f"/v1/disputes/{dispute['id']}"
+    wait_for(lambda: priced.ok(priced.call("GET", path, token=priced.seller_token))["state"] == ended, ended)
+    priced.quiet()
+    assert kept(priced, payment) == kept_then
+    if ending == "lose":
+        assert refusal_of(priced.refund(payment["id"], 1)) == (400, "REFUND_EXCEEDS_AVAILABLE")
+    else:
+        assert priced.ok(priced.refund(payment["id"]))["fee_returned"]["amount_minor"] == "87"
+    assert kept(priced, payment) == kept_at_last
+
+
+def test_a_refund_is_covered_by_the_fee_that_it_returns(priced: Shop) -> None:
+    path, token = "/v1/payment_settings", priced.seller_token
+    priced.ok(priced.call("PUT", path, {"refunds_wait_for_balance": True}, token=token))
+    payment = priced.payment(1000)
+    priced.ok(priced.confirm(payment["id"]))
+    assert priced.ok(priced.refund(payment["id"]))["state"] == "SUCCEEDED"
+    assert kept(priced, priced.read(payment["id"])) == 0
+    priced.ok(priced.call("PUT", path, {"refunds_wait_for_balance": False}, token=token))
+
+
+def test_a_refund_that_was_canceled_before_it_was_sent_takes_its_fee_back(priced: Shop) -> None:
+    payment = priced.payment(1000)
+    priced.ok(priced.confirm(payment["id"]))
+    priced.platform.sandbox("faults", method="post", path="/v1/refunds$", kind="error", status=429, times=3)
+    assert priced.refund(payment["id"], 500).status_code == 503
+    path = f"/v1/payments/{payment['id']}/refunds"
+    refund = priced.ok(priced.call("GET", path, token=priced.seller_token))["refunds"][0]
+    assert (refund["state"], refund["fee_returned"]["amount_minor"]) == ("PENDING", "65")
+    priced.ok(priced.call("POST", f"/v1/refunds/{refund['id']}:cancel", {}, token=priced.seller_token))
+    wait_for(lambda: kept(priced, priced.read(payment["id"])) == 130, "the fee taken back")
+    assert priced.ok(priced.refund(payment["id"]))["fee_returned"]["amount_minor"] == "130"
+
+
+def test_money_that_a_person_accepts_has_the_merchants_terms(priced: Shop, operator: Operator) -> None:
+    payment = conflicted(priced, 1000, ours="amount_minor = 1100")
+    accepted = priced.ok(operator.act(f"/v1/payments/{payment['id']}:resolve_conflict", "ACCEPT"))
+    [capture] = accepted["captures"]
+    assert (capture["fee"]["amount_minor"], capture["fee_plan_version"], capture["fee_refund"]) == (
+        "130",
+        "v1",
+        "RETURNED",
+    )
+    assert priced.ok(priced.refund(payment["id"]))["fee_returned"]["amount_minor"] == "130"
+    priced.quiet()
+    assert kept(priced, priced.read(payment["id"])) == 0
 
 
 def test_the_books_are_right(priced: Shop) -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from servers.kernel.ids import derive_id
 from servers.kernel.money import BPS, Money, Rounding, apply_bps
 from servers.payments.domain import Capture, FeePlan, FeeRefund, fee_to_return
-from servers.wallets.domain import PLATFORM, Account, AccountKind, Sheet, account_id
+from servers.wallets.dispute_facts import DisputeEndedFact, DisputeOpenedFact
+from servers.wallets.domain import PLATFORM, Account, AccountKind, Sheet, Verdict, account_id
 from servers.wallets.facts import (
     CaptureFact,
     Fact,
@@ -111,10 +112,13 @@ class Books:
     refunds: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Those that count: id -> (amount, returned fee)."""
     unbooked: list[Fact] = field(default_factory=list)
+    disputed: int = 0
+    """What disputes that are not won take up of the payment."""
 
     def __post_init__(self) -> None:
         """Open the accounts and book the captures."""
-        rows = [row for fact in self.facts() for row in opened_by(fact, "USD")]
+        facts: list[Fact] = [*self.facts(), dispute(0, 1, won=False)]
+        rows = [row for fact in facts for row in opened_by(fact, "USD")]
         accounts = [Account(id=account_id(*row), owner_id=row[0], kind=row[1], currency="USD") for row in rows]
         self.sheet = Sheet(now=NOW, accounts={a.id: a for a in accounts}, known={}, burnt=set(), pendings={})
         for fact in self.facts():
@@ -142,30 +146,40 @@ class Books:
     @property
     def left(self) -> int:
         """What can still be refunded."""
-        return sum(c.amount.amount_minor for c in self.captures) - sum(amount for amount, _ in self.refunds.values())
+        captured = sum(c.amount.amount_minor for c in self.captures)
+        return max(0, captured - self.disputed - sum(amount for amount, _ in self.refunds.values()))
 
-    def refund(self, number: int, amount: int) -> None:
-        """Refund."""
-        amount = min(amount, self.left)
-        if amount == 0:
-            return
+    def refund_of(self, number: int, amount: int) -> RefundCreatedFact:
+        """Return a refund with what it returns."""
         returned = fee_to_return(
             self.captures,
             refunded_minor=sum(one for one, _ in self.refunds.values()),
             returned_minor=sum(one for _, one in self.refunds.values()),
             amount=usd(amount),
         ).amount_minor
-        refund_id = derive_id("ref", str(number), bucket=7)
-        self.refunds[refund_id] = (amount, returned)
-        self.book(
-            RefundCreatedFact(
-                refund_id=refund_id,
-                amount=usd(amount),
-                captures=self.facts(),
-                create_time=NOW,
-                fee_returned_minor=returned,
-            )
+        return RefundCreatedFact(
+            refund_id=derive_id("ref", str(number), bucket=7),
+            amount=usd(amount),
+            captures=self.facts(),
+            create_time=NOW,
+            fee_returned_minor=returned,
         )
+
+    def refund(self, number: int, amount: int) -> None:
+        """Refund."""
+        amount = min(amount, self.left)
+        if amount == 0:
+            return
+        fact = self.refund_of(number, amount)
+        self.refunds[fact.refund_id] = (amount, fact.fee_returned_minor)
+        self.book(fact)
+
+    def dispute(self, number: int, amount: int) -> None:
+        """Open a dispute and end it; every second one is won."""
+        won = number % 2 == 0
+        self.book(dispute(number, amount, won=won).opened)
+        self.book(dispute(number, amount, won=won))
+        self.disputed += 0 if won else amount
 
     def fail(self, number: int, *, late: bool) -> None:
         """Let a refund fail; the ledger may hear of it only after later refunds."""
@@ -185,6 +199,18 @@ class Books:
     def balance(self, owner: str, kind: AccountKind) -> int:
         """Return a balance."""
         return self.sheet.accounts[account_id(owner, kind, "USD")].balance
+
+
+def dispute(number: int, amount: int, *, won: bool) -> DisputeEndedFact:
+    """Return a dispute that has ended."""
+    opened = DisputeOpenedFact(
+        dispute_id=derive_id("dsp", str(number), bucket=7),
+        stage="CHARGEBACK",
+        owner_id=MERCHANT,
+        amount=usd(amount),
+        open_time=NOW,
+    )
+    return DisputeEndedFact(opened=opened, won=won, end_time=NOW)
 
 
 steps = st.lists(
@@ -243,3 +269,67 @@ def test_a_payment_that_is_not_settled_never_needs_other_money(
         assert books.balance(MERCHANT, AccountKind.MERCHANT_AVAILABLE) == 0
     assert books.balance(MERCHANT, AccountKind.MERCHANT_PENDING) == 0
     assert books.balance(PLATFORM, AccountKind.PLATFORM_FEES) == 0
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    parts,
+    st.lists(
+        st.tuples(st.sampled_from(["refund", "fail", "settle", "dispute"]), st.integers(1, 4000)),
+        min_size=1,
+        max_size=12,
+    ),
+)
+def test_disputes_between_refunds_return_nothing_of_the_fee(
+    sequence: list[tuple[int, FeePlan]], sequence_of_steps: list[tuple[str, int]]
+) -> None:
+    """What refunds return stays below what captures paid, whatever is disputed beside it, and a dispute itself moves no fee."""
+    books = Books(captured(sequence))
+    taken = sum(capture.fee.amount_minor for capture in books.captures)
+    returnable = sum(c.fee.amount_minor for c in books.captures if c.fee_refund is FeeRefund.RETURNED)
+    for number, (kind, value) in enumerate(sequence_of_steps):
+        match kind:
+            case "refund":
+                books.refund(number, value)
+            case "settle":
+                books.settle(value)
+            case "dispute":
+                books.dispute(number, value)
+            case _:
+                books.fail(value % 12, late=False)
+        returned = sum(one for _, one in books.refunds.values())
+        assert 0 <= returned <= returnable
+        assert books.balance(PLATFORM, AccountKind.PLATFORM_FEES) == taken - returned
+        held = sum(lot.left_minor for lot in books.sheet.lots.values())
+        assert books.balance(MERCHANT, AccountKind.MERCHANT_PENDING) == held
+    assert books.balance(MERCHANT, AccountKind.MERCHANT_DISPUTED) == 0
+    assert books.balance(PLATFORM, AccountKind.DISPUTES_WITHDRAWN) == books.disputed
+
+
+@settings(max_examples=400, deadline=None)
+@given(parts, steps, st.booleans(), st.one_of(st.just(0), st.integers(-3000, 3000)), st.integers(1, 4000))
+def test_a_refund_within_the_balance_is_booked_exactly_where_it_takes_nothing_below_zero(
+    sequence: list[tuple[int, FeePlan]], sequence_of_steps: list[tuple[str, int]], settled: bool, more: int, amount: int
+) -> None:
+    """The fee that a refund returns counts, because it is there before the refund takes money."""
+    books, again = Books(captured(sequence)), Books(captured(sequence))
+    for one in (books, again):
+        for capture in range(len(sequence) if settled else 0):
+            one.settle(capture)
+        for number, (kind, value) in enumerate(sequence_of_steps):
+            if kind == "settle":
+                one.settle(value)
+            elif kind == "refund":
+                one.refund(number, value)
+        one.sheet.accounts[account_id(MERCHANT, AccountKind.MERCHANT_AVAILABLE, "USD")].credits_posted += more
+    amount = min(amount, books.left)
+    if amount == 0:
+        return
+    fact, before = books.refund_of(99, amount), dict(books.sheet.lots)
+    verdict, written = book(books.sheet, replace(fact, within_balance=True), list(books.sheet.known.values()))
+    forced = book(again.sheet, fact, list(again.sheet.known.values()))[1]
+    below = again.balance(MERCHANT, AccountKind.MERCHANT_AVAILABLE) < 0
+    if any(line.code == "refund.available" for line in forced) and below:
+        assert (verdict, written, books.sheet.lots) == (Verdict.INSUFFICIENT_FUNDS, [], before)
+    else:
+        assert (verdict, written) == (Verdict.CREATED, forced)

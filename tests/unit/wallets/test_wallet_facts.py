@@ -138,6 +138,43 @@ def test_a_refund_goes_back_to_the_wallet_at_once(sheet: Sheet) -> None:
         tell(sheet, RefundFailedFact(refund_id=refund.refund_id, merchant_id=MERCHANT, fail_time=NOW))
 
 
+def test_a_refund_that_ended_before_it_was_booked_can_never_be_booked(sheet: Sheet) -> None:
+    hold = hold_of("a", 4000)
+    capture = capture_of(hold, "a1", 4000, 100)
+    tell(sheet, capture)
+    before, refund = sums(sheet), refund_of("a", 4000, capture)
+    ended = RefundFailedFact(refund_id=refund.refund_id, merchant_id=MERCHANT, fail_time=NOW)
+    assert [tell(sheet, ended), tell(sheet, ended)] == [Verdict.EXISTS, Verdict.EXISTS]  # there is nothing to write
+    assert len(sheet.burns) == 1
+    assert tell(sheet, refund) is Verdict.BURNT
+    assert sums(sheet) == before
+
+
+def test_a_refund_within_the_balance_is_refused_until_the_balance_covers_it_and_burns_nothing(sheet: Sheet) -> None:
+    hold = hold_of("a", 4000)
+    capture = capture_of(hold, "a1", 4000, 100)
+    tell(sheet, capture)
+    refund = replace(refund_of("a", 4000, capture), within_balance=True)
+    before = sums(sheet)
+    assert tell(sheet, refund) is Verdict.INSUFFICIENT_FUNDS  # 39.00 are pending, and nothing is available
+    assert (sums(sheet), sheet.burns, sheet.lots[capture.capture_id].taken_minor) == (before, [], 0)
+    within = replace(refund_of("b", 3900, capture), within_balance=True)
+    assert [tell(sheet, within), tell(sheet, within)] == [Verdict.CREATED, Verdict.EXISTS]
+    sheet.accounts[account_id(MERCHANT, AccountKind.MERCHANT_AVAILABLE, "USD")].credits_posted += 4000
+    assert [tell(sheet, refund), tell(sheet, refund)] == [Verdict.CREATED, Verdict.EXISTS]
+
+
+def test_the_fee_that_a_refund_returns_covers_it(sheet: Sheet) -> None:
+    capture = replace(capture_of(hold_of("a", 4000), "a1", 4000, 100), fee_returnable=True)
+    tell(sheet, capture)
+    refund = replace(refund_of("a", 4000, capture), within_balance=True)
+    assert tell(sheet, refund) is Verdict.INSUFFICIENT_FUNDS
+    assert sheet.lots[capture.capture_id].returned_minor == 0
+    assert tell(sheet, replace(refund, fee_returned_minor=99)) is Verdict.INSUFFICIENT_FUNDS
+    assert tell(sheet, replace(refund, fee_returned_minor=100)) is Verdict.CREATED
+    assert sums(sheet) == (10_000, 10_000, 0, 0)
+
+
 def test_a_refund_books_its_captures_first_and_refuses_with_them(sheet: Sheet) -> None:
     hold = hold_of("a", 20_000)
     refund = refund_of("a", 10, capture_of(hold, "a1", 20_000))
