@@ -18,7 +18,7 @@ from servers.payments import store
 from servers.payments.gateway_stripe import EventPage, PlaceGone
 from servers.payments.store import EventCursor
 from servers.payments.usecases import Deps
-from servers.payments.webhooks import Source, Webhooks
+from servers.payments.webhooks import EventSource, Webhooks
 from servers.runtime.alerts import alert
 from servers.runtime.jobs import Job
 from servers.runtime.outbound import Answered
@@ -101,7 +101,7 @@ class Poller:
             known = await store.known_stripe_events(conn, [event.id for event, _ in page.events])
         found = 0
         for event, body in page.events:
-            if event.id not in known and await self._webhooks.receive(event, body, Source.POLL):
+            if event.id not in known and await self._webhooks.receive(event, body, EventSource.POLL):
                 found += 1
                 _log.warning("stripe_event.found", event_id=event.id, type=event.type)
         return found

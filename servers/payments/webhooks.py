@@ -46,7 +46,7 @@ class UnknownObject(Exception):
     """The event is about something that we do not have, or not yet."""
 
 
-class Source(Enum):
+class EventSource(Enum):
     """How an event came."""
 
     WEBHOOK = "WEBHOOK"
@@ -68,7 +68,7 @@ class Webhooks:
         _refused.labels(fault.value).inc()
         _log.warning("webhook.refused", why=fault.value)
 
-    async def receive(self, event: WebhookEvent, body: bytes, source: Source) -> bool:
+    async def receive(self, event: WebhookEvent, body: bytes, source: EventSource) -> bool:
         """Store an event of Stripe's with the job that applies it. A repeat changes nothing: False."""
         async with self._deps.db.uow() as uow:
             new = await store.insert_stripe_event(
@@ -88,7 +88,7 @@ class Webhooks:
             if new:
                 await uow.jobs.defer(APPLY, event_id=event.id)
         crash_point("payments.webhook.after_store")
-        _received.labels("repeat" if not new else "stored" if source is Source.WEBHOOK else "found").inc()
+        _received.labels("repeat" if not new else "stored" if source is EventSource.WEBHOOK else "found").inc()
         return new
 
     async def replay(self, event_id: str) -> int:

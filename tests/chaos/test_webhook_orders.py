@@ -14,7 +14,8 @@ import pytest
 
 from servers.payments.domain import Payment, RefundState, Source
 from servers.payments.gateway_stripe import WebhookEvent
-from servers.payments.webhooks import UnknownObject, Webhooks
+from servers.payments.webhooks import EventSource, UnknownObject, Webhooks
+from tests.support.fake_stripe import body_of
 from tests.support.payment_desk import Desk
 from tests.support.tally import Tally, size
 from tests.support.weather import Weather
@@ -98,7 +99,7 @@ def orders(tally: Tally, events: Sequence[WebhookEvent]) -> list[tuple[WebhookEv
 
 async def deliver(webhooks: Webhooks, event: WebhookEvent) -> None:
     """Have a webhook arrive and be applied; what it is about may not be known yet."""
-    await webhooks.receive(event, b"{}")
+    await webhooks.receive(event, body_of(event), EventSource.WEBHOOK)
     with suppress(UnknownObject):
         await webhooks.apply(event_id=event.id)
 

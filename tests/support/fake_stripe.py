@@ -6,6 +6,7 @@ What a card does stands in its id: `pm_ok…`, `pm_declined…`, `pm_action…`,
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -44,6 +45,7 @@ from servers.payments.domain import (
 )
 from servers.payments.gateway_stripe import Attached, StripeGateway, WebhookEvent
 from servers.payments.gateway_stripe.client import METHOD_REJECTED_RESULT
+from servers.payments.gateway_stripe.shapes import to_stripe
 from tests.support.weather import Forecast, Weather
 
 CARD: Final = Card(brand="visa", last4="4242", exp_month=12, exp_year=2036, funding="credit", country="US")
@@ -420,3 +422,17 @@ class FakeStripe(StripeGateway):
 
 def _refund_of(made: Made) -> RefundResult:
     return RefundResult(stripe_refund_id=made.id, state=made.state, failure_reason="")
+
+
+def body_of(event: WebhookEvent) -> bytes:
+    """Return an event as Stripe sends it."""
+    subject: dict[str, Any] = {
+        "id": event.object_id,
+        "payment_intent": event.payment_intent_id,
+        "metadata": event.metadata,
+    }
+    if event.received is not None:
+        received = {"amount_received": to_stripe(event.received), "currency": event.received.currency.lower()}
+        subject |= {"object": "payment_intent", **received}
+    told = {"id": event.id, "type": event.type, "created": int(event.created.timestamp()), "data": {"object": subject}}
+    return json.dumps(told).encode()

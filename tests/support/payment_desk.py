@@ -130,7 +130,7 @@ class Desk:
         """The payments' database."""
         return self.deps.db
 
-    def ticket(self, key: str, *said: object, method: str = "m", secret: bool = True) -> IdempotentRequest:
+    def ticket(self, key: str, *said: object, method: str = "m", secret: bool = False) -> IdempotentRequest:
         """Return the request of a call under a key; `said` is its body."""
         digest = hashlib.sha256(repr(said).encode()).digest()
         return IdempotentRequest(
@@ -179,7 +179,7 @@ class Desk:
 
     async def save_card(self, stripe_id: str, *, owner_id: str = USER) -> PaymentMethod:
         """Save a card of a user."""
-        request = self.ticket(f"{owner_id}-{stripe_id}", method="save", secret=False)
+        request = self.ticket(f"{owner_id}-{stripe_id}", method="save")
         return await create_payment_method(self.deps, request, owner_id, stripe_id)
 
     def create(

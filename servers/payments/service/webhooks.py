@@ -8,7 +8,7 @@ from paymesh.payments.v1 import payments_pb2
 
 from servers.payments.gateway_stripe import SignatureInvalid
 from servers.payments.service.base import Base
-from servers.payments.webhooks import Source
+from servers.payments.webhooks import EventSource
 from servers.runtime.call import CredentialInvalid, current_call
 
 
@@ -26,5 +26,5 @@ class Intake(Base):
         except SignatureInvalid as invalid:
             self._webhooks.refuse(invalid.fault)
             raise CredentialInvalid from invalid
-        await self._webhooks.receive(event, body, Source.WEBHOOK)
+        await self._webhooks.receive(event, body, EventSource.WEBHOOK)
         return payments_pb2.ReceiveStripeWebhookResponse(stripe_event_id=event.id)

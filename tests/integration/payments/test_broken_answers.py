@@ -88,7 +88,7 @@ async def test_a_refusal_to_go_on_with_a_new_payment_is_kept_under_its_key(desk:
     await desk.bury(desk.ticket("charge"))
     async with desk.db.read() as conn:
         [mandate] = await store.active_mandates(conn, method_id=method_id)
-    await revoke_mandate(desk.deps, desk.ticket("revoke", method="revoke", secret=False), USER, mandate.id)
+    await revoke_mandate(desk.deps, desk.ticket("revoke", method="revoke"), USER, mandate.id)
     with pytest.raises(Refusal) as refused:
         await charge()
     assert refused.value.reason == "RESOURCE_NOT_FOUND"

@@ -207,7 +207,7 @@ async def test_a_card_is_charged_off_session_before_its_mandate_is_revoked_or_ne
         manner=Manner(off_session=True),
     )
     charge = confirm_payment(second.deps, second.ticket("renew"), command)
-    revoke = revoke_mandate(first.deps, first.ticket("revoke", secret=False), USER, mandate_id)
+    revoke = revoke_mandate(first.deps, first.ticket("revoke"), USER, mandate_id)
     calls = (revoke, charge) if revoked_first else (charge, revoke)
     answers = await crossing.meet(f"mandates {mandate_id}", *calls)
     charged = answers[1 if revoked_first else 0]

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from servers.payments import webhooks as module
-from servers.payments.webhooks import Source
+from servers.payments.webhooks import EventSource
 from servers.runtime import jobs
 from servers.runtime.jobs import Worker
 from tests.integration.payments.test_polling import alerts
@@ -38,7 +38,7 @@ async def test_an_unknown_object_is_tried_again_then_dead_then_replayed(
     intake = intake_on(await make_database("payments"))
     intake.feed.tell(2)
     for number in range(2):
-        await intake.webhooks.receive(*intake.news(number), Source.WEBHOOK)
+        await intake.webhooks.receive(*intake.news(number), EventSource.WEBHOOK)
     before = alerts("webhook.dead")
     url = intake.db.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     worker = asyncio.create_task(Worker(url, intake.webhooks.jobs(), application_name="test").run())

@@ -28,7 +28,7 @@ from servers.payments.domain import (
 from servers.payments.gateway_stripe import WebhookEvent
 from servers.payments.resolvers import resolvers
 from servers.payments.usecases import ACCEPT, learn_dispute, learn_warning
-from servers.payments.webhooks import Source, UnknownObject, Webhooks
+from servers.payments.webhooks import EventSource, UnknownObject, Webhooks
 from servers.runtime.idempotency import Replayed
 from tests.support.disputing import (
     CUSTOMER,
@@ -230,7 +230,7 @@ async def test_an_event_is_stored_once_and_waits_for_what_it_is_about(desk: Desk
     kinds = {"evt_1": ("charge.dispute.created", du), "evt_2": ("radar.early_fraud_warning.created", warning)}
     for event_id, (kind, object_id) in kinds.items():
         for _ in range(2):
-            await webhooks.receive(told(event_id, kind, object_id), b"{}", Source.WEBHOOK)
+            await webhooks.receive(told(event_id, kind, object_id), b"{}", EventSource.WEBHOOK)
         with pytest.raises(UnknownObject):
             await webhooks.apply(event_id=event_id)
     desk.issuer.disputes[du], desk.issuer.warnings[warning] = found[du], found[warning]  # type: ignore[assignment]  # as they were
@@ -247,7 +247,7 @@ async def test_news_that_no_way_leads_to_is_kept_for_a_person(desk: Desk) -> Non
     du = desk.issuer.dispute("a", await desk.paid(), 1000, "LOST")
     await learn(desk, du)
     desk.issuer.move(du, "WON")
-    await webhooks.receive(told("evt_1", "charge.dispute.closed", du), b"{}", Source.WEBHOOK)
+    await webhooks.receive(told("evt_1", "charge.dispute.closed", du), b"{}", EventSource.WEBHOOK)
     with pytest.raises(DisputeStateInvalid) as refused:
         await webhooks.apply(event_id="evt_1")
     await webhooks.bury(event_id="evt_1", error=str(refused.value))

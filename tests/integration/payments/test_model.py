@@ -35,14 +35,14 @@ from servers.payments import store
 from servers.payments.domain import PAYMENT, Payment, PaymentState, RefundState, Source, Usage
 from servers.payments.resolvers import resolvers
 from servers.payments.usecases import ChargeTopUp, charge_top_up, end_windows, learn_payment
-from servers.payments.webhooks import UnknownObject, Webhooks
+from servers.payments.webhooks import EventSource, UnknownObject, Webhooks
 from servers.runtime import crashpoints
 from servers.runtime.channels import PeerUnavailable
 from servers.runtime.db import Database
 from servers.runtime.idempotency import IdempotentRequest
 from servers.runtime.janitor import Janitor
 from tests.support.fake_ledger import FakeLedger
-from tests.support.fake_stripe import FakeStripe
+from tests.support.fake_stripe import FakeStripe, body_of
 from tests.support.payment_desk import USER, WALLET, Answer, Desk, TickingClock, desk_of, usd
 from tests.support.payment_truth import (
     check_certain,
@@ -422,7 +422,7 @@ class PaymentMachine(RuleBasedStateMachine):
 
     async def deliver(self, event: Any) -> None:
         """Store an event, and have the job look at it that applies it."""
-        await self.webhooks.receive(event, b"{}")
+        await self.webhooks.receive(event, body_of(event), EventSource.WEBHOOK)
         await self.webhooks.apply(event_id=event.id)
 
     @precondition(

@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from servers.payments import polling
 from servers.payments.polling import OVERLAP, StripeSilent
-from servers.payments.webhooks import Source
+from servers.payments.webhooks import EventSource
 from tests.support.postgres import MakeDatabase
 from tests.support.stripe_feed import Intake, intake_on
 
@@ -45,14 +45,14 @@ def alerts(name: str) -> float:
 async def test_only_what_never_arrived_is_stored_and_each_event_has_one_job(intake: Intake) -> None:
     intake.feed.tell(5)
     for number in (0, 2, 4):
-        await intake.webhooks.receive(*intake.news(number), Source.WEBHOOK)
+        await intake.webhooks.receive(*intake.news(number), EventSource.WEBHOOK)
     assert await intake.poller.poll() == 2
     assert await intake.poller.poll() == 0
     sources = await stored(intake)
     assert [sources[f"evt_{number:06}"] for number in range(5)] == ["WEBHOOK", "POLL", "WEBHOOK", "POLL", "WEBHOOK"]
     assert await jobs_of(intake) == {"payments.apply_stripe_event": 5}
     # The webhook that comes after all is a repeat.
-    assert not await intake.webhooks.receive(*intake.news(1), Source.WEBHOOK)
+    assert not await intake.webhooks.receive(*intake.news(1), EventSource.WEBHOOK)
 
 
 async def test_what_shows_up_late_in_the_list_is_found_by_looking_further_back(intake: Intake) -> None:

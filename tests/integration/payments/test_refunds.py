@@ -56,7 +56,7 @@ async def janitor(desk: Desk, *, after: timedelta = timedelta(minutes=6)) -> Non
 
 async def wait_for_money(desk: Desk) -> None:
     """Have the merchant's refunds wait for its balance, which covers none."""
-    request = desk.ticket("settings", method="settings", secret=False)
+    request = desk.ticket("settings", method="settings")
     await replace_settings(desk.deps, request, MERCHANT, (), None, refunds_wait=True)
     desk.ledger.is_short = True
 

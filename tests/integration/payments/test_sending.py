@@ -181,7 +181,7 @@ async def test_a_card_that_was_saved_before_a_crash_is_never_told_as_not_saved(d
 
 
 async def test_a_card_that_was_attached_before_a_crash_is_told_as_unknown(desk: Desk) -> None:
-    request = desk.ticket(f"{USER}-pm_ok", method="save", secret=False)
+    request = desk.ticket(f"{USER}-pm_ok", method="save")
     desk.weather(W.DIED)
     await desk.told(request, desk.save_card("pm_ok"))
     await desk.unreachable()
