@@ -230,7 +230,8 @@ def opened_by(fact: Fact, currency: str) -> list[tuple[str, AccountKind, str]]:
     # A refund of a user's, not of a merchant's, can only be one of money in suspense.
     if isinstance(fact, SuspenseFact | SuspenseRefundFact) or not owner_of(fact).startswith("mer_"):
         return [(PLATFORM, kind, currency) for kind in suspended]
-    if isinstance(fact, RefundFailedFact) or (isinstance(fact, CaptureFact) and fact.suspense is not None):
+    parts = fact.captures if isinstance(fact, RefundCreatedFact) else (fact,)
+    if any(isinstance(one, RefundFailedFact) or (isinstance(one, CaptureFact) and one.suspense) for one in parts):
         platform.append(AccountKind.SUSPENSE)
     merchant = (AccountKind.MERCHANT_PENDING, AccountKind.MERCHANT_AVAILABLE)
     return [(owner_of(fact), kind, currency) for kind in merchant] + [(PLATFORM, kind, currency) for kind in platform]
