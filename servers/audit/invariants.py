@@ -151,7 +151,8 @@ SETTLEMENT: Final = (
                    format('balance %s %s, lots %s', a.balance, coalesce(a.currency, l.currency), l.held)
             FROM (SELECT id, owner_id, currency, credits_posted - debits_posted AS balance FROM accounts
                   WHERE kind = 'MERCHANT_PENDING') a
-            FULL JOIN (SELECT merchant_id, currency, sum(net_minor - taken_minor) FILTER (WHERE NOT settled) AS held FROM lots
+            FULL JOIN (SELECT merchant_id, currency,
+                              sum(net_minor + returned_minor - taken_minor) FILTER (WHERE NOT settled) AS held FROM lots
                        GROUP BY merchant_id, currency) l
                 ON l.merchant_id = a.owner_id AND l.currency = a.currency
             WHERE coalesce(a.balance, 0) <> coalesce(l.held, 0)""",
@@ -316,9 +317,51 @@ PAYMENTS: Final = (
                OR (c.amount_minor, c.currency) <> (i.amount_minor, i.currency)
                OR (r.amount_minor, r.currency) <> (i.amount_minor, i.currency)""",
     ),
+    Check(
+        invariant="I7",
+        title="no payment pays more fees than was captured, and no refunds return more of them than is returnable",
+        database="payments",
+        count="SELECT count(*) FROM captures",
+        broken="""
+            SELECT c.payment_id, format('captured %s, fees %s, of them returnable %s, returned %s', c.captured, c.fees,
+                c.returnable, r.returned)
+            FROM (SELECT owner_id, payment_id, sum(amount_minor) AS captured, sum(fee_minor) AS fees,
+                    coalesce(sum(fee_minor) FILTER (WHERE fee_refund = 'RETURNED'), 0) AS returnable
+                FROM captures GROUP BY owner_id, payment_id) c
+            LEFT JOIN LATERAL (SELECT coalesce(sum(fee_returned_minor), 0) AS returned FROM refunds r
+                WHERE r.owner_id = c.owner_id AND r.payment_id = c.payment_id
+                  AND r.state NOT IN ('FAILED', 'CANCELED')) r ON true
+            WHERE c.fees > c.captured OR r.returned > c.returnable""",
+    ),
+    Check(
+        invariant="I7",
+        title="a capture under a merchant's own plan was made after that version was in force, and has its terms",
+        database="payments",
+        count="SELECT count(*) FROM fee_plans",
+        broken="""
+            SELECT c.id, format('plan %s of %s, in force %s, captured %s', c.fee_plan_version, c.owner_id, f.effective_time,
+                c.capture_time)
+            FROM captures c LEFT JOIN fee_plans f ON f.merchant_id = c.owner_id AND 'v' || f.number = c.fee_plan_version
+            WHERE c.fee_plan_version ~ '^v[0-9]+$' AND (f.number IS NULL OR f.effective_time > c.capture_time
+                OR (f.fee_refund, f.settlement_delay_seconds)
+                    IS DISTINCT FROM (c.fee_refund, c.settlement_delay_seconds))""",
+    ),
     _told("payments", "payments", "payment"),
     _told("payments", "refunds", "refund"),
     *(_told("payments", table, f"one of {table}") for table in ("setup_intents", "mandates")),
+    Check(
+        invariant="I8",
+        title="every version of a merchant's fee plan is told by one outbox row, and comes after the one before",
+        database="payments",
+        count="SELECT count(*) FROM fee_plans",
+        broken="""
+            SELECT f.merchant_id, format('version %s of %s, %s events', f.number, f.versions, o.events)
+            FROM (SELECT merchant_id, max(number) AS number, count(*) AS versions FROM fee_plans GROUP BY merchant_id) f
+            LEFT JOIN LATERAL (SELECT count(*) AS events FROM (
+                    SELECT subject FROM outbox UNION ALL SELECT subject FROM outbox_archive) told
+                WHERE told.subject = f.merchant_id) o ON true
+            WHERE f.number <> f.versions OR o.events <> f.versions""",
+    ),
 )
 RECONCILIATION: Final = (
     Check(

@@ -15,6 +15,7 @@ from servers.audit.invariants import CHECKS
 SHOWN: Final = 5
 QUIET_SECONDS: Final = 20.0
 DOMAINS: Final = ("identity", "payments", "wallets", "notifications")
+_OF_RETURNED_FEES: Final = "code LIKE 'refund.fee.%' OR code LIKE 'refund_failed.fee.%'"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +48,7 @@ def prove(urls: Mapping[str, str]) -> list[Verdict]:
                 _top_ups_booked(engines),
                 _refunds_booked(engines),
                 _clearing_follows_stripe(engines),
+                _fees_kept(engines),
                 _disputes_held(engines),
                 _dispute_funds_booked(engines),
                 _payments_netted(engines),
@@ -142,13 +144,14 @@ def _captures(engines: Mapping[str, Engine]) -> list[Any]:
 
 def _captures_booked(engines: Mapping[str, Engine]) -> Verdict:
     booked = _fact_sums(engines, "kind = 'POSTED'")
+    fees = _fact_sums(engines, "code = 'capture.fee'")
     captures = [row for row in _captures(engines) if not row.wallet_id]
-    broken = [
-        (row.id, f"captured {row.amount_minor}, the ledger says {booked.get(row.id, 0)}")
-        for row in captures
-        if booked.get(row.id, 0) != row.amount_minor
-    ]
-    title = "every capture from a card is in the ledger with its amount"
+    broken = []
+    for row in captures:
+        ours, ledgers = (row.amount_minor, row.fee_minor), (booked.get(row.id, 0), fees.get(row.id, 0))
+        if ours != ledgers:
+            broken.append((row.id, f"captured with fee {ours}, the ledger says {ledgers}"))
+    title = "every capture from a card is in the ledger with its amount, and its fee"
     return Verdict(invariant="I6", title=title, looked_at=len(captures), broken=tuple(broken))
 
 
@@ -199,12 +202,13 @@ def _top_ups_booked(engines: Mapping[str, Engine]) -> Verdict:
 
 
 def _refunds_booked(engines: Mapping[str, Engine]) -> Verdict:
-    booked = _fact_sums(engines, "kind = 'POSTED' AND code <> 'refund.wallet'")
+    booked = _fact_sums(engines, f"kind = 'POSTED' AND code <> 'refund.wallet' AND NOT ({_OF_RETURNED_FEES})")
+    fees = _fact_sums(engines, _OF_RETURNED_FEES)
     given = _fact_sums(engines, "code = 'refund.wallet'")
     # A refund that was just created may still be on its way to the ledger: only those that were answered count.
     statement = """
-        SELECT r.id, r.amount_minor, r.state, CASE WHEN r.suspense_item_id = '' THEN coalesce(a.wallet_id, '') ELSE '' END
-               AS wallet_id FROM refunds r
+        SELECT r.id, r.amount_minor, r.fee_returned_minor, r.state,
+               CASE WHEN r.suspense_item_id = '' THEN coalesce(a.wallet_id, '') ELSE '' END AS wallet_id FROM refunds r
         LEFT JOIN attempts a ON a.owner_id = r.owner_id AND a.payment_id = r.payment_id AND a.state = 'SUCCEEDED'
         WHERE r.state <> 'PENDING'
         """
@@ -212,16 +216,23 @@ def _refunds_booked(engines: Mapping[str, Engine]) -> Verdict:
         refunds = conn.execute(text(statement)).all()
     broken = []
     for row in refunds:
-        taken, returned = booked.get(row.id, 0), booked.get(f"{row.id}:failed", 0)
-        expected = row.amount_minor if row.state in ("FAILED", "CANCELED") else 0
+        undone, failed = row.state in ("FAILED", "CANCELED"), f"{row.id}:failed"
         to_wallet = row.amount_minor if row.wallet_id else 0
-        books = (taken, returned, given.get(row.id, 0))
+        pairs = [(row.amount_minor, row.amount_minor if undone else 0)]
+        pairs.append((row.fee_returned_minor, row.fee_returned_minor if undone else 0))
+        ledgers = [(sums.get(row.id, 0), sums.get(failed, 0)) for sums in (booked, fees)]
+        books = (ledgers, given.get(row.id, 0))
         # What was canceled while it waited, or on its way, may never have come to the ledger.
-        unbooked = row.state == "CANCELED" and books == (0, 0, 0)
-        if books != (row.amount_minor, expected, to_wallet) and not unbooked:
-            detail = f"the ledger took {taken}, gave back {returned}, and to a wallet {given.get(row.id, 0)}"
-            broken.append((row.id, f"{row.state} {row.amount_minor}; {detail}"))
-    title = "every settled refund is in the ledger with its amount, and what a wallet paid went back to it"
+        unbooked = row.state == "CANCELED" and books == ([(0, 0), (0, 0)], 0)
+        if books != (pairs, to_wallet) and not unbooked:
+            detail = (
+                f"the ledger took {ledgers[0][0]}, gave back {ledgers[0][1]}, and to a wallet {given.get(row.id, 0)}"
+            )
+            of_fee = f"of the fee {row.fee_returned_minor}: returned {ledgers[1][0]}, taken back {ledgers[1][1]}"
+            broken.append((row.id, f"{row.state} {row.amount_minor}; {detail}; {of_fee}"))
+    title = (
+        "every settled refund is in the ledger with its amount and what it returns of the fee, to a wallet if one paid"
+    )
     return Verdict(invariant="I6", title=title, looked_at=len(refunds), broken=tuple(broken))
 
 
@@ -257,6 +268,43 @@ def _clearing_follows_stripe(engines: Mapping[str, Engine]) -> Verdict:
         ]
     title = "the clearing account moved with every line of Stripe's balance"
     return Verdict(invariant="I9", title=title, looked_at=len(lines), broken=tuple(broken))
+
+
+def _fees_kept(engines: Mapping[str, Engine]) -> Verdict:
+    """What the ledger has on the account of fees, payment by payment, is what payments says was taken and not returned: by refunds,
+    because a dispute returns nothing of it, however it ends."""
+    statement = """
+        SELECT split_part(t.fact_id, ':', 1) AS fact, sum(e.amount_minor) AS amount FROM entries e
+        JOIN accounts a ON a.bucket = e.bucket AND a.id = e.account_id AND a.kind = 'PLATFORM_FEES'
+        JOIN transfers t ON t.bucket = e.transfer_bucket AND t.id = e.transfer_id
+        WHERE t.fact_id LIKE 'cap_%' OR t.fact_id LIKE 'ref_%' OR t.fact_id LIKE 'dsp_%' GROUP BY 1
+        """
+    with engines["wallets"].connect() as conn:
+        kept = {row.fact: int(row.amount) for row in conn.execute(text(statement))}
+    # A refund that was just created may still be on its way to the ledger, and its payment's fee with it.
+    statement = """
+        SELECT p.id, f.facts, f.kept FROM payments p
+        JOIN LATERAL (
+            SELECT array_agg(id) AS facts, sum(amount) AS kept FROM (
+                SELECT c.id, c.fee_minor AS amount FROM captures c WHERE c.owner_id = p.owner_id AND c.payment_id = p.id
+                UNION ALL
+                SELECT r.id, CASE WHEN r.state IN ('FAILED', 'CANCELED') THEN 0 ELSE -r.fee_returned_minor END FROM refunds r
+                WHERE r.owner_id = p.owner_id AND r.payment_id = p.id
+                UNION ALL
+                SELECT d.id, 0 FROM disputes d WHERE d.owner_id = p.owner_id AND d.payment_id = p.id) parts
+            ) f ON f.facts IS NOT NULL
+        WHERE NOT EXISTS (SELECT 1 FROM refunds r
+            WHERE r.owner_id = p.owner_id AND r.payment_id = p.id AND r.state NOT IN ('SUCCEEDED', 'FAILED', 'CANCELED'))
+        """
+    with engines["payments"].connect() as conn:
+        payments = conn.execute(text(statement)).all()
+    broken = []
+    for row in payments:
+        ledgers = sum(kept.get(fact, 0) for fact in row.facts)
+        if ledgers != row.kept:
+            broken.append((row.id, f"fees of {row.kept} taken and not returned, the ledger kept {ledgers}"))
+    title = "what is kept of each payment is what its captures paid less what its refunds returned"
+    return Verdict(invariant="I6", title=title, looked_at=len(payments), broken=tuple(broken))
 
 
 def _disputes_held(engines: Mapping[str, Engine]) -> Verdict:
@@ -324,7 +372,9 @@ def _dispute_funds_booked(engines: Mapping[str, Engine]) -> Verdict:
 def _payments_netted(engines: Mapping[str, Engine]) -> Verdict:
     """Per payment, captured − refunded − disputed is what its transfers say. Where a refund is on its way to the ledger, it is not
     known yet on which side."""
-    posted = _fact_sums(engines, "kind IN ('POSTED', 'POST_PENDING') AND code NOT IN ('refund.wallet')")
+    posted = _fact_sums(
+        engines, f"kind IN ('POSTED', 'POST_PENDING') AND code <> 'refund.wallet' AND NOT ({_OF_RETURNED_FEES})"
+    )
     from_wallets = _fact_sums(engines, "kind = 'POST_PENDING' AND fact_id LIKE 'cap_%'")
     statement = """
         SELECT p.id, p.captured_minor - p.refunded_minor - p.disputed_minor AS net,

@@ -185,13 +185,13 @@ _PAYMENTS_READ: Final = frozenset(
 _SELL: Final = frozenset({"payments:write", "payments:confirm", "setup_intents:write"})
 _GIVE_BACK: Final = frozenset({"refunds:write", "disputes:write"})
 _SETTINGS: Final = frozenset({"payment_settings:read", "payment_settings:write"})
-_OTHERS: Final = frozenset({"merchants:read", "balances:read", "payments:review"})
+_OTHERS: Final = frozenset({"merchants:read", "balances:read", "payments:review", "fee_plans:read"})
 API_KEY_SCOPES: Final = _PAYMENTS_READ | _SELL | _SETTINGS | _GIVE_BACK | _OTHERS
 """What a secret API key may carry."""
 PUBLISHABLE_KEY_SCOPES: Final = ("payments:confirm", "payments:read", "setup_intents:confirm", "setup_intents:read")
 """What every publishable API key carries."""
 _MEMBER: Final = frozenset({"users:read", "users:write", "sessions:read", "sessions:write", "merchants:read"})
-_READ: Final = _MEMBER | _PAYMENTS_READ | {"balances:read", "payment_settings:read"}
+_READ: Final = _MEMBER | _PAYMENTS_READ | {"balances:read", "payment_settings:read", "fee_plans:read"}
 _MANAGE: Final = frozenset({"merchants:write", "members:read", "members:write", "audit_log:read"})
 _KEYS: Final = frozenset({"api_keys:read", "api_keys:write"})
 _ALL: Final = _READ | _MANAGE | _SELL | _SETTINGS | _KEYS | _GIVE_BACK | {"payments:review"}
@@ -203,12 +203,12 @@ ROLE_SCOPES: Final = {
     "developer": _READ | _KEYS | _SETTINGS,
     "viewer": _READ,
 }
-_STAFF_READ: Final = frozenset({"payments:read", "refunds:read"})
+_STAFF_READ: Final = frozenset({"payments:read", "refunds:read", "fee_plans:read"})
 _STAFF_RESOLVE: Final = frozenset({"payments:resolve", "refunds:resolve"})
 _RECONCILE: Final = frozenset({"reconciliation:read", "reconciliation:write"})
 STAFF_ROLE_SCOPES: Final = {
-    "operator": _STAFF_READ | _STAFF_RESOLVE | _RECONCILE,
-    "finance": _STAFF_READ | _STAFF_RESOLVE | _RECONCILE,
+    "operator": _STAFF_READ | _STAFF_RESOLVE | _RECONCILE | {"fee_plans:write"},
+    "finance": _STAFF_READ | _STAFF_RESOLVE | _RECONCILE | {"fee_plans:write"},
     "risk": _STAFF_READ,
     "support": _STAFF_READ,
 }

@@ -224,14 +224,22 @@ def decimal_text(amount: Money) -> str:
 def apply_bps(amount_minor: int, basis_points: int, *, rounding: Rounding) -> int:
     """Return `basis_points` / 10,000 of a non-negative amount, in minor units."""
     invariant(amount_minor >= 0 and basis_points >= 0, "rates apply to what is not negative", amount_minor=amount_minor)
-    whole, rest = divmod(amount_minor * basis_points, BPS)
+    return share(amount_minor, basis_points, BPS, rounding=rounding)
+
+
+def share(amount_minor: int, part: int, whole: int, *, rounding: Rounding) -> int:
+    """Return `part` / `whole` of a non-negative amount, in minor units."""
+    invariant(
+        amount_minor >= 0 and part >= 0 and whole > 0, "shares are of what is not negative", part=part, whole=whole
+    )
+    quotient, rest = divmod(amount_minor * part, whole)
     match rounding:
         case Rounding.DOWN:
-            return whole
+            return quotient
         case Rounding.UP:
-            return whole + (rest > 0)
+            return quotient + (rest > 0)
         case Rounding.HALF_EVEN:
-            return whole + (rest * 2 > BPS or (rest * 2 == BPS and whole % 2 == 1))
+            return quotient + (rest * 2 > whole or (rest * 2 == whole and quotient % 2 == 1))
 
 
 def split(total_minor: int, weights: Sequence[int]) -> list[int]:

@@ -7,13 +7,20 @@ from paymesh.payments.v1 import payments_events_pb2
 from servers.payments.domain import (
     Dispute,
     Mandate,
+    MerchantFeePlan,
     Payment,
     PaymentMethod,
     ReconciliationItem,
     Refund,
     SetupIntent,
 )
-from servers.payments.render import Renderer, mandate_message, reconciliation_message, refund_message
+from servers.payments.render import (
+    Renderer,
+    fee_plan_message,
+    mandate_message,
+    reconciliation_message,
+    refund_message,
+)
 from servers.runtime.outbox import OutboxEvent, event_of
 
 
@@ -60,6 +67,12 @@ class Events:
         """Return the event of a reconciliation item's change."""
         message = payments_events_pb2.PaymentEvent(reconciliation_item=reconciliation_message(item))
         return event_of(kind, message, root_id=item.id, subject=item.id, version=item.version)
+
+    def fee_plan(self, own: MerchantFeePlan) -> OutboxEvent:
+        """Return the event of a merchant's next fee plan: the merchant is its subject."""
+        message = payments_events_pb2.PaymentEvent(fee_plan=fee_plan_message(own))
+        merchant_id = own.merchant_id
+        return event_of("fee_plan.set", message, root_id=merchant_id, subject=merchant_id, version=own.number)
 
     def method(self, kind: str, method: PaymentMethod) -> OutboxEvent:
         """Return the event of a payment method's change."""

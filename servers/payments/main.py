@@ -18,6 +18,7 @@ from servers.payments import peers
 from servers.payments.client_secrets import ClientSecrets
 from servers.payments.disputing import Disputing
 from servers.payments.events import Events
+from servers.payments.fees import FeePlans
 from servers.payments.gateway_stripe import StripeGateway, classify
 from servers.payments.jobs import SWEEP_SECONDS, jobs, sweep_due
 from servers.payments.outcomes import Outcomes
@@ -41,6 +42,7 @@ def deps_of(context: Context[PaymentsSettings], renderer: Renderer, gateway: Str
     """Put together what the use cases work with."""
     events, settings, clock = Events(renderer), context.settings, context.clock
     saving, disputing = Saving(events, clock), Disputing(events, clock, settings.dispute_fee_payer)
+    fee_plans = FeePlans(settings.fee_plan)
     return Deps(
         db=context.db,
         clock=clock,
@@ -51,9 +53,10 @@ def deps_of(context: Context[PaymentsSettings], renderer: Renderer, gateway: Str
         # The channel tries again by itself; what it gives up on, the caller or the janitor asks again.
         ledger_outbound=Outbound(target="wallets", classify=peers.classify, clock=clock, tries=1),
         events=events,
+        fee_plans=fee_plans,
         throttle=context.throttle,
         saving=saving,
-        outcomes=Outcomes(events, settings.fee_plan, clock, saving, context.db.sealer, disputing),
+        outcomes=Outcomes(events, fee_plans, clock, saving, context.db.sealer, disputing),
         disputing=disputing,
         screening=Screening(Thresholds(settings.review_above_minor), closed=settings.risk_failure_mode == "closed"),
         review_timeout=timedelta(seconds=settings.review_timeout_seconds),

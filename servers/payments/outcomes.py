@@ -29,7 +29,6 @@ from servers.payments.domain import (
     CardDeclined,
     Charged,
     ChargeResult,
-    FeePlan,
     IntentStatus,
     NextAction,
     NotConfirmed,
@@ -52,6 +51,7 @@ from servers.payments.domain import (
     refund_differences,
 )
 from servers.payments.events import Events
+from servers.payments.fees import FeePlans
 from servers.payments.render import next_action_place
 from servers.payments.saving import Saving
 from servers.payments.suspense import Suspense, told
@@ -81,21 +81,15 @@ class Outcomes:
     """Applies answers of the processor."""
 
     def __init__(
-        self, events: Events, fee_plan: FeePlan, clock: Clock, saving: Saving, sealer: Sealer, disputing: Disputing
+        self, events: Events, fee_plans: FeePlans, clock: Clock, saving: Saving, sealer: Sealer, disputing: Disputing
     ) -> None:
         self._events = events
         self._disputing = disputing
-        self._fee_plan = fee_plan
+        self._fee_plans = fee_plans
         self._clock = clock
         self._saving = saving
         self._sealer = sealer
         self.suspense = Suspense(events, clock)
-
-    def fee_of(self, payment: Payment, amount: Money) -> Money:
-        """Return what the platform keeps of one more capture; of a top-up it keeps nothing."""
-        if payment.purpose is Purpose.TOP_UP:
-            return Money.zero(amount.currency)
-        return self._fee_plan.fee_of_capture(payment.captured, amount)
 
     def sealed(self, identifier: str, answer: ActionRequired) -> NextAction:
         """Return what the cardholder must do, with Stripe's secret sealed."""
@@ -168,8 +162,7 @@ class Outcomes:
             payment.amount.amount_minor,
             *_steps(payment),
             "succeed",
-            capture_id=result.capture_id,
-            fee=result.fee,
+            booked=result.capture,
         )
 
     async def _authorized(
@@ -251,14 +244,14 @@ class Outcomes:
             payment = replace(payment, latest_attempt=attempt)
         captures = []
         for item in payment.suspense:
-            capture = Capture(
-                id=derive_id("cap", item.id, bucket=bucket_of(payment.owner_id)),
-                amount=item.amount,
-                fee=self.fee_of(payment, item.amount),
-                fee_plan_version=self._fee_plan.version,
-                capture_time=self._clock.now(),
-                suspense_item_id=item.id,
+            accepted = await self._fee_plans.capture_now(
+                uow.conn,
+                payment,
+                item.amount,
+                capture_id=derive_id("cap", item.id, bucket=bucket_of(payment.owner_id)),
+                now=self._clock.now(),
             )
+            capture = replace(accepted, suspense_item_id=item.id)
             captured = payment.captured_minor + item.amount.amount_minor
             payment = replace(payment, captures=(*payment.captures, capture), captured_minor=captured)
             captures.append(capture)
@@ -289,19 +282,18 @@ class Outcomes:
         payment: Payment,
         amount_minor: int,
         *triggers: str,
-        capture_id: str = "",
-        fee: Money | None = None,
+        booked: Capture | None = None,
         **changes: Any,
     ) -> Payment:
         """Walk arrows that capture an amount: the capture, with its fee, is part of what the event tells. What the ledger has
-        booked already, from a wallet, keeps the id and the fee that it has there."""
+        booked already, from a wallet, is that."""
         amount = Money(amount_minor=amount_minor, currency=payment.amount.currency)
-        capture = Capture(
-            id=capture_id or new_id("cap", clock=self._clock, bucket=bucket_of(payment.owner_id)),
-            amount=amount,
-            fee=fee if fee is not None else self.fee_of(payment, amount),
-            fee_plan_version=self._fee_plan.version,
-            capture_time=self._clock.now(),
+        capture = booked or await self._fee_plans.capture_now(
+            uow.conn,
+            payment,
+            amount,
+            capture_id=new_id("cap", clock=self._clock, bucket=bucket_of(payment.owner_id)),
+            now=self._clock.now(),
         )
         payment = replace(payment, captures=(*payment.captures, capture))
         changes["captured_minor"] = payment.captured_minor + amount_minor
@@ -347,8 +339,7 @@ class Outcomes:
             payment,
             operation.amount_minor,
             trigger,
-            capture_id=result.capture_id,
-            fee=result.fee,
+            booked=result.capture,
             **changes,
         )
 

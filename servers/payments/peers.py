@@ -15,6 +15,7 @@ from servers.payments.domain import (
     Attempt,
     BalanceTransaction,
     Capture,
+    FeeRefund,
     Payment,
     ReconciliationItem,
     Refund,
@@ -102,6 +103,7 @@ class LedgerPeer:
             captures=[_capture(payment, capture) for capture in payment.captures],
             create_time=stamp(refund.create_time),
             wallet_customer_id=payment.customer_id if payment.wallet_id else "",
+            fee_returned=money(refund.fee_returned),
             within_balance=within_balance,
         )
         return await self._post(ledger_pb2.PostFactRequest(refund_created=fact))
@@ -165,6 +167,8 @@ def _capture(payment: Payment, capture: Capture) -> ledger_pb2.CaptureFact:
         amount=money(capture.amount),
         fee=money(capture.fee),
         capture_time=stamp(capture.capture_time),
+        settlement_delay_seconds=capture.settlement_delay_seconds,
+        fee_returnable=capture.fee_refund is FeeRefund.RETURNED,
     )
 
 

@@ -21,6 +21,7 @@ from servers.payments.domain import (
     Decline,
     Dispute,
     Mandate,
+    MerchantFeePlan,
     NextAction,
     Payment,
     PaymentMethod,
@@ -216,6 +217,8 @@ def capture_message(capture: Capture) -> payments_pb2.Capture:
         fee=money(capture.fee),
         fee_plan_version=capture.fee_plan_version,
         capture_time=stamp(capture.capture_time),
+        settlement_delay_seconds=capture.settlement_delay_seconds,
+        fee_refund=payments_pb2.FeePlan.FeeRefund.Value(capture.fee_refund.value),
         suspense_item_id=capture.suspense_item_id,
     )
 
@@ -308,6 +311,7 @@ def refund_message(refund: Refund) -> payments_pb2.Refund:
         failure_reason=refund.failure_reason,
         available_actions=REFUND.available_actions(refund.state) if refund.cancelable else (),
         metadata=refund.metadata,
+        fee_returned=money(refund.fee_returned),
         suspense_item_id=refund.suspense_item_id,
     )
     if refund.pending_reason:
@@ -349,6 +353,28 @@ def reconciliation_message(
             fee=money(line.fee),
             create_time=stamp(line.create_time),
         )
+    return message
+
+
+def fee_plan_message(own: MerchantFeePlan) -> payments_pb2.FeePlan:
+    """Return a merchant's fee plan as a message."""
+    plan = own.plan
+    message = payments_pb2.FeePlan(
+        merchant_id=own.merchant_id,
+        version=plan.version,
+        basis_points=plan.basis_points,
+        fixed=[_minor(amount, currency) for currency, amount in sorted(plan.fixed_minor.items())],
+        settlement_delay_seconds=plan.settlement_delay_seconds,
+        fee_refund=payments_pb2.FeePlan.FeeRefund.Value(plan.fee_refund.value),
+        reason=own.reason,
+        set_by=own.set_by,
+        resource_version=own.number,
+        etag=etag(own.number),
+    )
+    if own.effective_time is not None:
+        message.effective_time.CopyFrom(stamp(own.effective_time))
+    if own.create_time is not None:
+        message.create_time.CopyFrom(stamp(own.create_time))
     return message
 
 

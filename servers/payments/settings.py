@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from pydantic import Field, SecretStr, field_validator
 
-from servers.payments.domain import FeePayer, FeePlan
+from servers.payments.domain import FeePayer, FeePlan, is_version_of_merchant
 from servers.runtime.settings import ServerSettings
 
 WEBHOOK_SECRETS_MAX: Final = 2
@@ -22,7 +22,8 @@ class PaymentsSettings(ServerSettings):
     stripe_webhook_secrets: SecretStr
     """The signing secrets of Stripe's endpoint, comma-separated: two while one is being replaced, either may sign."""
     fee_plan: FeePlan
-    """JSON: {"version": "2026-11", "basis_points": 150, "fixed_minor": {"USD": 25}}."""
+    """The plan of merchants without one of their own, as JSON: {"version": "2026-11", "basis_points": 150, "fixed_minor": {"USD":
+    25}}, and optionally "fee_refund" and "settlement_delay_seconds". Its version changes with its terms."""
     dispute_fee_payer: FeePayer = FeePayer.MERCHANT
     """Who bears what Stripe takes for a dispute of a sale. A user never bears it for a top-up."""
     client_secret_key: SecretStr
@@ -47,6 +48,14 @@ class PaymentsSettings(ServerSettings):
     """How old a balance transaction must be before it is compared: an answer of Stripe's may still be on its way to us."""
     reconcile_missing_after_seconds: int = 259_200
     """How long after a capture or refund its balance transaction counts as missing."""
+
+    @field_validator("fee_plan")
+    @classmethod
+    def _is_the_platforms(cls, plan: FeePlan) -> FeePlan:
+        """Refuse a name that captures could take for a merchant's own plan."""
+        if not plan.version or is_version_of_merchant(plan.version):
+            raise ValueError("its version must have a name, and none like v1: those are merchants' own")
+        return plan
 
     @field_validator("stripe_webhook_secrets")
     @classmethod

@@ -73,6 +73,7 @@ class Suspense:
             payment_id=payment.id,
             owner_id=payment.owner_id,
             amount=item.amount,
+            fee_returned=Money.zero(item.amount.currency),
             reason="OTHER",
             state=RefundState.PENDING,
             stripe_refund_id="",

@@ -56,11 +56,12 @@ _SAVE_PENDINGS: Final = """
     ON CONFLICT (bucket, id) DO UPDATE SET remaining_minor = excluded.remaining_minor, closed = excluded.closed
 """
 _SAVE_LOTS: Final = """
-    INSERT INTO lots (bucket, capture_id, payment_id, merchant_id, currency, net_minor, taken_minor, capture_time, due_time,
-                      settled)
-    SELECT * FROM unnest(%s::smallint[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[],
+    INSERT INTO lots (bucket, capture_id, payment_id, merchant_id, currency, net_minor, returned_minor, taken_minor, capture_time,
+                      due_time, settled)
+    SELECT * FROM unnest(%s::smallint[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[],
                          %s::timestamptz[], %s::timestamptz[], %s::boolean[])
-    ON CONFLICT (bucket, capture_id) DO UPDATE SET taken_minor = excluded.taken_minor, settled = excluded.settled
+    ON CONFLICT (bucket, capture_id) DO UPDATE
+        SET returned_minor = excluded.returned_minor, taken_minor = excluded.taken_minor, settled = excluded.settled
 """
 _BURN: Final = """
     INSERT INTO burnt (bucket, id, record_time)
@@ -208,6 +209,7 @@ def _lots(touched: Sequence[Lot]) -> tuple[str, ...]:
         _texts([lot.merchant_id for lot in touched]),
         _texts([lot.currency for lot in touched]),
         _numbers(lot.net_minor for lot in touched),
+        _numbers(lot.returned_minor for lot in touched),
         _numbers(lot.taken_minor for lot in touched),
         _times(lot.capture_time for lot in touched),
         _times(lot.due_time for lot in touched),

@@ -10,7 +10,7 @@ from servers.runtime.db import UnitOfWork
 from servers.runtime.eventlog import Delivered
 from servers.runtime.render import instant, parse_money
 from servers.wallets.facts import CaptureFact, RefundFailedFact
-from servers.wallets.render import facts_of_dispute
+from servers.wallets.render import delay_of, facts_of_dispute
 from servers.wallets.render_wallets import parse_news
 from servers.wallets.suspense_facts import SuspenseFact
 from servers.wallets.usecases import Deps, hear_of_payment
@@ -104,4 +104,6 @@ def _capture(payment: payments_pb2.Payment, capture: payments_pb2.Capture) -> Ca
         amount=parse_money(capture.amount),
         fee=parse_money(capture.fee),
         capture_time=instant(capture.capture_time),
+        settlement_delay=delay_of(capture),
+        fee_returnable=capture.fee_refund == payments_pb2.FeePlan.RETURNED,
     )

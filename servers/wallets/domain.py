@@ -170,6 +170,8 @@ class Lot:
     merchant_id: str
     currency: str
     net_minor: int
+    returned_minor: int
+    """What was returned of the capture's fee: while the lot is open, to its pending money."""
     taken_minor: int
     capture_time: datetime
     due_time: datetime
@@ -180,7 +182,7 @@ class Lot:
     @property
     def left_minor(self) -> int:
         """How much of it is still pending."""
-        return 0 if self.settled else self.net_minor - self.taken_minor
+        return 0 if self.settled else self.net_minor + self.returned_minor - self.taken_minor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

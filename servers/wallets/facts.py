@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from servers.kernel.invariant import invariant
 from servers.kernel.money import Money
-from servers.wallets import dispute_facts
+from servers.wallets import dispute_facts, fee_facts
 from servers.wallets.dispute_facts import DisputeEndedFact, DisputeFundsFact, DisputeOpenedFact
 from servers.wallets.domain import DONE, PLATFORM, AccountKind, Lot, Sheet, Transfer, Verdict, account_id
+from servers.wallets.fee_facts import FEE_RETURNED
 from servers.wallets.lines import line, line_id, post_lines
 from servers.wallets.processor_facts import (
     BalanceTransactionFact,
@@ -60,6 +61,10 @@ class CaptureFact:
     fee: Money
     capture_time: datetime
     hold: WalletHoldFact | None = None
+    settlement_delay: timedelta | None = None
+    """How long the money is pending; None leaves it to the ledger's own delay."""
+    fee_returnable: bool = False
+    """Whether refunds return its fee."""
     suspense: SuspenseFact | None = None
     """What it was before a person accepted it."""
 
@@ -74,6 +79,8 @@ class RefundCreatedFact:
     create_time: datetime
     wallet_customer_id: str = ""
     """Whose wallet paid and gets the money back at once; "" for a card."""
+    fee_returned_minor: int = 0
+    """What the platform returns of its fee, in the refund's currency."""
     within_balance: bool = False
     """Whether to refuse what the merchant's balance does not cover, instead of taking it below zero."""
 
@@ -257,7 +264,8 @@ def opened_by(fact: Fact, currency: str) -> list[tuple[str, AccountKind, str]]:
     # A refund of a user's, not of a merchant's, can only be one of money in suspense.
     if isinstance(fact, SuspenseFact | SuspenseRefundFact) or not owner_of(fact).startswith("mer_"):
         return [(PLATFORM, kind, currency) for kind in suspended]
-    if isinstance(fact, RefundFailedFact) or (isinstance(fact, CaptureFact) and fact.suspense is not None):
+    parts = fact.captures if isinstance(fact, RefundCreatedFact) else (fact,)
+    if any(isinstance(one, RefundFailedFact) or (isinstance(one, CaptureFact) and one.suspense) for one in parts):
         platform.append(AccountKind.SUSPENSE)
     merchant = (AccountKind.MERCHANT_PENDING, AccountKind.MERCHANT_AVAILABLE)
     return [(owner_of(fact), kind, currency) for kind in merchant] + [(PLATFORM, kind, currency) for kind in platform]
@@ -347,9 +355,11 @@ def _capture(sheet: Sheet, fact: CaptureFact) -> tuple[Verdict, list[Transfer]]:
         merchant_id=fact.merchant_id,
         currency=net.currency,
         net_minor=net.amount_minor,
+        returned_minor=0,
         taken_minor=0,
         capture_time=fact.capture_time,
-        due_time=fact.capture_time + sheet.settlement_delay,
+        due_time=fact.capture_time
+        + (fact.settlement_delay if fact.settlement_delay is not None else sheet.settlement_delay),
     )
     sheet.touched_lots.add(fact.capture_id)
     return Verdict.CREATED, written
@@ -387,11 +397,12 @@ def _refund(sheet: Sheet, fact: RefundCreatedFact) -> tuple[Verdict, list[Transf
         return Verdict.EXISTS, []
     if tombstones_of(fact) & sheet.burnt:
         return Verdict.BURNT, []
-    if fact.within_balance and not _covered(sheet, fact):
+    shares = fee_facts.shares_of(sheet, fact)
+    if fact.within_balance and not fee_facts.covered(sheet, fact, shares):
         return Verdict.INSUFFICIENT_FUNDS, []
     merchant, transit = owner_of(fact), (PLATFORM, AccountKind.REFUNDS_IN_TRANSIT)
+    lines = fee_facts.returned(sheet, fact, shares)
     left = fact.amount.amount_minor
-    lines = []
     for capture in sorted(fact.captures, key=lambda c: c.capture_id):
         lot = sheet.lots[capture.capture_id]
         take = min(left, lot.left_minor)
@@ -416,13 +427,6 @@ def _refund(sheet: Sheet, fact: RefundCreatedFact) -> tuple[Verdict, list[Transf
     return Verdict.CREATED, _post(sheet, lines)
 
 
-def _covered(sheet: Sheet, fact: RefundCreatedFact) -> bool:
-    """Tell whether the payment's pending money and what is available suffice for a refund."""
-    pending = sum(max(0, sheet.lots[capture.capture_id].left_minor) for capture in fact.captures)
-    available = sheet.accounts[account_id(owner_of(fact), AccountKind.MERCHANT_AVAILABLE, fact.amount.currency)]
-    return fact.amount.amount_minor <= pending + max(0, available.available)
-
-
 def _refunded_account(fact: RefundCreatedFact) -> str:
     return account_id(fact.wallet_customer_id, AccountKind.CUSTOMER_WALLET, fact.amount.currency)
 
@@ -439,8 +443,9 @@ def _refund_failed(sheet: Sheet, fact: RefundFailedFact, taken: list[Transfer]) 
     key = fact_key(fact)
     if any(t.fact_id == key for t in sheet.known.values()):
         return []
+    returned = [t for t in taken if t.code.startswith(f"{FEE_RETURNED}.")]
     lines = []
-    for transfer in taken:
+    for transfer in (t for t in taken if t not in returned):
         amount = Money(amount_minor=transfer.amount_minor, currency=transfer.currency)
         capture_id = transfer.code.removeprefix("refund.pending.")
         # What came from a lot that was settled meanwhile goes to the available balance: the lot takes nothing back.
@@ -455,6 +460,8 @@ def _refund_failed(sheet: Sheet, fact: RefundFailedFact, taken: list[Transfer]) 
             lot = sheet.lots[capture_id]
             sheet.lots[capture_id] = replace(lot, taken_minor=lot.taken_minor - transfer.amount_minor)
             sheet.touched_lots.add(capture_id)
+    if returned:
+        lines += fee_facts.taken_back(sheet, key, fact, returned)
     return _post(sheet, lines)
 
 

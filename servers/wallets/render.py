@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from paymesh.payments.v1 import payments_pb2
@@ -110,6 +110,8 @@ def parse_capture(message: ledger_pb2.CaptureFact) -> CaptureFact:
         fee=parse_money(message.fee),
         capture_time=instant(message.capture_time),
         hold=parse_hold(message.hold) if message.HasField("hold") else None,
+        settlement_delay=delay_of(message),
+        fee_returnable=message.fee_returnable,
         suspense=parse_suspense(message.suspense) if message.HasField("suspense") else None,
     )
 
@@ -122,6 +124,12 @@ def parse_suspense(message: ledger_pb2.SuspenseFact) -> SuspenseFact:
         amount=parse_money(message.amount),
         find_time=instant(message.find_time),
     )
+
+
+def delay_of(message: ledger_pb2.CaptureFact | payments_pb2.Capture) -> timedelta | None:
+    """Return how long a capture's money is pending; None leaves it to the ledger's own delay."""
+    given = message.HasField("settlement_delay_seconds")
+    return timedelta(seconds=message.settlement_delay_seconds) if given else None
 
 
 def parse_hold(message: ledger_pb2.WalletHoldFact) -> WalletHoldFact:
@@ -165,6 +173,7 @@ def parse_fact(message: ledger_pb2.PostFactRequest) -> Fact:
                 captures=tuple(map(parse_capture, refund.captures)),
                 create_time=instant(refund.create_time),
                 wallet_customer_id=refund.wallet_customer_id,
+                fee_returned_minor=refund.fee_returned.amount_minor,
                 within_balance=refund.within_balance,
             )
         case "wallet_hold":

@@ -249,6 +249,7 @@ def _lot(row: Row[Any]) -> Lot:
         merchant_id=row.merchant_id,
         currency=row.currency,
         net_minor=row.net_minor,
+        returned_minor=row.returned_minor,
         taken_minor=row.taken_minor,
         capture_time=row.capture_time,
         due_time=row.due_time,

@@ -263,10 +263,10 @@ def _captures(facts: list[Fact], keys: list[tuple[str, str]], stored: list[Trans
     captures += [(c.capture_id, c.merchant_id) for f in facts if isinstance(f, RefundCreatedFact) for c in f.captures]
     captures += [(key, owner) for key, owner in keys if key.startswith("cap_") and ":" not in key]
     captures += [
-        (t.code.removeprefix("refund.pending."), owner_of(f))
+        (t.code[t.code.index(".cap_") + 1 :], owner_of(f))
         for f in facts
         for t in stored
-        if t.code.startswith("refund.pending.")
+        if t.code.startswith("refund.") and ".cap_" in t.code
     ]
     return captures
 

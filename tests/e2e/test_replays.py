@@ -440,6 +440,14 @@ def replace_payment_settings(world: World) -> Call:
     return Call(path="/v1/payment_settings", body=body, token=world.team.token, other=other)
 
 
+def replace_merchant_fee_plan(world: World) -> Call:
+    """Give a merchant terms of its own."""
+    token = world.shop.ok(colleague(world.shop, "finance").switch())["access_token"]
+    body = {"basis_points": 100, "fee_refund": "RETURNED", "reason": "agreed"}
+    path = f"/v1/merchants/{world.team.merchant_id}/fee_plan"
+    return Call(path=path, body=body, token=token, other=body | {"basis_points": 101})
+
+
 def create_wallet(world: World) -> Call:
     """Open a wallet."""
     token = person(world.shop).token
@@ -500,6 +508,7 @@ CALLS: Final[dict[str, Callable[[World], Call]]] = {
     "ConfirmSetupIntent": confirm_setup_intent,
     "RevokeMandate": revoke_mandate,
     "ReplacePaymentSettings": replace_payment_settings,
+    "ReplaceMerchantFeePlan": replace_merchant_fee_plan,
     "CreateWallet": create_wallet,
     "CreateTopUp": create_top_up,
 }

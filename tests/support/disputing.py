@@ -44,6 +44,7 @@ from servers.payments.domain import (
     WarningNews,
 )
 from servers.payments.events import Events
+from servers.payments.fees import FeePlans
 from servers.payments.outcomes import Outcomes
 from servers.payments.peers import Booked
 from servers.payments.render import Renderer
@@ -288,6 +289,7 @@ async def open_desk(make_database: MakeDatabase) -> Desk:
     renderer = Renderer(livemode=False, secrets=secrets, sealer=db.sealer)
     events = Events(renderer)
     saving, disputing = Saving(events, clock), Disputing(events, clock, FeePayer.MERCHANT)
+    fee_plans = FeePlans(FeePlan(version="1", basis_points=150))
     outbound = Outbound(target="stripe", classify=classify, clock=clock, tries=1)
     deps = Deps(
         db=db,
@@ -298,7 +300,8 @@ async def open_desk(make_database: MakeDatabase) -> Desk:
         ledger=cast(Any, Ledger()),
         ledger_outbound=outbound,
         events=events,
-        outcomes=Outcomes(events, FeePlan(version="1", basis_points=150), clock, saving, db.sealer, disputing),
+        fee_plans=fee_plans,
+        outcomes=Outcomes(events, fee_plans, clock, saving, db.sealer, disputing),
         disputing=disputing,
         saving=saving,
         return_urls=ReturnUrls(platform_origins=(), loopback=True),

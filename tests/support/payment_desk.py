@@ -33,6 +33,7 @@ from servers.payments.domain import (
     Usage,
 )
 from servers.payments.events import Events
+from servers.payments.fees import FeePlans
 from servers.payments.gateway_stripe import classify
 from servers.payments.outcomes import Outcomes
 from servers.payments.peers import Wallet
@@ -281,6 +282,7 @@ def desk_of(db: Database, stripe: FakeStripe, ledger: FakeLedger, redis_url: str
     renderer, clock = renderer_of(db), db.clock
     events = Events(renderer)
     saving, disputing = Saving(events, clock), Disputing(events, clock, FeePayer.MERCHANT)
+    fee_plans = FeePlans(FEES)
     deps = Deps(
         db=db,
         clock=clock,
@@ -290,9 +292,10 @@ def desk_of(db: Database, stripe: FakeStripe, ledger: FakeLedger, redis_url: str
         balance_outbound=Outbound(target="stripe_balance", classify=classify, clock=clock, wait_seconds=0),
         ledger_outbound=Outbound(target="wallets", classify=peers.classify, clock=clock, tries=1),
         events=events,
+        fee_plans=fee_plans,
         throttle=Throttle(redis_url, clock),
         saving=saving,
-        outcomes=Outcomes(events, FEES, clock, saving, db.sealer, disputing),
+        outcomes=Outcomes(events, fee_plans, clock, saving, db.sealer, disputing),
         disputing=disputing,
         return_urls=ReturnUrls(),
     )

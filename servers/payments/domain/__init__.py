@@ -31,6 +31,15 @@ from servers.payments.domain.disputes import (
     steps_to,
     walk_of,
 )
+from servers.payments.domain.fees import (
+    PLAN_LEAD,
+    FeePlan,
+    FeeRefund,
+    MerchantFeePlan,
+    fee_to_return,
+    is_version_of_merchant,
+    version_name,
+)
 from servers.payments.domain.integrity import differences, refund_differences
 from servers.payments.domain.reconciliation import (
     BREAKS,
@@ -53,7 +62,6 @@ from servers.payments.domain.records import (
     Capture,
     Card,
     Decline,
-    FeePlan,
     Mandate,
     Manner,
     NextAction,
@@ -135,6 +143,7 @@ __all__ = [
     "OPEN_SETUPS",
     "OPERATION",
     "PAYMENT",
+    "PLAN_LEAD",
     "RECONCILIATION_ITEM",
     "RECONCILIATION_OWNER",
     "REFUND",
@@ -165,6 +174,7 @@ __all__ = [
     "Echo",
     "FeePayer",
     "FeePlan",
+    "FeeRefund",
     "FieldFixed",
     "FundsMovement",
     "InsufficientFunds",
@@ -179,6 +189,7 @@ __all__ = [
     "MandateStateInvalid",
     "Manner",
     "MatchMode",
+    "MerchantFeePlan",
     "MethodState",
     "MethodStateInvalid",
     "MulticaptureUnavailable",
@@ -223,8 +234,11 @@ __all__ = [
     "UsedCard",
     "WarningNews",
     "differences",
+    "fee_to_return",
+    "is_version_of_merchant",
     "judge",
     "refund_differences",
     "steps_to",
+    "version_name",
     "walk_of",
 ]

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from servers.kernel.money import Money
 from servers.payments.domain.reconciliation import BalanceTransaction
-from servers.payments.domain.records import Card, Decline
+from servers.payments.domain.records import Capture, Card, Decline
 from servers.payments.domain.states import RefundState
 
 
@@ -48,13 +48,12 @@ class UsedCard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charged(OfIntent):
-    """The money was taken. `capture_id` and `fee` are given where the ledger took it from a wallet, and has booked it so."""
+    """The money was taken. `capture` is given where the ledger took it from a wallet, and has booked it so."""
 
     charge_id: str
     amount: Money
     used: UsedCard | None = None
-    capture_id: str = ""
-    fee: Money | None = None
+    capture: Capture | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,9 +103,8 @@ class IntentStatus(OfIntent):
     status: str
     """Stripe's word: requires_capture, succeeded, canceled…"""
     received: Money
-    capture_id: str = ""
-    """Of a capture from a wallet: the id under which the ledger booked it."""
-    fee: Money | None = None
+    capture: Capture | None = None
+    """Of a capture from a wallet: as the ledger booked it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

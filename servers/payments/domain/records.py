@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from servers.kernel.money import Money, Rounding, apply_bps
+from servers.kernel.money import Money
+from servers.payments.domain.fees import FeeRefund
 from servers.payments.domain.states import (
     CARRIED_OUT,
     UNCERTAIN,
@@ -28,27 +29,6 @@ from servers.payments.domain.states import (
 
 CAPTURE_LEAD: Final = timedelta(minutes=10)
 """How long before its deadline a scheduled capture is made: enough for tries that fail."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FeePlan:
-    """What the platform keeps of what was captured: basis points of it and a fixed part per currency, once."""
-
-    version: str
-    basis_points: int
-    fixed_minor: Mapping[str, int] = field(default_factory=dict)
-
-    def fee(self, captured: Money) -> Money:
-        """Return the fee of a sum in full: HALF_EVEN, and never more than the sum."""
-        part = apply_bps(captured.amount_minor, self.basis_points, rounding=Rounding.HALF_EVEN)
-        whole = min(part + self.fixed_minor.get(captured.currency, 0), captured.amount_minor)
-        return Money(amount_minor=whole, currency=captured.currency)
-
-    def fee_of_capture(self, before: Money, captures: Money) -> Money:
-        """Return the fee of one more capture: what the fee of all rises by, so that parts cost together what the whole costs."""
-        after = self.fee(before + captures)
-        first = self.fee(before) if before.amount_minor else Money.zero(before.currency)
-        return Money(amount_minor=max(0, after.amount_minor - first.amount_minor), currency=after.currency)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +134,12 @@ class Capture:
     id: str
     amount: Money
     fee: Money
+    fee_due_minor: int
+    """What the plan asked of it; what it was too small to pay, the next ones pay."""
     fee_plan_version: str
+    fee_refund: FeeRefund
+    settlement_delay_seconds: int | None
+    """How long its money is pending; None leaves it to the ledger's own delay."""
     capture_time: datetime
     suspense_item_id: str = ""
     """The suspense item that it was before a person accepted it."""
@@ -323,6 +308,8 @@ class Refund:
     payment_id: str
     owner_id: str
     amount: Money
+    fee_returned: Money
+    """What the platform returns of its fee with it; taken back where it fails or is canceled."""
     reason: str
     state: RefundState
     stripe_refund_id: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from servers.payments.service.disputes import Disputes
+from servers.payments.service.fee_plans import FeePlanVersions
 from servers.payments.service.payment_methods import PaymentMethods
 from servers.payments.service.payments import Payments
 from servers.payments.service.reconciliation import Reconciliation
@@ -16,5 +17,7 @@ from servers.payments.service.webhooks import Intake
 __all__ = ["PaymentService", "StripeEventService", "TopUpPaymentService"]
 
 
-class PaymentService(PaymentMethods, Payments, Refunds, Disputes, SetupIntents, Resolving, Reconciliation, Intake):
+class PaymentService(
+    PaymentMethods, Payments, Refunds, Disputes, SetupIntents, FeePlanVersions, Resolving, Reconciliation, Intake
+):
     """Card payments, for customers, shoppers, merchants and staff."""

@@ -9,9 +9,9 @@ from servers.kernel.errors import FieldInvalid, ResourceNotFound
 from servers.kernel.money import Money, is_currency
 from servers.payments import store
 from servers.payments.client_secrets import ClientSecrets
-from servers.payments.domain import Manner, Payment, Usage
+from servers.payments.domain import Manner, Payment, Refund, Usage
 from servers.payments.gateway_stripe import step_of
-from servers.payments.render import Renderer
+from servers.payments.render import Renderer, refund_message
 from servers.payments.usecases import Decider, Deps, Payer
 from servers.payments.webhooks import Webhooks
 from servers.runtime.call import PrincipalKind, current_call
@@ -63,6 +63,15 @@ class Base(payments_pb2_grpc.PaymentServiceServicer):
             for capture in message.captures:
                 capture.ClearField("fee")
                 capture.ClearField("fee_plan_version")
+                capture.ClearField("fee_refund")
+                capture.ClearField("settlement_delay_seconds")
+        return message
+
+    def _shown_refund(self, refund: Refund) -> payments_pb2.Refund:
+        """Return a refund as its caller may see it."""
+        message = refund_message(refund)
+        if is_payer():
+            message.ClearField("fee_returned")
         return message
 
     async def _visible(self, payment_id: str) -> Payment:

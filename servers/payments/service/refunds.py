@@ -51,7 +51,7 @@ class Refunds(Base):
             payment = await store.payment(conn, refund.payment_id, owner_id=owner_id, customer_id=customer_id)
         if payment is None:
             raise ResourceNotFound(request.refund_id)
-        return refund_message(await refresh_refund(self._deps, refund))
+        return self._shown_refund(await refresh_refund(self._deps, refund))
 
     async def ListRefunds(
         self, request: payments_pb2.ListRefundsRequest, context: Any
@@ -80,6 +80,6 @@ class Refunds(Base):
         async with self._deps.db.read() as conn:
             found = await store.refunds(conn, payment, before=page.before, limit=page.size + 1)
         return payments_pb2.ListPaymentRefundsResponse(
-            refunds=[refund_message(refund) for refund in found[: page.size]],
+            refunds=[self._shown_refund(refund) for refund in found[: page.size]],
             next_page_token=self._pages.token(request, [refund.id for refund in found], page.size),
         )

@@ -36,6 +36,7 @@ from servers.payments.store.disputes import (
     open_warnings,
     save_dispute,
 )
+from servers.payments.store.fee_plans import fee_plan, insert_fee_plan
 from servers.payments.store.mandates import (
     active_mandates,
     insert_mandate,
@@ -104,6 +105,7 @@ from servers.payments.store.refunds import (
     refund,
     refunds,
     refunds_of_merchant,
+    returned_fees,
     waiting_refunds,
 )
 from servers.payments.store.setup_intents import (
@@ -157,10 +159,12 @@ __all__ = [
     "expectation_of_movement",
     "expectation_of_refund",
     "expectations_of_charge",
+    "fee_plan",
     "in_suspense",
     "insert_attempt",
     "insert_capture",
     "insert_dispute",
+    "insert_fee_plan",
     "insert_mandate",
     "insert_method",
     "insert_operation",
@@ -212,6 +216,7 @@ __all__ = [
     "replay_stripe_events",
     "reserve_capture",
     "reserve_refund",
+    "returned_fees",
     "save_balance",
     "save_balance_transactions",
     "save_dispute",

@@ -15,6 +15,7 @@ from servers.payments.domain import (
     Attempt,
     AttemptState,
     Capture,
+    FeeRefund,
     NextAction,
     Payment,
     Source,
@@ -119,9 +120,9 @@ async def insert_capture(conn: AsyncConnection, payment: Payment, capture: Captu
     await conn.execute(
         text(
             """
-            INSERT INTO captures (owner_id, payment_id, id, amount_minor, currency, fee_minor, fee_plan_version, capture_time,
-                                  suspense_item_id)
-            VALUES (:owner_id, :payment_id, :id, :amount, :currency, :fee, :plan, :time, :item)
+            INSERT INTO captures (owner_id, payment_id, id, amount_minor, currency, fee_minor, fee_due_minor, fee_plan_version,
+                                  fee_refund, settlement_delay_seconds, capture_time, suspense_item_id)
+            VALUES (:owner_id, :payment_id, :id, :amount, :currency, :fee, :due, :plan, :fee_refund, :delay, :time, :item)
             """
         ),
         {
@@ -131,7 +132,10 @@ async def insert_capture(conn: AsyncConnection, payment: Payment, capture: Captu
             "amount": capture.amount.amount_minor,
             "currency": capture.amount.currency,
             "fee": capture.fee.amount_minor,
+            "due": capture.fee_due_minor,
             "plan": capture.fee_plan_version,
+            "fee_refund": capture.fee_refund.value,
+            "delay": capture.settlement_delay_seconds,
             "time": capture.capture_time,
             "item": capture.suspense_item_id,
         },
@@ -144,7 +148,11 @@ def capture_of(row: Row[Any]) -> Capture:
         id=row.id,
         amount=Money(amount_minor=row.amount_minor, currency=row.currency),
         fee=Money(amount_minor=row.fee_minor, currency=row.currency),
+        # Captures that are older than the column paid what was asked of them.
+        fee_due_minor=row.fee_due_minor if row.fee_due_minor is not None else row.fee_minor,
         fee_plan_version=row.fee_plan_version,
+        fee_refund=FeeRefund(row.fee_refund),
+        settlement_delay_seconds=row.settlement_delay_seconds,
         capture_time=row.capture_time,
         suspense_item_id=row.suspense_item_id,
     )

@@ -249,14 +249,14 @@ async def lines_of_item(conn: AsyncConnection, item: ReconciliationItem) -> list
 
 
 async def in_suspense(conn: AsyncConnection, item: ReconciliationItem) -> Money | None:
-    """Return what an item's lines put into suspense, or None where there is nothing of it."""
+    """Return what an item's lines put into suspense, or are about to, or None where there is nothing of it."""
     row = (
         await conn.execute(
             text(
                 """
                 SELECT currency, sum(amount_minor - CASE WHEN matched_currency = currency THEN matched_minor ELSE 0 END) AS minor
                 FROM balance_transactions
-                WHERE item_id = :item AND state = 'BOOKED' AND (matched_currency = currency OR matched_minor = 0)
+                WHERE item_id = :item AND state <> 'STORED' AND (matched_currency = currency OR matched_minor = 0)
                 GROUP BY currency
                 """
             ),

@@ -25,10 +25,10 @@ async def insert_refund(conn: AsyncConnection, refund: Refund) -> None:
     await conn.execute(
         text(
             """
-            INSERT INTO refunds (owner_id, payment_id, id, amount_minor, currency, reason, state, metadata, version,
-                                 create_time, update_time, suspense_item_id)
-            VALUES (:owner_id, :payment_id, :id, :amount, :currency, :reason, :state, CAST(:metadata AS jsonb), :version,
-                    :create_time, :update_time, :item)
+            INSERT INTO refunds (owner_id, payment_id, id, amount_minor, currency, fee_returned_minor, reason, state, metadata,
+                                 version, create_time, update_time, suspense_item_id)
+            VALUES (:owner_id, :payment_id, :id, :amount, :currency, :fee_returned, :reason, :state,
+                    CAST(:metadata AS jsonb), :version, :create_time, :update_time, :item)
             """
         ),
         {
@@ -37,6 +37,7 @@ async def insert_refund(conn: AsyncConnection, refund: Refund) -> None:
             "id": refund.id,
             "amount": refund.amount.amount_minor,
             "currency": refund.amount.currency,
+            "fee_returned": refund.fee_returned.amount_minor,
             "reason": refund.reason,
             "state": refund.state.value,
             "metadata": json.dumps(dict(refund.metadata)),
@@ -74,6 +75,20 @@ async def refunds(conn: AsyncConnection, payment: Payment, *, before: str, limit
         {"owner_id": payment.owner_id, "payment_id": payment.id, "before": before, "limit": limit},
     )
     return [_refund(row) for row in rows]
+
+
+async def returned_fees(conn: AsyncConnection, payment: Payment) -> int:
+    """Return what a payment's refunds return of its fee, those aside that came to nothing."""
+    done = await conn.execute(
+        text(
+            """
+            SELECT coalesce(sum(fee_returned_minor), 0) FROM refunds
+            WHERE owner_id = :owner_id AND payment_id = :payment_id AND state NOT IN ('FAILED', 'CANCELED')
+            """
+        ),
+        {"owner_id": payment.owner_id, "payment_id": payment.id},
+    )
+    return int(done.scalar_one())
 
 
 async def refunds_of_merchant(
@@ -172,6 +187,7 @@ def _refund(row: Row[Any]) -> Refund:
         payment_id=row.payment_id,
         owner_id=row.owner_id,
         amount=Money(amount_minor=row.amount_minor, currency=row.currency),
+        fee_returned=Money(amount_minor=row.fee_returned_minor, currency=row.currency),
         reason=row.reason,
         state=RefundState(row.state),
         stripe_refund_id=row.stripe_refund_id,

@@ -37,6 +37,7 @@ from servers.payments.usecases.disputes import (
 from servers.payments.usecases.due import (
     act_on_due,
 )
+from servers.payments.usecases.fee_plans import ReplaceFeePlan, replace_fee_plan
 from servers.payments.usecases.mandates import (
     replace_settings,
     revoke_mandate,
@@ -137,6 +138,7 @@ __all__ = [
     "Deps",
     "ItemDecision",
     "Payer",
+    "ReplaceFeePlan",
     "ResolveItem",
     "Timing",
     "Unaccounted",
@@ -180,6 +182,7 @@ __all__ = [
     "refresh_refund",
     "refresh_setup",
     "refund_of_cancel",
+    "replace_fee_plan",
     "replace_settings",
     "resolve_conflict",
     "resolve_item",

@@ -126,8 +126,9 @@ async def _pay(deps: Deps, payment: Payment, attempt: Attempt) -> Outcome[Charge
             await store.advance_attempt(uow.conn, attempt, "send", now=deps.clock.now())
         if not await uow.outbound.note_send(attempt.id):
             return LEARNT
+        plan = await deps.fee_plans.in_force(uow.conn, payment, attempt.create_time)
     crash_point("payments.confirm.before_send")
-    return await wallet_rail.pay(deps, payment, attempt)
+    return await wallet_rail.pay(deps, payment, attempt, plan)
 
 
 async def _answer(

@@ -8,6 +8,7 @@ from datetime import timedelta
 from servers.kernel.clock import Clock
 from servers.payments.disputing import Disputing
 from servers.payments.events import Events
+from servers.payments.fees import FeePlans
 from servers.payments.gateway_stripe import StripeGateway
 from servers.payments.outcomes import Outcomes
 from servers.payments.peers import LedgerPeer
@@ -32,6 +33,7 @@ class Deps:
     ledger: LedgerPeer
     ledger_outbound: Outbound
     events: Events
+    fee_plans: FeePlans
     outcomes: Outcomes
     disputing: Disputing
     saving: Saving

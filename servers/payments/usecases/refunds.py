@@ -23,6 +23,7 @@ from servers.payments.domain import (
     RefundExceedsAvailable,
     RefundResult,
     RefundState,
+    fee_to_return,
     refund_differences,
 )
 from servers.payments.outcomes import SHORT_OF_BALANCE
@@ -99,6 +100,7 @@ async def _begin_refund(deps: Deps, uow: UnitOfWork, command: CreateRefund) -> R
     if amount.currency != left.currency:
         raise FieldInvalid.of("amount.currency", f"must be the payment's currency, {left.currency}")
     now = deps.clock.now()
+    returned = await store.returned_fees(uow.conn, payment)
     reserved = await store.reserve_refund(uow.conn, payment, amount.amount_minor, now) if amount.amount_minor else None
     if reserved is None:
         raise RefundExceedsAvailable(left)
@@ -107,6 +109,13 @@ async def _begin_refund(deps: Deps, uow: UnitOfWork, command: CreateRefund) -> R
         payment_id=payment.id,
         owner_id=payment.owner_id,
         amount=amount,
+        # The payment's row is locked: no other refund of it comes between.
+        fee_returned=fee_to_return(
+            payment.captures,
+            refunded_minor=payment.refunded_minor + payment.refund_pending_minor,
+            returned_minor=returned,
+            amount=amount,
+        ),
         reason=command.reason,
         state=RefundState.PENDING,
         stripe_refund_id="",

@@ -3,6 +3,7 @@ any time, and its answer is the same: sending again is how a lost answer is read
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
@@ -17,6 +18,7 @@ from servers.payments.domain import (
     CardDeclined,
     Charged,
     ChargeResult,
+    FeePlan,
     IntentStatus,
     Operation,
     OperationKind,
@@ -24,6 +26,7 @@ from servers.payments.domain import (
     OperationResult,
     Payment,
 )
+from servers.payments.fees import capture_under
 from servers.payments.peers import Booked
 from servers.payments.usecases.deps import Deps
 from servers.runtime.outbound import Outcome
@@ -36,23 +39,24 @@ SLACK: Final = timedelta(minutes=10)
 """The ledger's hold outlives the window, so that the payment lets go of it and not the other way round."""
 
 
-async def pay(deps: Deps, payment: Payment, attempt: Attempt) -> Outcome[ChargeResult]:
-    """Hold the payment's amount, or take it at once where the capture is automatic."""
-    return await deps.ledger_outbound.execute(WALLET_CONFIRM, lambda: _pay(deps, payment, attempt))
+async def pay(deps: Deps, payment: Payment, attempt: Attempt, plan: FeePlan) -> Outcome[ChargeResult]:
+    """Hold the payment's amount, or take it at once where the capture is automatic, under the plan that was in force when the
+    attempt was made."""
+    return await deps.ledger_outbound.execute(WALLET_CONFIRM, lambda: _pay(deps, payment, attempt, plan))
 
 
-async def _pay(deps: Deps, payment: Payment, attempt: Attempt) -> ChargeResult:
+async def _pay(deps: Deps, payment: Payment, attempt: Attempt, plan: FeePlan) -> ChargeResult:
     window_end = attempt.create_time + WINDOW
     if payment.capture_method is CaptureMethod.MANUAL:
         booked = await deps.ledger.hold(payment, attempt, window_end + SLACK)
         if not booked.done:
             return _declined(booked)
         return Authorized(charge_id="", amount=payment.amount, multicapture=True, capture_before_time=window_end)
-    capture = _capture(deps, payment, attempt.id, payment.amount)
+    capture = _capture(deps, payment, attempt.id, payment.amount, plan)
     booked = await deps.ledger.capture_held(payment, attempt, capture, window_end + SLACK)
     if not booked.done:
         return _declined(booked)
-    return Charged(charge_id="", amount=payment.amount, capture_id=capture.id, fee=booked.fee or _no(payment))
+    return Charged(charge_id="", amount=payment.amount, capture=_as_booked(capture, booked))
 
 
 def _declined(booked: Booked) -> CardDeclined:
@@ -72,21 +76,22 @@ async def _operate(deps: Deps, payment: Payment, operation: Operation) -> Operat
         await deps.ledger.void(payment, attempt, operation.create_time)
         return IntentStatus(status="canceled", received=payment.captured)
     received = operation.captured_before_minor + operation.amount_minor
-    capture_id, fee = "", None
+    taken: Capture | None = None
     if operation.amount_minor:
         amount = Money(amount_minor=operation.amount_minor, currency=payment.amount.currency)
-        capture = _capture(deps, payment, operation.id, amount)
+        async with deps.db.read() as conn:
+            plan = await deps.fee_plans.in_force(conn, payment, operation.create_time)
+        capture = _capture(deps, payment, operation.id, amount, plan)
         booked = await deps.ledger.capture_held(payment, attempt, capture, attempt.create_time + WINDOW + SLACK)
         if not booked.done:
             return OperationRefused(code="authorization_ended")
-        capture_id, fee = capture.id, booked.fee or _no(payment)
+        taken = _as_booked(capture, booked)
     if operation.final:
         await deps.ledger.void(payment, attempt, operation.create_time)
     return IntentStatus(
         status="succeeded" if operation.final else "requires_capture",
         received=Money(amount_minor=received, currency=payment.amount.currency),
-        capture_id=capture_id,
-        fee=fee,
+        capture=taken,
     )
 
 
@@ -104,15 +109,11 @@ async def _status(deps: Deps, payment: Payment) -> IntentStatus:
     return IntentStatus(status="canceled", received=payment.captured)
 
 
-def _capture(deps: Deps, payment: Payment, cause_id: str, amount: Money) -> Capture:
-    return Capture(
-        id=derive_id("cap", cause_id, bucket=bucket_of(payment.owner_id)),
-        amount=amount,
-        fee=deps.outcomes.fee_of(payment, amount),
-        fee_plan_version="",
-        capture_time=deps.clock.now(),
-    )
+def _capture(deps: Deps, payment: Payment, cause_id: str, amount: Money, plan: FeePlan) -> Capture:
+    capture_id = derive_id("cap", cause_id, bucket=bucket_of(payment.owner_id))
+    return capture_under(plan, payment, amount, capture_id=capture_id, now=deps.clock.now())
 
 
-def _no(payment: Payment) -> Money:
-    return Money.zero(payment.amount.currency)
+def _as_booked(capture: Capture, booked: Booked) -> Capture:
+    """Return the capture with the fee that the ledger has for it, maybe since an earlier call."""
+    return replace(capture, fee=booked.fee or Money.zero(capture.amount.currency))

@@ -31,8 +31,8 @@ async def test_what_cannot_be_canceled_is_read(
     gateway = StripeGateway(KEY, api_base=sandbox.url, webhook_secrets=[], public_url="https://pay.example")
     refund = Refund(
         id=f"ref_{card}", payment_id="pay_1", owner_id="mer_1", amount=Money(amount_minor=400, currency="USD"),
-        reason="GUARANTEE", state=RefundState.PENDING, stripe_refund_id="", failure_reason="", uncertain=False,
-        metadata={}, version=1, create_time=NOW, update_time=NOW,
+        fee_returned=Money.zero("USD"), reason="GUARANTEE", state=RefundState.PENDING, stripe_refund_id="",
+        failure_reason="", uncertain=False, metadata={}, version=1, create_time=NOW, update_time=NOW,
     )  # fmt: skip
     made = await gateway.create_refund(refund, intent.id)
     assert (made.state, made.pending_reason) == (state, waits_for)

@@ -19,7 +19,8 @@ PLAN = FeePlan(version="1", basis_points=150, fixed_minor={"USD": 25})
     ("amount", "currency", "fee"), [(2500, "USD", 63), (10, "USD", 10), (2500, "EUR", 38), (100, "EUR", 2)]
 )
 def test_a_fee_is_rounded_half_even_and_never_above_its_capture(amount: int, currency: str, fee: int) -> None:
-    assert PLAN.fee(Money(amount_minor=amount, currency=currency)) == Money(amount_minor=fee, currency=currency)
+    asked = Money(amount_minor=amount, currency=currency)
+    assert PLAN.fee_of_next((), asked).amount == Money(amount_minor=fee, currency=currency)
 
 
 @pytest.mark.parametrize("theirs", DECLINES)

@@ -15,6 +15,7 @@ from servers.payments.domain import (
     Charged,
     Decline,
     Echo,
+    FeeRefund,
     IntentStatus,
     Payment,
     PaymentState,
@@ -97,8 +98,9 @@ def test_what_was_taken_or_held_is_compared_too() -> None:
 )
 def test_every_answer_about_a_refund_is_compared(echo: RefundEcho | None, what: tuple[str, ...]) -> None:
     refund = Refund(
-        id="ref_1", payment_id="pay_1", owner_id="mer_1", amount=usd(400), reason="OTHER", state=RefundState.PENDING,
-        stripe_refund_id="", failure_reason="", uncertain=False, metadata={}, version=1, create_time=NOW, update_time=NOW,
+        id="ref_1", payment_id="pay_1", owner_id="mer_1", amount=usd(400), fee_returned=usd(0), reason="OTHER",
+        state=RefundState.PENDING, stripe_refund_id="", failure_reason="", uncertain=False, metadata={}, version=1,
+        create_time=NOW, update_time=NOW,
     )  # fmt: skip
     result = RefundResult(stripe_refund_id="re_1", state=RefundState.SUCCEEDED, failure_reason="", echo=echo)
     assert refund_differences(refund, "pi_1", result) == what
@@ -106,7 +108,10 @@ def test_every_answer_about_a_refund_is_compared(echo: RefundEcho | None, what: 
 
 def test_what_stripe_took_is_accounted_for_once() -> None:
     late = SuspenseItem(id="sus_1", amount=usd(300), cause=SuspenseCause.LATE_CAPTURE, create_time=NOW)
-    own = Capture(id="cap_1", amount=usd(700), fee=usd(1), fee_plan_version="1", capture_time=NOW)
+    own = Capture(
+        id="cap_1", amount=usd(700), fee=usd(1), fee_due_minor=1, fee_plan_version="1", fee_refund=FeeRefund.KEPT,
+        settlement_delay_seconds=None, capture_time=NOW,
+    )  # fmt: skip
     accepted = replace(own, id="cap_2", amount=usd(300), suspense_item_id="sus_1")
     assert replace(PAYMENT, captures=(own,), suspense=(late,)).taken_by_stripe("USD") == 1000
     assert replace(PAYMENT, captures=(own, accepted), suspense=(late,)).taken_by_stripe("USD") == 1000

@@ -8,7 +8,7 @@ import pytest
 
 from servers.kernel.ids import bucket_of, derive_id
 from servers.wallets.domain import PLATFORM, Account, AccountKind, Sheet, Verdict, account_id
-from servers.wallets.facts import CaptureFact, RefundCreatedFact, RefundFailedFact, book, related_keys
+from servers.wallets.facts import CaptureFact, Fact, RefundCreatedFact, RefundFailedFact, book, opened_by, related_keys
 from servers.wallets.suspense_facts import SuspenseFact, SuspenseRefundFact
 from tests.support.wallet_books import MERCHANT, NOW, books, usd
 
@@ -87,6 +87,17 @@ def test_the_refund_of_what_was_accepted_is_one_like_any_other(sheet: Sheet) -> 
     assert balances(sheet) == {
         "PROCESSOR_CLEARING": -1000, "PLATFORM_FEES": 40, "PENDING": 560, "REFUNDS_IN_TRANSIT": 400,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [ITEM, BACK, CAPTURE, RefundCreatedFact(refund_id="ref_1", amount=usd(400), captures=(CAPTURE,), create_time=NOW)],
+)
+def test_what_a_fact_touches_is_locked_before_it_is_planned(sheet: Sheet, fact: Fact) -> None:
+    locked = {account_id(*row) for row in opened_by(fact, "USD")}
+    sheet.written.clear()
+    tell(sheet, fact)
+    assert {id for one in sheet.written for id in (one.debit_account_id, one.credit_account_id)} <= locked
 
 
 def test_a_top_ups_money_waits_and_goes_back_without_a_merchant(sheet: Sheet) -> None:

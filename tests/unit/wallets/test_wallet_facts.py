@@ -164,6 +164,17 @@ def test_a_refund_within_the_balance_is_refused_until_the_balance_covers_it_and_
     assert [tell(sheet, refund), tell(sheet, refund)] == [Verdict.CREATED, Verdict.EXISTS]
 
 
+def test_the_fee_that_a_refund_returns_covers_it(sheet: Sheet) -> None:
+    capture = replace(capture_of(hold_of("a", 4000), "a1", 4000, 100), fee_returnable=True)
+    tell(sheet, capture)
+    refund = replace(refund_of("a", 4000, capture), within_balance=True)
+    assert tell(sheet, refund) is Verdict.INSUFFICIENT_FUNDS
+    assert sheet.lots[capture.capture_id].returned_minor == 0
+    assert tell(sheet, replace(refund, fee_returned_minor=99)) is Verdict.INSUFFICIENT_FUNDS
+    assert tell(sheet, replace(refund, fee_returned_minor=100)) is Verdict.CREATED
+    assert sums(sheet) == (10_000, 10_000, 0, 0)
+
+
 def test_a_refund_books_its_captures_first_and_refuses_with_them(sheet: Sheet) -> None:
     hold = hold_of("a", 20_000)
     refund = refund_of("a", 10, capture_of(hold, "a1", 20_000))

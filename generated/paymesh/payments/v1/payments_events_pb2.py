@@ -27,7 +27,7 @@ from paymesh.payments.v1 import payments_pb2 as paymesh_dot_payments_dot_v1_dot_
 from paymesh.payments.v1 import reconciliation_pb2 as paymesh_dot_payments_dot_v1_dot_reconciliation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)paymesh/payments/v1/payments_events.proto\x12\x13paymesh.payments.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"paymesh/payments/v1/payments.proto\x1a(paymesh/payments/v1/reconciliation.proto\"\xb6\x04\n\x0cPaymentEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12.\n\noccur_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x63ustomer_id\x18\x06 \x01(\t\x12\x11\n\twallet_id\x18\x07 \x01(\t\x12/\n\x07payment\x18\n \x01(\x0b\x32\x1c.paymesh.payments.v1.PaymentH\x00\x12-\n\x06refund\x18\x0b \x01(\x0b\x32\x1b.paymesh.payments.v1.RefundH\x00\x12<\n\x0epayment_method\x18\x0c \x01(\x0b\x32\".paymesh.payments.v1.PaymentMethodH\x00\x12\x38\n\x0csetup_intent\x18\r \x01(\x0b\x32 .paymesh.payments.v1.SetupIntentH\x00\x12/\n\x07mandate\x18\x0e \x01(\x0b\x32\x1c.paymesh.payments.v1.MandateH\x00\x12\x46\n\x13reconciliation_item\x18\x12 \x01(\x0b\x32\'.paymesh.payments.v1.ReconciliationItemH\x00\x12/\n\x07\x64ispute\x18\x0f \x01(\x0b\x32\x1c.paymesh.payments.v1.DisputeH\x00\x42\n\n\x08snapshotb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)paymesh/payments/v1/payments_events.proto\x12\x13paymesh.payments.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"paymesh/payments/v1/payments.proto\x1a(paymesh/payments/v1/reconciliation.proto\"\xe8\x04\n\x0cPaymentEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12.\n\noccur_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x63ustomer_id\x18\x06 \x01(\t\x12\x11\n\twallet_id\x18\x07 \x01(\t\x12/\n\x07payment\x18\n \x01(\x0b\x32\x1c.paymesh.payments.v1.PaymentH\x00\x12-\n\x06refund\x18\x0b \x01(\x0b\x32\x1b.paymesh.payments.v1.RefundH\x00\x12<\n\x0epayment_method\x18\x0c \x01(\x0b\x32\".paymesh.payments.v1.PaymentMethodH\x00\x12\x38\n\x0csetup_intent\x18\r \x01(\x0b\x32 .paymesh.payments.v1.SetupIntentH\x00\x12/\n\x07mandate\x18\x0e \x01(\x0b\x32\x1c.paymesh.payments.v1.MandateH\x00\x12\x46\n\x13reconciliation_item\x18\x12 \x01(\x0b\x32\'.paymesh.payments.v1.ReconciliationItemH\x00\x12/\n\x07\x64ispute\x18\x0f \x01(\x0b\x32\x1c.paymesh.payments.v1.DisputeH\x00\x12\x30\n\x08\x66\x65\x65_plan\x18\x14 \x01(\x0b\x32\x1c.paymesh.payments.v1.FeePlanH\x00\x42\n\n\x08snapshotb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,5 +35,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'paymesh.payments.v1.payment
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PAYMENTEVENT']._serialized_start=178
-  _globals['_PAYMENTEVENT']._serialized_end=744
+  _globals['_PAYMENTEVENT']._serialized_end=794
 # @@protoc_insertion_point(module_scope)

@@ -22,8 +22,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 @_typing.final
 class PaymentEvent(_message.Message):
     """One record of topic `paymesh.payments.v1`. Key: the id of the payment, also for its refunds and disputes; of the resource itself for
-    `payment_method.*`, `setup_intent.*`, `mandate.*` and `reconciliation_item.*`. Its CloudEvents headers repeat `event_id`, `type` and
-    `subject`.
+    `payment_method.*`, `setup_intent.*`, `mandate.*` and `reconciliation_item.*`; of the merchant for `fee_plan.*`. Its CloudEvents headers
+    repeat `event_id`, `type` and `subject`.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -42,6 +42,7 @@ class PaymentEvent(_message.Message):
     MANDATE_FIELD_NUMBER: _builtins.int
     RECONCILIATION_ITEM_FIELD_NUMBER: _builtins.int
     DISPUTE_FIELD_NUMBER: _builtins.int
+    FEE_PLAN_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """The id, `evt_…`, by which consumers recognise a repeat."""
     type: _builtins.str
@@ -86,6 +87,10 @@ class PaymentEvent(_message.Message):
     def dispute(self) -> _payments_pb2.Dispute:
         """Of `dispute.*`."""
 
+    @_builtins.property
+    def fee_plan(self) -> _payments_pb2.FeePlan:
+        """Of `fee_plan.set`."""
+
     def __init__(
         self,
         *,
@@ -103,12 +108,13 @@ class PaymentEvent(_message.Message):
         mandate: _payments_pb2.Mandate | None = ...,
         reconciliation_item: _reconciliation_pb2.ReconciliationItem | None = ...,
         dispute: _payments_pb2.Dispute | None = ...,
+        fee_plan: _payments_pb2.FeePlan | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["dispute", b"dispute", "mandate", b"mandate", "occur_time", b"occur_time", "payment", b"payment", "payment_method", b"payment_method", "reconciliation_item", b"reconciliation_item", "refund", b"refund", "setup_intent", b"setup_intent", "snapshot", b"snapshot"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dispute", b"dispute", "fee_plan", b"fee_plan", "mandate", b"mandate", "occur_time", b"occur_time", "payment", b"payment", "payment_method", b"payment_method", "reconciliation_item", b"reconciliation_item", "refund", b"refund", "setup_intent", b"setup_intent", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "dispute", b"dispute", "event_id", b"event_id", "mandate", b"mandate", "occur_time", b"occur_time", "payment", b"payment", "payment_method", b"payment_method", "reconciliation_item", b"reconciliation_item", "refund", b"refund", "setup_intent", b"setup_intent", "snapshot", b"snapshot", "subject", b"subject", "type", b"type", "version", b"version", "wallet_id", b"wallet_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "dispute", b"dispute", "event_id", b"event_id", "fee_plan", b"fee_plan", "mandate", b"mandate", "occur_time", b"occur_time", "payment", b"payment", "payment_method", b"payment_method", "reconciliation_item", b"reconciliation_item", "refund", b"refund", "setup_intent", b"setup_intent", "snapshot", b"snapshot", "subject", b"subject", "type", b"type", "version", b"version", "wallet_id", b"wallet_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_snapshot: _TypeAlias = _typing.Literal["payment", "refund", "payment_method", "setup_intent", "mandate", "reconciliation_item", "dispute"]  # noqa: Y015
+    _WhichOneofReturnType_snapshot: _TypeAlias = _typing.Literal["payment", "refund", "payment_method", "setup_intent", "mandate", "reconciliation_item", "dispute", "fee_plan"]  # noqa: Y015
     _WhichOneofArgType_snapshot: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_snapshot) -> _WhichOneofReturnType_snapshot | None: ...
 

@@ -911,11 +911,17 @@ class Capture(_message.Message):
     FEE_FIELD_NUMBER: _builtins.int
     FEE_PLAN_VERSION_FIELD_NUMBER: _builtins.int
     CAPTURE_TIME_FIELD_NUMBER: _builtins.int
+    SETTLEMENT_DELAY_SECONDS_FIELD_NUMBER: _builtins.int
+    FEE_REFUND_FIELD_NUMBER: _builtins.int
     SUSPENSE_ITEM_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id, `cap_…`; the ledger derives its transfers' ids from it."""
     fee_plan_version: _builtins.str
     """The version of the fee plan that `fee` was computed with."""
+    settlement_delay_seconds: _builtins.int
+    """How long its money is pending before it is available; unset where the platform's own delay applies."""
+    fee_refund: Global___FeePlan.FeeRefund.ValueType
+    """Whether refunds return `fee`, in proportion."""
     suspense_item_id: _builtins.str
     """The suspense item that it was before a person accepted it; empty for any other capture."""
     @_builtins.property
@@ -938,13 +944,17 @@ class Capture(_message.Message):
         fee: _money_pb2.Money | None = ...,
         fee_plan_version: _builtins.str = ...,
         capture_time: _timestamp_pb2.Timestamp | None = ...,
+        settlement_delay_seconds: _builtins.int | None = ...,
+        fee_refund: Global___FeePlan.FeeRefund.ValueType = ...,
         suspense_item_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "capture_time", b"capture_time", "fee", b"fee"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_settlement_delay_seconds", b"_settlement_delay_seconds", "amount", b"amount", "capture_time", b"capture_time", "fee", b"fee", "settlement_delay_seconds", b"settlement_delay_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "capture_time", b"capture_time", "fee", b"fee", "fee_plan_version", b"fee_plan_version", "id", b"id", "suspense_item_id", b"suspense_item_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_settlement_delay_seconds", b"_settlement_delay_seconds", "amount", b"amount", "capture_time", b"capture_time", "fee", b"fee", "fee_plan_version", b"fee_plan_version", "fee_refund", b"fee_refund", "id", b"id", "settlement_delay_seconds", b"settlement_delay_seconds", "suspense_item_id", b"suspense_item_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__settlement_delay_seconds: _TypeAlias = _typing.Literal["settlement_delay_seconds"]  # noqa: Y015
+    _WhichOneofArgType__settlement_delay_seconds: _TypeAlias = _typing.Literal["_settlement_delay_seconds", b"_settlement_delay_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__settlement_delay_seconds) -> _WhichOneofReturnType__settlement_delay_seconds | None: ...
 
 Global___Capture: _TypeAlias = Capture  # noqa: Y015
 
@@ -1162,6 +1172,7 @@ class Refund(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     SUSPENSE_ITEM_ID_FIELD_NUMBER: _builtins.int
     PENDING_REASON_FIELD_NUMBER: _builtins.int
+    FEE_RETURNED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id, `ref_…`."""
     resource_version: _builtins.int
@@ -1204,6 +1215,10 @@ class Refund(_message.Message):
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The merchant's own keys and values."""
 
+    @_builtins.property
+    def fee_returned(self) -> _money_pb2.Money:
+        """What the platform returns of its fee with it; taken back where the refund fails or is canceled."""
+
     def __init__(
         self,
         *,
@@ -1223,10 +1238,11 @@ class Refund(_message.Message):
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         suspense_item_id: _builtins.str = ...,
         pending_reason: Global___Refund.PendingReason.ValueType = ...,
+        fee_returned: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "fee_returned", b"fee_returned", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "available_actions", b"available_actions", "certainty", b"certainty", "create_time", b"create_time", "etag", b"etag", "failure_reason", b"failure_reason", "id", b"id", "merchant_id", b"merchant_id", "metadata", b"metadata", "payment_id", b"payment_id", "pending_reason", b"pending_reason", "reason", b"reason", "resource_version", b"resource_version", "state", b"state", "suspense_item_id", b"suspense_item_id", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "available_actions", b"available_actions", "certainty", b"certainty", "create_time", b"create_time", "etag", b"etag", "failure_reason", b"failure_reason", "fee_returned", b"fee_returned", "id", b"id", "merchant_id", b"merchant_id", "metadata", b"metadata", "payment_id", b"payment_id", "pending_reason", b"pending_reason", "reason", b"reason", "resource_version", b"resource_version", "state", b"state", "suspense_item_id", b"suspense_item_id", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2985,6 +3001,105 @@ class PaymentSettings(_message.Message):
 Global___PaymentSettings: _TypeAlias = PaymentSettings  # noqa: Y015
 
 @_typing.final
+class FeePlan(_message.Message):
+    """What the platform keeps of a merchant's payments, and when the rest is available. Versions are never changed: each replaces the one
+    before it, and each capture names the one that it was made under.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _FeeRefund:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _FeeRefundEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[FeePlan._FeeRefund.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        FEE_REFUND_UNSPECIFIED: FeePlan._FeeRefund.ValueType  # 0
+        """Never returned."""
+        RETURNED: FeePlan._FeeRefund.ValueType  # 1
+        """It is returned, in proportion to what is refunded: a full refund returns all of it."""
+        KEPT: FeePlan._FeeRefund.ValueType  # 2
+        """The platform keeps it."""
+
+    class FeeRefund(_FeeRefund, metaclass=_FeeRefundEnumTypeWrapper):
+        """What becomes of the fee of a payment that is refunded."""
+
+    FEE_REFUND_UNSPECIFIED: FeePlan.FeeRefund.ValueType  # 0
+    """Never returned."""
+    RETURNED: FeePlan.FeeRefund.ValueType  # 1
+    """It is returned, in proportion to what is refunded: a full refund returns all of it."""
+    KEPT: FeePlan.FeeRefund.ValueType  # 2
+    """The platform keeps it."""
+
+    MERCHANT_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    BASIS_POINTS_FIELD_NUMBER: _builtins.int
+    FIXED_FIELD_NUMBER: _builtins.int
+    SETTLEMENT_DELAY_SECONDS_FIELD_NUMBER: _builtins.int
+    FEE_REFUND_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SET_BY_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_TIME_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    RESOURCE_VERSION_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    merchant_id: _builtins.str
+    """The merchant."""
+    version: _builtins.str
+    """The version's name, as captures carry it: "v1", "v2"… of the merchant's own plan; the platform's plan has a name of another form."""
+    basis_points: _builtins.int
+    """The part of what was captured, in hundredths of a percent: 150 is 1.5 %."""
+    settlement_delay_seconds: _builtins.int
+    """How long a capture's money is pending before it is available; unset where the platform's own delay applies."""
+    fee_refund: Global___FeePlan.FeeRefund.ValueType
+    """What becomes of the fee when a payment is refunded."""
+    reason: _builtins.str
+    """Why it was set, in the words of who did."""
+    set_by: _builtins.str
+    """The user of the staff who set it; empty for the platform's plan and for the merchant itself."""
+    resource_version: _builtins.int
+    """The number of the version; 0 for the platform's plan."""
+    etag: _builtins.str
+    """Identifies this version; give it back to replace only what you have seen."""
+    @_builtins.property
+    def fixed(self) -> _containers.RepeatedCompositeFieldContainer[_money_pb2.Money]:
+        """The part that is taken once for each payment, per currency; none in a currency that is not named."""
+
+    @_builtins.property
+    def effective_time(self) -> _timestamp_pb2.Timestamp:
+        """From when it is in force; unset for the platform's plan."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was set; unset for the platform's plan."""
+
+    def __init__(
+        self,
+        *,
+        merchant_id: _builtins.str = ...,
+        version: _builtins.str = ...,
+        basis_points: _builtins.int = ...,
+        fixed: _abc.Iterable[_money_pb2.Money] | None = ...,
+        settlement_delay_seconds: _builtins.int | None = ...,
+        fee_refund: Global___FeePlan.FeeRefund.ValueType = ...,
+        reason: _builtins.str = ...,
+        set_by: _builtins.str = ...,
+        effective_time: _timestamp_pb2.Timestamp | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        resource_version: _builtins.int = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_settlement_delay_seconds", b"_settlement_delay_seconds", "create_time", b"create_time", "effective_time", b"effective_time", "settlement_delay_seconds", b"settlement_delay_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_settlement_delay_seconds", b"_settlement_delay_seconds", "basis_points", b"basis_points", "create_time", b"create_time", "effective_time", b"effective_time", "etag", b"etag", "fee_refund", b"fee_refund", "fixed", b"fixed", "merchant_id", b"merchant_id", "reason", b"reason", "resource_version", b"resource_version", "set_by", b"set_by", "settlement_delay_seconds", b"settlement_delay_seconds", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__settlement_delay_seconds: _TypeAlias = _typing.Literal["settlement_delay_seconds"]  # noqa: Y015
+    _WhichOneofArgType__settlement_delay_seconds: _TypeAlias = _typing.Literal["_settlement_delay_seconds", b"_settlement_delay_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__settlement_delay_seconds) -> _WhichOneofReturnType__settlement_delay_seconds | None: ...
+
+Global___FeePlan: _TypeAlias = FeePlan  # noqa: Y015
+
+@_typing.final
 class CreateSetupIntentRequest(_message.Message):
     """The request of CreateSetupIntent."""
 
@@ -3208,6 +3323,99 @@ class GetPaymentSettingsRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetPaymentSettingsRequest: _TypeAlias = GetPaymentSettingsRequest  # noqa: Y015
+
+@_typing.final
+class GetFeePlanRequest(_message.Message):
+    """The request of GetFeePlan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetFeePlanRequest: _TypeAlias = GetFeePlanRequest  # noqa: Y015
+
+@_typing.final
+class GetMerchantFeePlanRequest(_message.Message):
+    """The request of GetMerchantFeePlan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MERCHANT_ID_FIELD_NUMBER: _builtins.int
+    merchant_id: _builtins.str
+    """The merchant."""
+    def __init__(
+        self,
+        *,
+        merchant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["merchant_id", b"merchant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetMerchantFeePlanRequest: _TypeAlias = GetMerchantFeePlanRequest  # noqa: Y015
+
+@_typing.final
+class ReplaceMerchantFeePlanRequest(_message.Message):
+    """The request of ReplaceMerchantFeePlan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MERCHANT_ID_FIELD_NUMBER: _builtins.int
+    BASIS_POINTS_FIELD_NUMBER: _builtins.int
+    FIXED_FIELD_NUMBER: _builtins.int
+    SETTLEMENT_DELAY_SECONDS_FIELD_NUMBER: _builtins.int
+    FEE_REFUND_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    merchant_id: _builtins.str
+    """The merchant."""
+    basis_points: _builtins.int
+    """The part of what is captured, in hundredths of a percent: 150 is 1.5 %."""
+    settlement_delay_seconds: _builtins.int
+    """How long a capture's money is pending before it is available, at most 90 days; unset leaves it to the platform's own delay."""
+    fee_refund: Global___FeePlan.FeeRefund.ValueType
+    """What becomes of the fee when a payment is refunded."""
+    reason: _builtins.str
+    """Why it is set."""
+    etag: _builtins.str
+    """The etag of the plan that was read; empty replaces whatever is there."""
+    request_id: _builtins.str
+    """Makes a repeat safe: a UUID, the same for every try of one request."""
+    @_builtins.property
+    def fixed(self) -> _containers.RepeatedCompositeFieldContainer[_money_pb2.Money]:
+        """The part that is taken once for each payment: at most one amount per currency, none of them below zero."""
+
+    def __init__(
+        self,
+        *,
+        merchant_id: _builtins.str = ...,
+        basis_points: _builtins.int = ...,
+        fixed: _abc.Iterable[_money_pb2.Money] | None = ...,
+        settlement_delay_seconds: _builtins.int | None = ...,
+        fee_refund: Global___FeePlan.FeeRefund.ValueType = ...,
+        reason: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_settlement_delay_seconds", b"_settlement_delay_seconds", "settlement_delay_seconds", b"settlement_delay_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_settlement_delay_seconds", b"_settlement_delay_seconds", "basis_points", b"basis_points", "etag", b"etag", "fee_refund", b"fee_refund", "fixed", b"fixed", "merchant_id", b"merchant_id", "reason", b"reason", "request_id", b"request_id", "settlement_delay_seconds", b"settlement_delay_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__settlement_delay_seconds: _TypeAlias = _typing.Literal["settlement_delay_seconds"]  # noqa: Y015
+    _WhichOneofArgType__settlement_delay_seconds: _TypeAlias = _typing.Literal["_settlement_delay_seconds", b"_settlement_delay_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__settlement_delay_seconds) -> _WhichOneofReturnType__settlement_delay_seconds | None: ...
+
+Global___ReplaceMerchantFeePlanRequest: _TypeAlias = ReplaceMerchantFeePlanRequest  # noqa: Y015
 
 @_typing.final
 class ReplacePaymentSettingsRequest(_message.Message):

@@ -202,6 +202,21 @@ class PaymentServiceStub(object):
                 request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ReplacePaymentSettingsRequest.SerializeToString,
                 response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.PaymentSettings.FromString,
                 _registered_method=True)
+        self.GetFeePlan = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/GetFeePlan',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.GetFeePlanRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.FeePlan.FromString,
+                _registered_method=True)
+        self.GetMerchantFeePlan = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/GetMerchantFeePlan',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.GetMerchantFeePlanRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.FeePlan.FromString,
+                _registered_method=True)
+        self.ReplaceMerchantFeePlan = channel.unary_unary(
+                '/paymesh.payments.v1.PaymentService/ReplaceMerchantFeePlan',
+                request_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ReplaceMerchantFeePlanRequest.SerializeToString,
+                response_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.FeePlan.FromString,
+                _registered_method=True)
         self.GetReconciliationItem = channel.unary_unary(
                 '/paymesh.payments.v1.PaymentService/GetReconciliationItem',
                 request_serializer=paymesh_dot_payments_dot_v1_dot_reconciliation__pb2.GetReconciliationItemRequest.SerializeToString,
@@ -499,6 +514,28 @@ class PaymentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetFeePlan(self, request, context):
+        """Returns what the platform keeps of the merchant's payments: the merchant's own fee plan, or the platform's where there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMerchantFeePlan(self, request, context):
+        """For staff: returns a merchant's fee plan, or the platform's where the merchant has none of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplaceMerchantFeePlan(self, request, context):
+        """For staff: gives a merchant the next version of its fee plan. It is in force some seconds later, at its `effective_time`, for the
+        captures that are made from then on; what was captured before keeps its fee, its settlement delay and what refunds return.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetReconciliationItem(self, request, context):
         """Returns a reconciliation item, with what arrived at Stripe for it.
         """
@@ -722,6 +759,21 @@ def add_PaymentServiceServicer_to_server(servicer, server):
                     servicer.ReplacePaymentSettings,
                     request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ReplacePaymentSettingsRequest.FromString,
                     response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.PaymentSettings.SerializeToString,
+            ),
+            'GetFeePlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFeePlan,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.GetFeePlanRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.FeePlan.SerializeToString,
+            ),
+            'GetMerchantFeePlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMerchantFeePlan,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.GetMerchantFeePlanRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.FeePlan.SerializeToString,
+            ),
+            'ReplaceMerchantFeePlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplaceMerchantFeePlan,
+                    request_deserializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.ReplaceMerchantFeePlanRequest.FromString,
+                    response_serializer=paymesh_dot_payments_dot_v1_dot_payments__pb2.FeePlan.SerializeToString,
             ),
             'GetReconciliationItem': grpc.unary_unary_rpc_method_handler(
                     servicer.GetReconciliationItem,
@@ -1651,6 +1703,87 @@ class PaymentService(object):
             '/paymesh.payments.v1.PaymentService/ReplacePaymentSettings',
             paymesh_dot_payments_dot_v1_dot_payments__pb2.ReplacePaymentSettingsRequest.SerializeToString,
             paymesh_dot_payments_dot_v1_dot_payments__pb2.PaymentSettings.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFeePlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/GetFeePlan',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.GetFeePlanRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.FeePlan.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMerchantFeePlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/GetMerchantFeePlan',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.GetMerchantFeePlanRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.FeePlan.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplaceMerchantFeePlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/paymesh.payments.v1.PaymentService/ReplaceMerchantFeePlan',
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.ReplaceMerchantFeePlanRequest.SerializeToString,
+            paymesh_dot_payments_dot_v1_dot_payments__pb2.FeePlan.FromString,
             options,
             channel_credentials,
             insecure,

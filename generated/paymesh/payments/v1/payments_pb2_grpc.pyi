@@ -141,6 +141,14 @@ class PaymentServiceStub:
     """Returns the merchant's settings for payments."""
     ReplacePaymentSettings: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ReplacePaymentSettingsRequest, _payments_pb2.PaymentSettings]
     """Replaces the merchant's settings for payments."""
+    GetFeePlan: _grpc.UnaryUnaryMultiCallable[_payments_pb2.GetFeePlanRequest, _payments_pb2.FeePlan]
+    """Returns what the platform keeps of the merchant's payments: the merchant's own fee plan, or the platform's where there is none."""
+    GetMerchantFeePlan: _grpc.UnaryUnaryMultiCallable[_payments_pb2.GetMerchantFeePlanRequest, _payments_pb2.FeePlan]
+    """For staff: returns a merchant's fee plan, or the platform's where the merchant has none of its own."""
+    ReplaceMerchantFeePlan: _grpc.UnaryUnaryMultiCallable[_payments_pb2.ReplaceMerchantFeePlanRequest, _payments_pb2.FeePlan]
+    """For staff: gives a merchant the next version of its fee plan. It is in force some seconds later, at its `effective_time`, for the
+    captures that are made from then on; what was captured before keeps its fee, its settlement delay and what refunds return.
+    """
     GetReconciliationItem: _grpc.UnaryUnaryMultiCallable[_reconciliation_pb2.GetReconciliationItemRequest, _reconciliation_pb2.ReconciliationItem]
     """Returns a reconciliation item, with what arrived at Stripe for it."""
     ListReconciliationItems: _grpc.UnaryUnaryMultiCallable[_reconciliation_pb2.ListReconciliationItemsRequest, _reconciliation_pb2.ListReconciliationItemsResponse]
@@ -278,6 +286,14 @@ class PaymentServiceAsyncStub(PaymentServiceStub):
     """Returns the merchant's settings for payments."""
     ReplacePaymentSettings: _aio.UnaryUnaryMultiCallable[_payments_pb2.ReplacePaymentSettingsRequest, _payments_pb2.PaymentSettings]  # type: ignore[assignment]
     """Replaces the merchant's settings for payments."""
+    GetFeePlan: _aio.UnaryUnaryMultiCallable[_payments_pb2.GetFeePlanRequest, _payments_pb2.FeePlan]  # type: ignore[assignment]
+    """Returns what the platform keeps of the merchant's payments: the merchant's own fee plan, or the platform's where there is none."""
+    GetMerchantFeePlan: _aio.UnaryUnaryMultiCallable[_payments_pb2.GetMerchantFeePlanRequest, _payments_pb2.FeePlan]  # type: ignore[assignment]
+    """For staff: returns a merchant's fee plan, or the platform's where the merchant has none of its own."""
+    ReplaceMerchantFeePlan: _aio.UnaryUnaryMultiCallable[_payments_pb2.ReplaceMerchantFeePlanRequest, _payments_pb2.FeePlan]  # type: ignore[assignment]
+    """For staff: gives a merchant the next version of its fee plan. It is in force some seconds later, at its `effective_time`, for the
+    captures that are made from then on; what was captured before keeps its fee, its settlement delay and what refunds return.
+    """
     GetReconciliationItem: _aio.UnaryUnaryMultiCallable[_reconciliation_pb2.GetReconciliationItemRequest, _reconciliation_pb2.ReconciliationItem]  # type: ignore[assignment]
     """Returns a reconciliation item, with what arrived at Stripe for it."""
     ListReconciliationItems: _aio.UnaryUnaryMultiCallable[_reconciliation_pb2.ListReconciliationItemsRequest, _reconciliation_pb2.ListReconciliationItemsResponse]  # type: ignore[assignment]
@@ -610,6 +626,32 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_payments_pb2.PaymentSettings, _abc.Awaitable[_payments_pb2.PaymentSettings]]:
         """Replaces the merchant's settings for payments."""
+
+    @_abc_1.abstractmethod
+    def GetFeePlan(
+        self,
+        request: _payments_pb2.GetFeePlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.FeePlan, _abc.Awaitable[_payments_pb2.FeePlan]]:
+        """Returns what the platform keeps of the merchant's payments: the merchant's own fee plan, or the platform's where there is none."""
+
+    @_abc_1.abstractmethod
+    def GetMerchantFeePlan(
+        self,
+        request: _payments_pb2.GetMerchantFeePlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.FeePlan, _abc.Awaitable[_payments_pb2.FeePlan]]:
+        """For staff: returns a merchant's fee plan, or the platform's where the merchant has none of its own."""
+
+    @_abc_1.abstractmethod
+    def ReplaceMerchantFeePlan(
+        self,
+        request: _payments_pb2.ReplaceMerchantFeePlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_payments_pb2.FeePlan, _abc.Awaitable[_payments_pb2.FeePlan]]:
+        """For staff: gives a merchant the next version of its fee plan. It is in force some seconds later, at its `effective_time`, for the
+        captures that are made from then on; what was captured before keeps its fee, its settlement delay and what refunds return.
+        """
 
     @_abc_1.abstractmethod
     def GetReconciliationItem(

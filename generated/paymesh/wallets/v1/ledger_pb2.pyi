@@ -511,6 +511,8 @@ class CaptureFact(_message.Message):
     FEE_FIELD_NUMBER: _builtins.int
     CAPTURE_TIME_FIELD_NUMBER: _builtins.int
     HOLD_FIELD_NUMBER: _builtins.int
+    SETTLEMENT_DELAY_SECONDS_FIELD_NUMBER: _builtins.int
+    FEE_RETURNABLE_FIELD_NUMBER: _builtins.int
     SUSPENSE_FIELD_NUMBER: _builtins.int
     capture_id: _builtins.str
     """The capture, `cap_…`."""
@@ -518,6 +520,10 @@ class CaptureFact(_message.Message):
     """The payment that it belongs to."""
     merchant_id: _builtins.str
     """The merchant that earns it."""
+    settlement_delay_seconds: _builtins.int
+    """How long the money is pending before it is available; unset leaves it to the ledger's own delay."""
+    fee_returnable: _builtins.bool
+    """Whether refunds return its fee."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """What was taken from the card."""
@@ -550,13 +556,17 @@ class CaptureFact(_message.Message):
         fee: _money_pb2.Money | None = ...,
         capture_time: _timestamp_pb2.Timestamp | None = ...,
         hold: Global___WalletHoldFact | None = ...,
+        settlement_delay_seconds: _builtins.int | None = ...,
+        fee_returnable: _builtins.bool = ...,
         suspense: Global___SuspenseFact | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "capture_time", b"capture_time", "fee", b"fee", "hold", b"hold", "suspense", b"suspense"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_settlement_delay_seconds", b"_settlement_delay_seconds", "amount", b"amount", "capture_time", b"capture_time", "fee", b"fee", "hold", b"hold", "settlement_delay_seconds", b"settlement_delay_seconds", "suspense", b"suspense"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "capture_id", b"capture_id", "capture_time", b"capture_time", "fee", b"fee", "hold", b"hold", "merchant_id", b"merchant_id", "payment_id", b"payment_id", "suspense", b"suspense"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_settlement_delay_seconds", b"_settlement_delay_seconds", "amount", b"amount", "capture_id", b"capture_id", "capture_time", b"capture_time", "fee", b"fee", "fee_returnable", b"fee_returnable", "hold", b"hold", "merchant_id", b"merchant_id", "payment_id", b"payment_id", "settlement_delay_seconds", b"settlement_delay_seconds", "suspense", b"suspense"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__settlement_delay_seconds: _TypeAlias = _typing.Literal["settlement_delay_seconds"]  # noqa: Y015
+    _WhichOneofArgType__settlement_delay_seconds: _TypeAlias = _typing.Literal["_settlement_delay_seconds", b"_settlement_delay_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__settlement_delay_seconds) -> _WhichOneofReturnType__settlement_delay_seconds | None: ...
 
 Global___CaptureFact: _TypeAlias = CaptureFact  # noqa: Y015
 
@@ -734,6 +744,7 @@ class RefundCreatedFact(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     WALLET_CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     WITHIN_BALANCE_FIELD_NUMBER: _builtins.int
+    FEE_RETURNED_FIELD_NUMBER: _builtins.int
     refund_id: _builtins.str
     """The refund, `ref_…`."""
     wallet_customer_id: _builtins.str
@@ -754,6 +765,10 @@ class RefundCreatedFact(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the refund was created."""
 
+    @_builtins.property
+    def fee_returned(self) -> _money_pb2.Money:
+        """What the platform returns of its fee: booked first, in the same chain, to where each capture's money is. Unset for nothing."""
+
     def __init__(
         self,
         *,
@@ -763,10 +778,11 @@ class RefundCreatedFact(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         wallet_customer_id: _builtins.str = ...,
         within_balance: _builtins.bool = ...,
+        fee_returned: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "fee_returned", b"fee_returned"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "captures", b"captures", "create_time", b"create_time", "refund_id", b"refund_id", "wallet_customer_id", b"wallet_customer_id", "within_balance", b"within_balance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "captures", b"captures", "create_time", b"create_time", "fee_returned", b"fee_returned", "refund_id", b"refund_id", "wallet_customer_id", b"wallet_customer_id", "within_balance", b"within_balance"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

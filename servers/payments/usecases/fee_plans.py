@@ -1,0 +1,39 @@
+"""Fee plans of merchants: each replaces the one before it, and nothing that was captured before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from servers.kernel.errors import EtagMismatch
+from servers.payments import store
+from servers.payments.domain import PLAN_LEAD, FeePlan, MerchantFeePlan
+from servers.payments.usecases.deps import Deps
+from servers.runtime.idempotency import IdempotentRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplaceFeePlan:
+    """Somebody of the staff gives a merchant other terms. `expected` is the number of the version that they have seen."""
+
+    merchant_id: str
+    terms: FeePlan
+    reason: str
+    set_by: str
+    expected: int | None
+
+
+async def replace_fee_plan(deps: Deps, request: IdempotentRequest, command: ReplaceFeePlan) -> MerchantFeePlan:
+    """Write a merchant's next fee plan. Raises EtagMismatch, ConcurrentUpdate."""
+    async with deps.db.uow() as uow:
+        await uow.idempotency.claim(request)
+        async with uow.refusals(request):
+            newest = await deps.fee_plans.newest(uow.conn, command.merchant_id)
+            if command.expected is not None and command.expected != newest.number:
+                raise EtagMismatch(command.merchant_id)
+            own = newest.followed_by(
+                command.terms, reason=command.reason, set_by=command.set_by, now=deps.clock.now(), lead=PLAN_LEAD
+            )
+            await store.insert_fee_plan(uow.conn, own)
+            await uow.outbox.append(deps.events.fee_plan(own))
+            await uow.idempotency.complete(request, own)
+    return own
