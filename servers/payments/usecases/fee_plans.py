@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from servers.kernel.errors import EtagMismatch
+from servers.kernel.errors import check_etag
 from servers.payments import store
 from servers.payments.domain import PLAN_LEAD, FeePlan, MerchantFeePlan
 from servers.payments.usecases.deps import Deps
@@ -28,8 +28,7 @@ async def replace_fee_plan(deps: Deps, request: IdempotentRequest, command: Repl
         await uow.idempotency.claim(request)
         async with uow.refusals(request):
             newest = await deps.fee_plans.newest(uow.conn, command.merchant_id)
-            if command.expected is not None and command.expected != newest.number:
-                raise EtagMismatch(command.merchant_id)
+            check_etag(command.merchant_id, expected=command.expected, version=newest.number)
             own = newest.followed_by(
                 command.terms, reason=command.reason, set_by=command.set_by, now=deps.clock.now(), lead=PLAN_LEAD
             )
