@@ -299,9 +299,12 @@ class StripeGateway:
                 return refund_of(found)
         return None
 
-    async def balance_transactions(self, start: datetime, end: datetime, *, after: str) -> LinesPage:
-        """Return a page of the balance transactions made in [start, end), newest first, after the line `after`."""
-        created = {"gte": int(start.timestamp()), "lt": ceil(end.timestamp())}
+    async def balance_transactions(self, start: datetime, end: datetime | None, *, after: str) -> LinesPage:
+        """Return a page of the balance transactions made in [start, end), newest first, after the line `after`. No end: up to what
+        was made just now, by Stripe's clock."""
+        created = {"gte": int(start.timestamp())}
+        if end is not None:
+            created["lt"] = ceil(end.timestamp())
         params: Any = {"created": created, "limit": 100, "expand": ["data.source"]}
         if after:
             params["starting_after"] = after

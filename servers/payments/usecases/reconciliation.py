@@ -148,23 +148,30 @@ async def _explain(deps: Deps, uow: UnitOfWork, expectation: store.Expectation) 
 
 async def pull_lines(deps: Deps) -> int:
     """Copy Stripe's balance transactions up to now, window by window, and compare its balance with their sum where it rested
-    meanwhile. Returns how many are new."""
+    meanwhile: it read the same before and after, and no line came that one which took it back could hide. Returns how many are
+    new."""
     pulled = 0
     now = deps.clock.now()
     async with deps.db.uow() as uow:
         start = (await store.reconciliation_progress(uow.conn, start=now - LOOK_BACK)).pulled_until - OVERLAP
     before = await deps.balance_outbound.execute("stripe.balance", deps.gateway.balance)
-    while start < now:
-        end = min(now + timedelta(seconds=1), start + WINDOW)
-        new = await _pull_window(deps, start, end)
+    while start + WINDOW < now:
+        new = await _pull_window(deps, start, start + WINDOW)
         if new is None:
             return pulled
-        pulled += new
+        pulled, start = pulled + new, start + WINDOW
         async with deps.db.uow() as uow:
-            await store.advance_reconciliation(uow.conn, pulled_until=min(end, now))
-        start = end
+            await store.advance_reconciliation(uow.conn, pulled_until=start)
+    # The last one has no end: the balance may have moved since `now`, and Stripe's clock is not ours.
+    new = await _pull_window(deps, start, None)
+    if new is None:
+        return pulled
+    async with deps.db.uow() as uow:
+        await store.advance_reconciliation(uow.conn, pulled_until=now)
     after = await deps.balance_outbound.execute("stripe.balance", deps.gateway.balance)
-    if isinstance(before, Answered) and isinstance(after, Answered) and before.value == after.value:
+    since = await _pull_window(deps, start, None)
+    pulled += new + (since or 0)
+    if isinstance(before, Answered) and isinstance(after, Answered) and before.value == after.value and since == 0:
         async with deps.db.uow() as uow:
             differences = await store.save_balance(uow.conn, after.value, now)
         for currency, difference in differences.items():
@@ -173,7 +180,7 @@ async def pull_lines(deps: Deps) -> int:
     return pulled
 
 
-async def _pull_window(deps: Deps, start: datetime, end: datetime) -> int | None:
+async def _pull_window(deps: Deps, start: datetime, end: datetime | None) -> int | None:
     """Copy the lines of one window, page by page. Returns how many are new, or None where Stripe could not be read."""
     new, last = 0, ""
     for _ in range(PAGES_PER_WINDOW):

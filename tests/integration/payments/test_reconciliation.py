@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -55,6 +55,8 @@ class FakeStripe:
 
     lines: list[BalanceTransaction] = field(default_factory=list)
     broken: bool = False
+    meanwhile: list[Callable[[], object]] = field(default_factory=list)
+    """What happens before each answer of the list."""
 
     async def balance(self) -> dict[str, int]:
         """Return the sum of the lines."""
@@ -64,11 +66,14 @@ class FakeStripe:
             sums[net.currency] = sums.get(net.currency, 0) + net.amount_minor
         return sums
 
-    async def balance_transactions(self, start: datetime, end: datetime, *, after: str) -> LinesPage:
+    async def balance_transactions(self, start: datetime, end: datetime | None, *, after: str) -> LinesPage:
         """Return two lines a page, newest first."""
         if self.broken:
             raise ConnectionError
-        found = sorted((x for x in self.lines if start <= x.create_time < end), key=lambda x: (x.create_time, x.id))
+        if self.meanwhile:
+            self.meanwhile.pop(0)()
+        fitting = [x for x in self.lines if start <= x.create_time and (end is None or x.create_time < end)]
+        found = sorted(fitting, key=lambda x: (x.create_time, x.id))
         found.reverse()
         ids = [line.id for line in found]
         place = ids.index(after) + 1 if after else 0
@@ -414,6 +419,31 @@ async def test_a_balance_that_its_lines_do_not_give_is_noted(desk: Desk) -> None
     await desk.round()
     (row,) = await _rows(desk, "SELECT stripe_balance, mirrored_balance, baseline FROM reconciliation_progress")
     assert row == ({"USD": 950}, {"USD": 900}, {"USD": 0})
+
+
+async def test_a_balance_is_compared_only_while_nothing_moves_it(desk: Desk) -> None:
+    desk.stripe.move("charge", "ch_x", 900)
+    # What comes and goes between the two looks at the balance leaves it as it was, and the list is read in the middle of it.
+    move = desk.stripe.move
+    desk.stripe.meanwhile = [
+        *(lambda: None for _ in range(30)),
+        lambda: move("charge", "ch_y", 50),
+        lambda: move("refund", "re_y", -50),
+    ]
+    await desk.round()
+    progress = "SELECT stripe_balance, mirrored_balance FROM reconciliation_progress"
+    assert await _rows(desk, progress) == [(None, None)]
+    await desk.round()
+    assert await _rows(desk, progress) == [({"USD": 900}, {"USD": 900})]
+
+
+async def test_a_line_of_a_clock_ahead_of_ours_is_pulled_at_once(desk: Desk) -> None:
+    line = desk.stripe.move("charge", "ch_x", 900)
+    desk.stripe.lines[-1] = replace(line, create_time=NOW + timedelta(minutes=2))
+    await desk.round()
+    assert await _rows(desk, "SELECT stripe_balance, mirrored_balance FROM reconciliation_progress") == [
+        ({"USD": 900}, {"USD": 900})
+    ]
 
 
 async def _rows(desk: Desk, statement: str) -> Sequence[tuple[Any, ...]]:
