@@ -40,6 +40,11 @@ DRAIN_LOOKS: Final = 300
 FLOOR_KEY: Final = "sk_test_floor"
 PARTS: Final = ("payments", "wallets", "notifications", "stripe-sandbox", "postgres")
 CLOCK: Final = SystemClock()
+TURNED_AWAY: Final = (
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+)
 QUEUES: Final = {
     "outbox of payments": ("payments", "SELECT count(*) FROM outbox"),
     "webhooks to apply": ("payments", "SELECT count(*) FROM stripe_events WHERE state = 'STORED'"),
@@ -83,7 +88,7 @@ async def at_constant_rate(one: Callable[[], Awaitable[None]], *, per_second: in
         try:
             await one()
         except grpc.aio.AioRpcError as error:
-            if error.code() not in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE):
+            if error.code() not in TURNED_AWAY:
                 raise
             shed += 1
         else:
