@@ -6,11 +6,12 @@ import json
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.notifications.domain import Email, EmailKind, EmailState
 from servers.runtime.db import one_row
+from servers.runtime.sql import text
 
 
 async def insert_email(conn: AsyncConnection, email: Email, event_id: str) -> bool:

@@ -30,7 +30,7 @@ from servers.payments.risk import Screening, Thresholds
 from servers.payments.saving import Saving
 from servers.payments.service import PaymentService, StripeEventService, TopUpPaymentService
 from servers.payments.settings import PaymentsSettings
-from servers.payments.usecases import Deps, Timing, reconcile
+from servers.payments.usecases import Deps, Timing, rounds
 from servers.payments.webhooks import Webhooks
 from servers.runtime.app import Context, Parts, Server, Service
 from servers.runtime.janitor import Janitor
@@ -111,7 +111,7 @@ async def build(context: Context[PaymentsSettings]) -> Parts:
         jobs=[*webhooks.jobs(), *poller.jobs(), *jobs(deps)],
         tasks=[
             partial(sweep, partial(sweep_due, deps), every_seconds=SWEEP_SECONDS),
-            partial(sweep, partial(reconcile, deps, timing), every_seconds=settings.reconcile_every_seconds),
+            partial(sweep, rounds(deps, timing), every_seconds=settings.reconcile_every_seconds),
         ],
     )
 

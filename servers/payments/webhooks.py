@@ -46,11 +46,21 @@ class UnknownObject(Exception):
     """The event is about something that we do not have, or not yet."""
 
 
+TELLING: Final = (
+    *("payment_intent.", "refund.", "charge.refund.", "setup_intent.", "charge.dispute.", "radar.early_fraud_warning."),
+)
+
+
 class EventSource(Enum):
     """How an event came."""
 
     WEBHOOK = "WEBHOOK"
     POLL = "POLL"
+
+
+def _tells(kind: str) -> bool:
+    """Tell whether an event says anything that is not known or told by another one: two of three that a payment brings do not."""
+    return kind.startswith(TELLING) and kind != "payment_intent.created"
 
 
 class Webhooks:
@@ -69,7 +79,8 @@ class Webhooks:
         _log.warning("webhook.refused", why=fault.value)
 
     async def receive(self, event: WebhookEvent, body: bytes, source: EventSource) -> bool:
-        """Store an event of Stripe's with the job that applies it. A repeat changes nothing: False."""
+        """Store an event of Stripe's with the job that applies it, if it tells anything. A repeat changes nothing: False."""
+        tells = _tells(event.type)
         async with self._deps.db.uow() as uow:
             new = await store.insert_stripe_event(
                 uow.conn,
@@ -81,11 +92,12 @@ class Webhooks:
                     "refund_id": event.metadata.get("paymesh_refund_id", ""),
                     "setup_id": event.metadata.get("paymesh_setup_intent_id", ""),
                     "body": body,
+                    "state": "STORED" if tells else "APPLIED",
                     "source": source.value,
                     "now": self._deps.clock.now(),
                 },
             )
-            if new:
+            if new and tells:
                 await uow.jobs.defer(APPLY, event_id=event.id)
         crash_point("payments.webhook.after_store")
         _received.labels("repeat" if not new else "stored" if source is EventSource.WEBHOOK else "found").inc()
@@ -109,7 +121,7 @@ class Webhooks:
         kind: str = row.type
         if kind.startswith(("refund.", "charge.refund.")):
             await self._apply_refund(row.refund_id)
-        elif kind.startswith("payment_intent.") and kind != "payment_intent.created":
+        elif kind.startswith("payment_intent."):
             await self._apply_intent(event_of(json.loads(row.body)))
         elif kind.startswith("setup_intent.") and row.setup_intent_id:
             await self._apply_setup(row.setup_intent_id)

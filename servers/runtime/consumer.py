@@ -16,11 +16,12 @@ from typing import Any, Final
 import structlog
 from opentelemetry import propagate, trace
 from prometheus_client import Counter
-from sqlalchemy import Row, text
+from sqlalchemy import Row
 
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import Database, UnitOfWork
 from servers.runtime.eventlog import Delivered, EventLog, EventLogUnavailable, EventRecord, LogConsumer, OwnershipLost
+from servers.runtime.sql import text
 
 Handler = Callable[[UnitOfWork, Delivered], Awaitable[None]]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,9 +16,11 @@ from types import TracebackType
 from typing import Any, LiteralString, Self
 
 import psycopg
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy import event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from servers.kernel.clock import Clock
 from servers.kernel.errors import ConcurrentUpdate, Refusal
@@ -27,10 +30,14 @@ from servers.runtime.jobs import SCHEMA, JobQueue, deferring_app
 from servers.runtime.outbound import OutboundStore
 from servers.runtime.outbox import Outbox
 from servers.runtime.sealed import Sealer
+from servers.runtime.sql import text
 
 Statement = tuple[LiteralString, tuple[Any, ...]]
 """SQL as the driver takes it, with the values of its placeholders."""
 
+PING_AFTER_SECONDS = 1.0
+PREPARED_MAX = 1_000
+"""More than a domain has statements: with fewer, each would push out another that is needed soon."""
 PRESENCE_SECONDS = 0.5
 PRESENCE_CLASS = 7701  # the advisory-lock class in which every live process holds the lock of its instance number
 
@@ -58,14 +65,41 @@ def engine_for(url: str, options: DatabaseOptions) -> AsyncEngine:
         f"-c lock_timeout={options.lock_timeout_ms} -c statement_timeout={options.statement_timeout_ms}"
         f" -c idle_in_transaction_session_timeout=30000 -c TimeZone=UTC -c search_path=public,{SCHEMA}"
     )
-    return create_async_engine(
+    engine = create_async_engine(
         url.replace("postgresql://", "postgresql+psycopg://", 1),
         pool_size=options.pool_size,
         max_overflow=0,
         pool_timeout=options.pool_wait_seconds,
-        pool_pre_ping=True,
         connect_args={"options": session, "application_name": options.application_name, "connect_timeout": 5},
     )
+    _tend(engine)
+    return engine
+
+
+def _tend(engine: AsyncEngine) -> None:
+    """Have every statement of the domain stay prepared, and ping only connections that nobody has used for a while: a ping each
+    time would be a sixth of a payment's round trips. One that broke since then fails its first statement, and takes the others of
+    its age with it."""
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def remember(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        driver = connection.driver_connection
+        assert isinstance(driver, psycopg.AsyncConnection)
+        driver.prepared_max = PREPARED_MAX
+        record.info["used"] = time.monotonic()
+
+    @event.listens_for(engine.sync_engine, "checkin")
+    def used(connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+        record.info["used"] = time.monotonic()
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def ping(connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: PoolProxiedConnection) -> None:
+        if time.monotonic() - record.info["used"] < PING_AFTER_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except psycopg.Error as error:
+            raise InvalidatePoolError from error
 
 
 class Database:
@@ -73,6 +107,7 @@ class Database:
 
     def __init__(self, engine: AsyncEngine, *, domain: str, clock: Clock, sealer: Sealer) -> None:
         self.engine = engine
+        self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
         self.domain = domain
         self.clock = clock
         self.sealer = sealer
@@ -91,8 +126,8 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """Yield a connection for reading."""
-        async with self.engine.connect() as conn:
+        """Yield a connection for reading: each statement sees what is committed when it begins, and needs no transaction."""
+        async with self._reading.connect() as conn:
             yield conn
 
     async def announce(self) -> None:

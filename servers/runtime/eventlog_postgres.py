@@ -12,11 +12,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from servers.runtime.eventlog import PARTITIONS, Delivered, EventLogUnavailable, EventRecord, OwnershipLost
+from servers.runtime.sql import text
 
 LEASE_SECONDS: Final = 10
 FRESH: Final = 2 / 3  # how much of a lease is left, at least, where it is not renewed yet

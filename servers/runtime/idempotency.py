@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.kernel.clock import Clock
@@ -23,6 +22,7 @@ from servers.kernel.errors import Kind, Refusal
 from servers.kernel.invariant import invariant
 from servers.runtime.grpc_errors import status_bytes
 from servers.runtime.sealed import Sealer
+from servers.runtime.sql import text
 
 LEASE_SECONDS: Final = 90  # longer than any call's deadline, so that a live call never loses its key
 KEEP: Final = timedelta(hours=24)

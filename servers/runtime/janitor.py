@@ -10,12 +10,12 @@ from typing import Final
 
 import structlog
 from prometheus_client import Counter
-from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from servers.runtime.alerts import alert
 from servers.runtime.db import Database, UnitOfWork
 from servers.runtime.outbound import POLLS, OutboundCall, call_of
+from servers.runtime.sql import text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

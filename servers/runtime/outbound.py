@@ -21,11 +21,12 @@ from typing import Final, Generic, TypeVar
 
 import structlog
 from prometheus_client import Counter
-from sqlalchemy import Row, text
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.kernel.clock import Clock
 from servers.kernel.ids import new_id
+from servers.runtime.sql import text
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)

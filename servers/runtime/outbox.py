@@ -9,12 +9,12 @@ from typing import Any, Protocol
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from opentelemetry import propagate
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.kernel.clock import Clock
 from servers.kernel.ids import new_id
 from servers.runtime.render import stamp
+from servers.runtime.sql import text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,13 +12,13 @@ import time
 
 import structlog
 from prometheus_client import Counter
-from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import Database
 from servers.runtime.eventlog import EventLog, EventLogUnavailable, EventRecord
+from servers.runtime.sql import text
 
 RELAY_LOCK_CLASS = 7702
 GATHER_SECONDS = 0.04

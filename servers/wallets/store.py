@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.kernel.ids import bucket_of
+from servers.runtime.sql import text
 from servers.wallets.domain import (
     Account,
     AccountKind,

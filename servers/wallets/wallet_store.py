@@ -8,12 +8,13 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.kernel.money import Money
 from servers.runtime.db import one_row
 from servers.runtime.sealed import Sealer
+from servers.runtime.sql import text
 from servers.wallets import store
 from servers.wallets.resources import Decline, Holdings, NextAction, TopUp, TopUpState, Wallet, WalletState
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.identity.domain import AuditLogEntry
+from servers.runtime.sql import text
 
 
 async def insert_audit_entry(conn: AsyncConnection, entry: AuditLogEntry) -> None:

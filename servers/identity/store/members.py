@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.identity.domain import Invitation, InvitationState, Member, MemberState
 from servers.identity.store.users import email_key
 from servers.runtime.db import one_row
+from servers.runtime.sql import text
 
 _MEMBERS = """
     SELECT e.*, u.email, u.display_name FROM members e JOIN users u ON u.id = e.user_id

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.identity.domain import Merchant
 from servers.runtime.db import one_row
+from servers.runtime.sql import text
 
 
 async def insert_merchant(conn: AsyncConnection, merchant: Merchant, owner_id: str) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.identity.domain import Session, SessionState
+from servers.runtime.sql import text
 
 
 async def insert_session(conn: AsyncConnection, session: Session) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.identity.domain import StaffMember, StaffState
 from servers.runtime.db import one_row
+from servers.runtime.sql import text
 
 _INSERT = text(
     """

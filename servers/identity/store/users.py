@@ -6,11 +6,12 @@ import unicodedata
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.identity.domain import TokenPurpose, User
 from servers.runtime.db import one_row
+from servers.runtime.sql import text
 
 
 def email_key(email: str) -> str:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.kernel.money import Money
 from servers.payments.domain import BalanceTransaction, ReconciliationItem
 from servers.runtime.db import one_row
+from servers.runtime.sql import text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

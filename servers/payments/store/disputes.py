@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.kernel.money import Money
 from servers.payments.domain import Dispute, DisputeStage, DisputeState, FeePayer, FundsMovement, Payment
 from servers.runtime.db import one_row
+from servers.runtime.sql import text
 
 
 async def insert_dispute(conn: AsyncConnection, dispute: Dispute) -> None:

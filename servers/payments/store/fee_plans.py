@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from datetime import datetime
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.payments.domain import FeePlan, FeeRefund, MerchantFeePlan, version_name
 from servers.runtime.db import one_row
+from servers.runtime.sql import text
 
 
 async def fee_plan(conn: AsyncConnection, merchant_id: str, *, at: datetime | None = None) -> MerchantFeePlan | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.payments.domain import Mandate, MandateState, PaymentSettings, Usage
 from servers.runtime.db import one_row
+from servers.runtime.sql import text
 
 
 async def insert_mandate(conn: AsyncConnection, mandate: Mandate) -> None:

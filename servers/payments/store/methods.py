@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.payments.domain import (
@@ -14,6 +14,7 @@ from servers.payments.domain import (
     PaymentMethod,
 )
 from servers.runtime.db import one_row
+from servers.runtime.sql import text
 
 
 async def stripe_customer(conn: AsyncConnection, owner_id: str) -> str | None:

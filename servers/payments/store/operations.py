@@ -6,11 +6,12 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.payments.domain import OPERATION, Operation, OperationKind, OperationState
 from servers.runtime.db import one_row
+from servers.runtime.sql import text
 
 
 async def insert_operation(conn: AsyncConnection, operation: Operation) -> None:

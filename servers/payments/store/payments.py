@@ -9,27 +9,25 @@ from datetime import datetime
 from typing import Any
 
 from psycopg.types.json import Jsonb
-from sqlalchemy import Row, text
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.kernel.money import Money
 from servers.payments.domain import (
     PAYMENT,
-    Attempt,
-    Capture,
     CaptureMethod,
-    Operation,
     Payment,
     PaymentState,
     Purpose,
     Review,
     ReviewState,
-    SuspenseItem,
 )
 from servers.payments.store.attempts import attempt_of, capture_of
 from servers.payments.store.operations import operation_of
+from servers.payments.store.rows import record
 from servers.payments.store.suspense import item_of
 from servers.runtime.db import one_row
+from servers.runtime.sql import text
 
 
 async def insert_payment(conn: AsyncConnection, payment: Payment) -> bool:
@@ -353,52 +351,27 @@ async def move_dispute_counters(
 
 
 async def _wholes(conn: AsyncConnection, rows: Sequence[Row[Any]]) -> list[Payment]:
-    """Add each payment's newest attempt, captures, open operation and suspense items: four statements, however many payments there
-    are."""
-    keys = {"owners": sorted({row.owner_id for row in rows}), "payments": [row.id for row in rows]}
-    attempts = await conn.execute(
+    """Add each payment's newest attempt, captures, open operation and suspense items: one statement, however many payments there
+    are. It is never the one that locks a payment's row: that sees what belongs to it as it was before it waited for the lock."""
+    found = await conn.execute(
         text(
             """
-            SELECT DISTINCT ON (owner_id, payment_id) * FROM attempts
-            WHERE owner_id = ANY(:owners) AND payment_id = ANY(:payments)
-            ORDER BY owner_id, payment_id, id DESC
+            SELECT k.id,
+                (SELECT to_json(a) FROM attempts a WHERE a.owner_id = k.owner_id AND a.payment_id = k.id
+                 ORDER BY a.id DESC LIMIT 1) AS attempt,
+                (SELECT json_agg(c ORDER BY c.id) FROM captures c WHERE c.owner_id = k.owner_id AND c.payment_id = k.id)
+                    AS captures,
+                (SELECT to_json(o) FROM operations o WHERE o.owner_id = k.owner_id AND o.payment_id = k.id
+                 AND o.state IN ('CREATED', 'UNKNOWN', 'NEEDS_OPERATOR')) AS operation,
+                (SELECT json_agg(i ORDER BY i.create_time, i.id) FROM suspense_items i
+                 WHERE i.owner_id = k.owner_id AND i.payment_id = k.id) AS suspense
+            FROM unnest(CAST(:owners AS text[]), CAST(:payments AS text[])) AS k(owner_id, id)
             """
         ),
-        keys,
+        {"owners": [row.owner_id for row in rows], "payments": [row.id for row in rows]},
     )
-    newest = {attempt.payment_id: attempt_of(attempt) for attempt in attempts}
-    captures: dict[str, list[Capture]] = {}
-    for capture in await conn.execute(
-        text("SELECT * FROM captures WHERE owner_id = ANY(:owners) AND payment_id = ANY(:payments) ORDER BY id"),
-        keys,
-    ):
-        captures.setdefault(capture.payment_id, []).append(capture_of(capture))
-    operations = await conn.execute(
-        text(
-            """
-            SELECT * FROM operations WHERE owner_id = ANY(:owners) AND payment_id = ANY(:payments)
-              AND state IN ('CREATED', 'UNKNOWN', 'NEEDS_OPERATOR')
-            """
-        ),
-        keys,
-    )
-    opened = {operation.payment_id: operation_of(operation) for operation in operations}
-    items: dict[str, list[SuspenseItem]] = {}
-    for item in await conn.execute(
-        text(
-            "SELECT * FROM suspense_items WHERE owner_id = ANY(:owners) AND payment_id = ANY(:payments)"
-            " ORDER BY create_time, id"
-        ),
-        keys,
-    ):
-        items.setdefault(item.payment_id, []).append(item_of(item))
-    return [
-        replace(
-            _payment(row, newest.get(row.id), tuple(captures.get(row.id, ())), opened.get(row.id)),
-            suspense=tuple(items.get(row.id, ())),
-        )
-        for row in rows
-    ]
+    parts = {part.id: part for part in found}
+    return [_payment(row, parts[row.id]) for row in rows]
 
 
 def _review(row: Row[Any]) -> Review | None:
@@ -409,9 +382,7 @@ def _review(row: Row[Any]) -> Review | None:
     )
 
 
-def _payment(
-    row: Row[Any], attempt: Attempt | None, captures: tuple[Capture, ...], operation: Operation | None
-) -> Payment:
+def _payment(row: Row[Any], parts: Row[Any]) -> Payment:
     return Payment(
         id=row.id,
         owner_id=row.owner_id,
@@ -442,8 +413,9 @@ def _payment(
         version=row.version,
         create_time=row.create_time,
         update_time=row.update_time,
-        latest_attempt=attempt,
-        captures=captures,
-        open_operation=operation,
+        latest_attempt=attempt_of(record(parts.attempt)) if parts.attempt else None,
+        captures=tuple(capture_of(record(one)) for one in parts.captures or ()),
+        open_operation=operation_of(record(parts.operation)) if parts.operation else None,
+        suspense=tuple(item_of(record(one)) for one in parts.suspense or ()),
         overcapture_minor=row.overcapture_minor,
     )

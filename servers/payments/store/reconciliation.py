@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.kernel.money import Money
@@ -21,6 +21,7 @@ from servers.payments.domain import (
     ReconciliationItem,
 )
 from servers.runtime.db import one_row
+from servers.runtime.sql import text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.kernel.money import Money
@@ -18,6 +18,7 @@ from servers.payments.domain import (
     RefundState,
 )
 from servers.runtime.db import one_row
+from servers.runtime.sql import text
 
 
 async def insert_refund(conn: AsyncConnection, refund: Refund) -> None:

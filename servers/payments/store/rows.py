@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import Any, Final
 
 from sqlalchemy import Row
@@ -10,6 +12,20 @@ from sqlalchemy import Row
 from servers.payments.domain import Decline, Manner, NextAction, Usage
 
 NOTHING_ASKED: Final = NextAction()
+
+
+def record(document: Mapping[str, Any]) -> Any:
+    """Return a row that came as JSON inside another one as if it had come by itself."""
+    return SimpleNamespace(**{name: _value(name, value) for name, value in document.items()})
+
+
+def _value(name: str, value: Any) -> Any:
+    if isinstance(value, str):
+        if name.endswith("_time"):
+            return datetime.fromisoformat(value)
+        if name.endswith("_secret"):
+            return bytes.fromhex(value.removeprefix("\\x"))
+    return value
 
 
 def decline_in(row: Row[Any]) -> Decline | None:

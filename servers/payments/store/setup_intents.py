@@ -6,12 +6,13 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.payments.domain import SETUP, NextAction, SetupIntent, SetupState, Usage
 from servers.payments.store.rows import DECLINE_COLUMNS, NOTHING_ASKED, action_in, decline_in, decline_values, manner_of
 from servers.runtime.db import one_row
+from servers.runtime.sql import text
 
 
 async def insert_setup(conn: AsyncConnection, setup: SetupIntent) -> None:

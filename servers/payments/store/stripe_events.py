@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from servers.runtime.sql import text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +49,7 @@ async def insert_stripe_event(conn: AsyncConnection, parameters: dict[str, Any])
             """
             INSERT INTO stripe_events (id, type, object_id, payment_intent_id, refund_id, setup_intent_id, body, state, source,
                                        receive_time)
-            VALUES (:id, :type, :object_id, :intent, :refund_id, :setup_id, :body, 'STORED', :source, :now)
+            VALUES (:id, :type, :object_id, :intent, :refund_id, :setup_id, :body, :state, :source, :now)
             ON CONFLICT (id) DO NOTHING
             """
         ),

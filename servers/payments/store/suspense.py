@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.kernel.money import Money
 from servers.payments.domain import Payment, StaffAction, SuspenseCause, SuspenseItem
+from servers.runtime.sql import text
 
 
 async def insert_suspense_item(conn: AsyncConnection, payment: Payment, item: SuspenseItem) -> None:

@@ -75,6 +75,7 @@ from servers.payments.usecases.reconciliation import (
     Timing,
     reconcile,
     resolve_item,
+    rounds,
 )
 from servers.payments.usecases.refund_cancels import (
     CANCEL_REFUND,
@@ -190,6 +191,7 @@ __all__ = [
     "resolve_refund",
     "retry_refunds",
     "revoke_mandate",
+    "rounds",
     "set_default_method",
     "update_payment",
     "visible_setup",

@@ -6,15 +6,14 @@ under it as the fact's id. What a line means is written down before the ledger i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
-from functools import partial
 from typing import Final
 
 import structlog
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 
 from servers.kernel.errors import FieldInvalid, Refusal, ResourceNotFound
 from servers.kernel.ids import bucket_of, new_id
@@ -34,22 +33,17 @@ from servers.payments.domain import (
     ReconciliationItem,
     judge,
 )
+from servers.payments.usecases.balance_lines import LOOK_BACK, NEAR, pull_lines
 from servers.payments.usecases.deciding import Decider, note_decision
 from servers.payments.usecases.deps import Deps
 from servers.payments.usecases.disputes import learn_dispute
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import UnitOfWork
 from servers.runtime.idempotency import IdempotentRequest
-from servers.runtime.outbound import Answered
 
 BATCH: Final = 200
-PAGES_PER_WINDOW: Final = 1_000
-"""A bound for one pull: 100,000 lines within one window."""
-WINDOW: Final = timedelta(days=1)
-OVERLAP: Final = timedelta(hours=1)
-"""How far each pull and each look at our records reaches back: clocks differ, and transactions commit late."""
-LOOK_BACK: Final = timedelta(days=30)
-"""How far the first pull reaches back."""
+FAR: Final = timedelta(hours=1)
+"""How far they reach back as often, for what came later than anybody expects."""
 _KINDS: Final = {
     **dict.fromkeys(("charge", "payment"), ItemKind.CAPTURE),
     **dict.fromkeys(("refund", "payment_refund"), ItemKind.REFUND),
@@ -67,10 +61,9 @@ _OWN_ACCORD: Final = {
     **dict.fromkeys(("stripe_fee", "stripe_fx_fee", "tax_fee"), "PROCESSOR_FEES"),
 }
 """What Stripe does without a record of ours: the platform's bank, and what Stripe charges for itself."""
-declare("payments.reconcile.after_pull", "payments.reconcile.after_judgement", "payments.reconcile.after_book")
+declare("payments.reconcile.after_judgement", "payments.reconcile.after_book")
 _log = structlog.get_logger("reconciliation")
 _lines = Counter("paymesh_reconciliation_lines_total", "Balance transactions judged", ["kind", "outcome"])
-_difference = Gauge("paymesh_reconciliation_balance_difference_minor", "Stripe's balance less its lines", ["currency"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,22 +76,37 @@ class Timing:
     """How long after a capture or refund its line counts as missing."""
 
 
-async def reconcile(deps: Deps, timing: Timing) -> None:
-    """Do one round of all steps."""
-    await expect_records(deps, timing)
-    await pull_lines(deps)
+def rounds(deps: Deps, timing: Timing) -> Callable[[], Awaitable[None]]:
+    """Return what does a round each time: the first one, and then one each hour, looks far back."""
+    far_at: datetime | None = None
+
+    async def one_round() -> None:
+        nonlocal far_at
+        now = deps.clock.now()
+        is_far = far_at is None or now - far_at >= FAR
+        await reconcile(deps, timing, back=FAR if is_far else NEAR)
+        if is_far:
+            far_at = now
+
+    return one_round
+
+
+async def reconcile(deps: Deps, timing: Timing, *, back: timedelta = FAR) -> None:
+    """Do one round of all steps, looking so far back behind the last one."""
+    await expect_records(deps, timing, back=back)
+    await pull_lines(deps, back=back)
     await judge_lines(deps, timing)
     await book_lines(deps)
     await age_items(deps)
     await book_write_offs(deps)
 
 
-async def expect_records(deps: Deps, timing: Timing) -> int:
+async def expect_records(deps: Deps, timing: Timing, *, back: timedelta) -> int:
     """Expect at Stripe what our records say was moved there. Returns how many new expectations."""
     made = 0
     now = deps.clock.now()
     async with deps.db.uow() as uow:
-        since = (await store.reconciliation_progress(uow.conn, start=now - LOOK_BACK)).expected_until - OVERLAP
+        since = (await store.reconciliation_progress(uow.conn, start=now - LOOK_BACK)).expected_until - back
     while True:
         async with deps.db.uow() as uow:
             new = await store.unexpected_yet(uow.conn, since=since, limit=BATCH)
@@ -144,60 +152,6 @@ async def _explain(deps: Deps, uow: UnitOfWork, expectation: store.Expectation) 
             )
         return True
     return False
-
-
-async def pull_lines(deps: Deps) -> int:
-    """Copy Stripe's balance transactions up to now, window by window, and compare its balance with their sum where it rested
-    meanwhile: it read the same before and after, and no line came that one which took it back could hide. Returns how many are
-    new."""
-    pulled = 0
-    now = deps.clock.now()
-    async with deps.db.uow() as uow:
-        start = (await store.reconciliation_progress(uow.conn, start=now - LOOK_BACK)).pulled_until - OVERLAP
-    before = await deps.balance_outbound.execute("stripe.balance", deps.gateway.balance)
-    while start + WINDOW < now:
-        new = await _pull_window(deps, start, start + WINDOW)
-        if new is None:
-            return pulled
-        pulled, start = pulled + new, start + WINDOW
-        async with deps.db.uow() as uow:
-            await store.advance_reconciliation(uow.conn, pulled_until=start)
-    # The last one has no end: the balance may have moved since `now`, and Stripe's clock is not ours.
-    new = await _pull_window(deps, start, None)
-    if new is None:
-        return pulled
-    async with deps.db.uow() as uow:
-        await store.advance_reconciliation(uow.conn, pulled_until=now)
-    after = await deps.balance_outbound.execute("stripe.balance", deps.gateway.balance)
-    since = await _pull_window(deps, start, None)
-    pulled += new + (since or 0)
-    if isinstance(before, Answered) and isinstance(after, Answered) and before.value == after.value and since == 0:
-        async with deps.db.uow() as uow:
-            differences = await store.save_balance(uow.conn, after.value, now)
-        for currency, difference in differences.items():
-            _difference.labels(currency).set(difference)
-            _log.error("balance.differs", currency=currency, difference_minor=difference)
-    return pulled
-
-
-async def _pull_window(deps: Deps, start: datetime, end: datetime | None) -> int | None:
-    """Copy the lines of one window, page by page. Returns how many are new, or None where Stripe could not be read."""
-    new, last = 0, ""
-    for _ in range(PAGES_PER_WINDOW):
-        page = await deps.balance_outbound.execute(
-            "stripe.balance_transactions",
-            partial(deps.gateway.balance_transactions, start, end, after=last),
-        )
-        if not isinstance(page, Answered):
-            return None
-        async with deps.db.uow() as uow:
-            new += await store.save_balance_transactions(uow.conn, page.value.lines)
-        crash_point("payments.reconcile.after_pull")
-        if not page.value.more:
-            return new
-        last = page.value.lines[-1].id
-    _log.error("reconciliation.window_too_full", start=str(start), end=str(end))
-    return None
 
 
 async def judge_lines(deps: Deps, timing: Timing) -> int:

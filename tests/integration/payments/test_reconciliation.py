@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import text
 
-from servers.kernel.clock import SystemClock
+from servers.kernel.clock import ManualClock, SystemClock
 from servers.kernel.errors import FieldInvalid
 from servers.kernel.ids import derive_id
 from servers.kernel.money import Money
@@ -38,7 +38,9 @@ from servers.payments.usecases import (
     Timing,
     reconcile,
     resolve_item,
+    rounds,
 )
+from servers.payments.usecases.reconciliation import FAR
 from servers.runtime.db import Database
 from servers.runtime.idempotency import IdempotentRequest
 from servers.runtime.outbound import Outbound
@@ -444,6 +446,21 @@ async def test_a_line_of_a_clock_ahead_of_ours_is_pulled_at_once(desk: Desk) -> 
     assert await _rows(desk, "SELECT stripe_balance, mirrored_balance FROM reconciliation_progress") == [
         ({"USD": 900}, {"USD": 900})
     ]
+
+
+async def test_rounds_look_back_a_minute_and_once_an_hour_far(desk: Desk) -> None:
+    clock = ManualClock(datetime.now(UTC))
+    one_round = rounds(replace(desk.deps, clock=clock), TIMING)
+    await one_round()
+    desk.stripe.move("payout", "po_late", -5000)  # made ten minutes ago, and shown only now
+    clock.advance(timedelta(seconds=30))
+    await one_round()
+    assert desk.ledger.booked == {}
+    clock.advance(FAR)
+    # So long after the last round everything is near; the round after it looks far back, too.
+    desk.stripe.lines[-1] = replace(desk.stripe.lines[-1], create_time=clock.now() - FAR / 2)
+    await one_round()
+    assert desk.ledger.booked == {"txn_0": (-5000, "PLATFORM_BANK")}
 
 
 async def _rows(desk: Desk, statement: str) -> Sequence[tuple[Any, ...]]:
