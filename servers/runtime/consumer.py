@@ -1,7 +1,7 @@
 """Consumers: each event takes effect once.
 
-The inbox row and the effect share a transaction; the offset is committed after it. A failing event is retried with growing
-pauses, which holds its partition and so keeps its key's order; after the last try it goes to the dead letters, from where
+The inbox row and the effect share a transaction; offsets are committed after them, many at once. A failing event is retried with
+growing pauses, which holds its partition and so keeps its key's order; after the last try it goes to the dead letters, from where
 `replay_dead_letters` brings it back, and the rest go on.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -30,6 +31,8 @@ PAUSE_SECONDS: Final = 0.1
 PAUSE_SECONDS_MAX: Final = 10.0
 IDLE_SECONDS: Final = 0.1
 BATCH: Final = 100
+COMMIT_SECONDS: Final = 1.0
+"""How long a batch may go on until what is done of it is noted: its claim must not seem to stand still."""
 
 declare("consumer.before_commit", "consumer.after_commit")
 _log = structlog.get_logger("consumer")
@@ -61,13 +64,16 @@ class Consumer:
         group: str,
         topics: Sequence[str],
         handlers: Mapping[str, Handler],
+        concerns: Callable[[EventRecord], bool] = lambda _: True,
         tries: int = TRIES,
     ) -> None:
+        """`concerns` tells events of no interest from others of their type, without a transaction for them."""
         self._db = db
         self._log = log
         self._group = group
         self._topics = topics
         self._handlers = handlers
+        self._concerns = concerns
         self._tries = tries
 
     async def run(self) -> None:
@@ -97,19 +103,19 @@ class Consumer:
 
     async def _round(self, source: LogConsumer) -> int:
         batch = await source.poll(max_records=BATCH)
-        # Where each partition stands whose last events concern nobody here: one commit passes them all.
-        passed: dict[tuple[str, int], Delivered] = {}
+        # How far each partition is done: what dies before that is written down comes again, and the inbox knows it.
+        done: dict[tuple[str, int], Delivered] = {}
+        began = time.monotonic()
         for delivered in batch:
-            place = delivered.record.topic, delivered.partition
-            if (handler := self._handlers.get(delivered.record.type)) is None:
-                passed[place] = delivered
-                continue
-            await self._handle(handler, delivered)
-            crash_point("consumer.after_commit")
-            await source.commit(delivered)
-            passed.pop(place, None)
-        for delivered in passed.values():
-            await source.commit(delivered)
+            handler = self._handlers.get(delivered.record.type)
+            if handler is not None:
+                await self._handle(handler, delivered)
+                crash_point("consumer.after_commit")
+            done[delivered.record.topic, delivered.partition] = delivered
+            if time.monotonic() - began > COMMIT_SECONDS:
+                await _commit(source, done)
+                began = time.monotonic()
+        await _commit(source, done)
         return len(batch)
 
     async def _handle(self, handler: Handler, delivered: Delivered) -> None:
@@ -137,6 +143,8 @@ class Consumer:
 
     async def _once(self, handler: Handler, delivered: Delivered) -> None:
         record = delivered.record
+        if not self._concerns(record):
+            return
         context = propagate.extract({"traceparent": record.traceparent})
         with _tracer.start_as_current_span(f"consume {record.type}", context=context):
             async with self._db.uow() as uow:
@@ -199,6 +207,12 @@ class Consumer:
                     {"consumer": self._group, "event_id": row.event_id},
                 )
         return len(rows)
+
+
+async def _commit(source: LogConsumer, done: dict[tuple[str, int], Delivered]) -> None:
+    for delivered in done.values():
+        await source.commit(delivered)
+    done.clear()
 
 
 def _record_of(row: Row[Any]) -> EventRecord:

@@ -7,7 +7,7 @@ from paymesh.payments.v1 import payments_events_pb2, payments_pb2
 
 from servers.runtime.consumer import Handler
 from servers.runtime.db import UnitOfWork
-from servers.runtime.eventlog import Delivered
+from servers.runtime.eventlog import Delivered, EventRecord
 from servers.runtime.render import instant, parse_money
 from servers.wallets.facts import CaptureFact, RefundFailedFact
 from servers.wallets.render import delay_of, facts_of_dispute
@@ -33,6 +33,16 @@ _OF_PAYMENT = (
 _OF_DISPUTE = tuple(
     f"dispute.{kind}" for kind in ("opened", "updated", "funds_withdrawn", "funds_reinstated", "won", "lost", "closed")
 )
+
+
+def concerns(record: EventRecord) -> bool:
+    """Tell whether an event says anything to the ledger or a top-up: of a payment for a merchant, only what was captured, and what
+    is in suspense."""
+    if record.type not in _OF_PAYMENT and record.type != "payment.updated":
+        return True
+    payment = payments_events_pb2.PaymentEvent.FromString(record.data).payment
+    is_top_up = payment.purpose == payments_pb2.Payment.TOP_UP and record.type != "payment.updated"
+    return is_top_up or record.type in _CAPTURING or bool(payment.suspense_items)
 
 
 def handlers(writer: Writer, deps: Deps) -> dict[str, Handler]:

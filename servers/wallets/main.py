@@ -12,7 +12,7 @@ from servers.runtime.consumer import Consumer
 from servers.runtime.janitor import Janitor
 from servers.runtime.outbound import Outbound
 from servers.runtime.sweeps import sweep
-from servers.wallets.consumer import GROUP, TOPICS, handlers
+from servers.wallets.consumer import GROUP, TOPICS, concerns, handlers
 from servers.wallets.jobs import SWEEP_SECONDS, sweep_ledger
 from servers.wallets.outcomes import Outcomes
 from servers.wallets.peers import PEER, PaymentsPeer, classify
@@ -40,7 +40,9 @@ async def build(context: Context[WalletsSettings]) -> Parts:
         outbound=Outbound(target=PEER, classify=classify, clock=context.clock, tries=1),
         outcomes=Outcomes(writer, context.db.sealer, context.clock),
     )
-    consumer = Consumer(context.db, context.log, group=GROUP, topics=TOPICS, handlers=handlers(writer, deps))
+    consumer = Consumer(
+        context.db, context.log, group=GROUP, topics=TOPICS, handlers=handlers(writer, deps), concerns=concerns
+    )
     return Parts(
         services=[
             Service(

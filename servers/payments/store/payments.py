@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from psycopg.types.json import Jsonb
 from sqlalchemy import Row
@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from servers.kernel.money import Money
 from servers.payments.domain import (
     PAYMENT,
+    Attempt,
     CaptureMethod,
     Payment,
     PaymentState,
@@ -22,7 +23,7 @@ from servers.payments.domain import (
     Review,
     ReviewState,
 )
-from servers.payments.store.attempts import attempt_of, capture_of
+from servers.payments.store.attempts import attempt_by_id, attempt_of, capture_of
 from servers.payments.store.operations import operation_of
 from servers.payments.store.rows import record
 from servers.payments.store.suspense import item_of
@@ -76,71 +77,46 @@ async def payment(
     lock: bool = False,
 ) -> Payment | None:
     """Return a payment with its newest attempt and captures, if it belongs to the merchant or the customer asked for."""
-    clauses = ["id = :id"]
+    clauses = ["p.id = :id"]
     if owner_id is not None:
-        clauses.append("owner_id = :owner_id")
+        clauses.append("p.owner_id = :owner_id")
     if customer_id is not None:
-        clauses.append("customer_id = :customer_id")
-    row = (
-        await conn.execute(
-            text(f"SELECT * FROM payments WHERE {' AND '.join(clauses)}{' FOR UPDATE' if lock else ''}"),
-            {"id": payment_id, "owner_id": owner_id, "customer_id": customer_id},
-        )
-    ).one_or_none()
-    return (await _wholes(conn, [row]))[0] if row is not None else None
+        clauses.append("p.customer_id = :customer_id")
+    values = {"id": payment_id, "owner_id": owner_id, "customer_id": customer_id}
+    return _one(await _found(conn, f"payments p WHERE {' AND '.join(clauses)}", values, lock=lock))
+
+
+async def payment_of_attempt(conn: AsyncConnection, attempt_id: str, *, lock: bool = False) -> tuple[Payment, Attempt]:
+    """Return the payment that an attempt belongs to, locked where asked for, and the attempt as it is under that lock."""
+    (payment,) = await _found(conn, f"{_OF_ATTEMPT} WHERE a.id = :id", {"id": attempt_id}, lock=lock)
+    latest = payment.latest_attempt
+    mine = latest if latest is not None and latest.id == attempt_id else await attempt_by_id(conn, attempt_id)
+    return payment, mine
 
 
 async def payment_by_intent(conn: AsyncConnection, intent_id: str, *, lock: bool = False) -> Payment | None:
     """Return the payment that a Stripe PaymentIntent carries out."""
-    suffix = " FOR UPDATE" if lock else ""
-    row = (
-        await conn.execute(
-            text(f"SELECT * FROM payments WHERE stripe_payment_intent_id = :intent{suffix}"), {"intent": intent_id}
-        )
-    ).one_or_none()
-    return (await _wholes(conn, [row]))[0] if row is not None else None
+    clauses = "payments p WHERE p.stripe_payment_intent_id = :intent"
+    return _one(await _found(conn, clauses, {"intent": intent_id}, lock=lock))
 
 
 async def payment_by_charge(conn: AsyncConnection, charge_id: str) -> Payment | None:
     """Return the payment that a charge of Stripe's belongs to."""
-    row = (
-        await conn.execute(
-            text(
-                """
-                SELECT p.* FROM attempts a JOIN payments p ON p.owner_id = a.owner_id AND p.id = a.payment_id
-                WHERE a.charge_id = :charge
-                """
-            ),
-            {"charge": charge_id},
-        )
-    ).one_or_none()
-    return (await _wholes(conn, [row]))[0] if row is not None else None
+    return _one(await _found(conn, f"{_OF_ATTEMPT} WHERE a.charge_id = :charge", {"charge": charge_id}))
 
 
 async def ended_windows(conn: AsyncConnection, now: datetime, limit: int) -> list[Payment]:
     """Return payments whose authorization should have ended, those that ended first first."""
-    rows = (
-        await conn.execute(
-            text(
-                """
-                SELECT * FROM payments
-                WHERE state IN ('REQUIRES_CAPTURE', 'PARTIALLY_CAPTURED') AND capture_before_time <= :now
-                ORDER BY capture_before_time LIMIT :limit
-                """
-            ),
-            {"now": now, "limit": limit},
-        )
-    ).all()
-    return await _wholes(conn, rows)
+    clauses = """payments p
+        WHERE p.state IN ('REQUIRES_CAPTURE', 'PARTIALLY_CAPTURED') AND p.capture_before_time <= :now
+        ORDER BY p.capture_before_time LIMIT :limit"""
+    return await _found(conn, clauses, {"now": now, "limit": limit})
 
 
 async def due_payments(conn: AsyncConnection, now: datetime, limit: int) -> list[Payment]:
     """Return payments that the sweep has something to do with, those that have waited longest first."""
-    rows = await conn.execute(
-        text("SELECT * FROM payments WHERE due_time <= :now ORDER BY due_time LIMIT :limit"),
-        {"now": now, "limit": limit},
-    )
-    return await _wholes(conn, rows.all())
+    clauses = "payments p WHERE p.due_time <= :now ORDER BY p.due_time LIMIT :limit"
+    return await _found(conn, clauses, {"now": now, "limit": limit})
 
 
 async def postpone_payment(conn: AsyncConnection, payment: Payment, due_time: datetime) -> Payment:
@@ -164,28 +140,20 @@ async def payments(
     limit: int,
 ) -> list[Payment]:
     """Return payments of a merchant or a customer, newest first."""
-    owner = "owner_id = :owner" if owner_id is not None else "customer_id = :owner"
-    rows = (
-        await conn.execute(
-            text(
-                f"""
-                SELECT * FROM payments WHERE {owner} AND id < :before AND (:state = '' OR state = :state)
-                  AND (CAST(:time_from AS timestamptz) IS NULL OR create_time >= :time_from)
-                  AND (CAST(:time_to AS timestamptz) IS NULL OR create_time < :time_to)
-                ORDER BY id DESC LIMIT :limit
-                """
-            ),
-            {
-                "owner": owner_id if owner_id is not None else customer_id,
-                "before": before,
-                "state": state,
-                "time_from": time_from,
-                "time_to": time_to,
-                "limit": limit,
-            },
-        )
-    ).all()
-    return await _wholes(conn, rows)
+    owner = "p.owner_id = :owner" if owner_id is not None else "p.customer_id = :owner"
+    clauses = f"""payments p WHERE {owner} AND p.id < :before AND (:state = '' OR p.state = :state)
+          AND (CAST(:time_from AS timestamptz) IS NULL OR p.create_time >= :time_from)
+          AND (CAST(:time_to AS timestamptz) IS NULL OR p.create_time < :time_to)
+        ORDER BY p.id DESC LIMIT :limit"""
+    values = {
+        "owner": owner_id if owner_id is not None else customer_id,
+        "before": before,
+        "state": state,
+        "time_from": time_from,
+        "time_to": time_to,
+        "limit": limit,
+    }
+    return await _found(conn, clauses, values)
 
 
 async def advance(conn: AsyncConnection, payment: Payment, trigger: str, *, now: datetime, **changes: Any) -> Payment:
@@ -350,28 +318,34 @@ async def move_dispute_counters(
     )
 
 
-async def _wholes(conn: AsyncConnection, rows: Sequence[Row[Any]]) -> list[Payment]:
-    """Add each payment's newest attempt, captures, open operation and suspense items: one statement, however many payments there
-    are. It is never the one that locks a payment's row: that sees what belongs to it as it was before it waited for the lock."""
-    found = await conn.execute(
-        text(
-            """
-            SELECT k.id,
-                (SELECT to_json(a) FROM attempts a WHERE a.owner_id = k.owner_id AND a.payment_id = k.id
-                 ORDER BY a.id DESC LIMIT 1) AS attempt,
-                (SELECT json_agg(c ORDER BY c.id) FROM captures c WHERE c.owner_id = k.owner_id AND c.payment_id = k.id)
-                    AS captures,
-                (SELECT to_json(o) FROM operations o WHERE o.owner_id = k.owner_id AND o.payment_id = k.id
-                 AND o.state IN ('CREATED', 'UNKNOWN', 'NEEDS_OPERATOR')) AS operation,
-                (SELECT json_agg(i ORDER BY i.create_time, i.id) FROM suspense_items i
-                 WHERE i.owner_id = k.owner_id AND i.payment_id = k.id) AS suspense
-            FROM unnest(CAST(:owners AS text[]), CAST(:payments AS text[])) AS k(owner_id, id)
-            """
-        ),
-        {"owners": [row.owner_id for row in rows], "payments": [row.id for row in rows]},
-    )
-    parts = {part.id: part for part in found}
-    return [_payment(row, parts[row.id]) for row in rows]
+_OF_ATTEMPT: Final = "attempts a JOIN payments p ON p.owner_id = a.owner_id AND p.id = a.payment_id"
+_PARTS: Final = """
+    (SELECT to_json(a) FROM attempts a WHERE a.owner_id = p.owner_id AND a.payment_id = p.id
+     ORDER BY a.id DESC LIMIT 1) AS attempt,
+    (SELECT json_agg(c ORDER BY c.id) FROM captures c WHERE c.owner_id = p.owner_id AND c.payment_id = p.id) AS captures,
+    (SELECT to_json(o) FROM operations o WHERE o.owner_id = p.owner_id AND o.payment_id = p.id
+     AND o.state IN ('CREATED', 'UNKNOWN', 'NEEDS_OPERATOR')) AS operation,
+    (SELECT json_agg(i ORDER BY i.create_time, i.id) FROM suspense_items i
+     WHERE i.owner_id = p.owner_id AND i.payment_id = p.id) AS suspense"""
+"""A payment's newest attempt, captures, open operation and suspense items."""
+
+
+async def _found(
+    conn: AsyncConnection, clauses: str, values: Mapping[str, object], *, lock: bool = False
+) -> list[Payment]:
+    """Return the payments that `clauses` about `p` find, with what belongs to them: all as it was at one moment. Where they are
+    locked that is read after the locks: the statement that waits for one sees everything else as it was before it waited."""
+    if not lock:
+        return [_payment(row) for row in await conn.execute(text(f"SELECT p.*, {_PARTS} FROM {clauses}"), values)]
+    locked = (await conn.execute(text(f"SELECT p.owner_id, p.id FROM {clauses} FOR UPDATE OF p"), values)).all()
+    whole = f"SELECT p.*, {_PARTS} FROM payments p WHERE p.owner_id = :owner_id AND p.id = :id"
+    return [
+        _payment((await conn.execute(text(whole), {"owner_id": row.owner_id, "id": row.id})).one()) for row in locked
+    ]
+
+
+def _one(payments: Sequence[Payment]) -> Payment | None:
+    return payments[0] if payments else None
 
 
 def _review(row: Row[Any]) -> Review | None:
@@ -382,7 +356,7 @@ def _review(row: Row[Any]) -> Review | None:
     )
 
 
-def _payment(row: Row[Any], parts: Row[Any]) -> Payment:
+def _payment(row: Row[Any]) -> Payment:
     return Payment(
         id=row.id,
         owner_id=row.owner_id,
@@ -413,9 +387,9 @@ def _payment(row: Row[Any], parts: Row[Any]) -> Payment:
         version=row.version,
         create_time=row.create_time,
         update_time=row.update_time,
-        latest_attempt=attempt_of(record(parts.attempt)) if parts.attempt else None,
-        captures=tuple(capture_of(record(one)) for one in parts.captures or ()),
-        open_operation=operation_of(record(parts.operation)) if parts.operation else None,
-        suspense=tuple(item_of(record(one)) for one in parts.suspense or ()),
+        latest_attempt=attempt_of(record(row.attempt)) if row.attempt else None,
+        captures=tuple(capture_of(record(one)) for one in row.captures or ()),
+        open_operation=operation_of(record(row.operation)) if row.operation else None,
+        suspense=tuple(item_of(record(one)) for one in row.suspense or ()),
         overcapture_minor=row.overcapture_minor,
     )

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Final
 
 from servers.kernel.errors import ConcurrentUpdate, ProviderUnavailable, Refusal
-from servers.kernel.invariant import invariant
 from servers.payments import store
 from servers.payments.domain import (
     ATTEMPT,
@@ -149,10 +148,7 @@ async def _answer(
 
 async def _load_attempt(deps: Deps, attempt_id: str) -> tuple[Attempt, Payment]:
     async with deps.db.read() as conn:
-        attempt = await store.attempt_by_id(conn, attempt_id)
-        payment = await store.payment(conn, attempt.payment_id, owner_id=attempt.owner_id)
-    invariant(payment is not None, "an attempt without its payment", attempt_id=attempt_id)
-    assert payment is not None
+        payment, attempt = await store.payment_of_attempt(conn, attempt_id)
     return attempt, payment
 
 
@@ -214,10 +210,8 @@ async def _read_or_send(deps: Deps, payment: Payment, attempt: Attempt) -> Outco
 
 async def give_up_attempt(deps: Deps, uow: UnitOfWork, call: OutboundCall) -> None:
     """Note that every look of the plan was in vain: a person must decide, unless Stripe tells by itself."""
-    attempt = await store.attempt_by_id(uow.conn, call.target)
-    payment = await store.payment(uow.conn, attempt.payment_id, owner_id=attempt.owner_id, lock=True)
-    attempt = await store.attempt_by_id(uow.conn, call.target)
-    if payment is not None and ATTEMPT.allows(attempt.state, "give_up"):
+    payment, attempt = await store.payment_of_attempt(uow.conn, call.target, lock=True)
+    if ATTEMPT.allows(attempt.state, "give_up"):
         await deps.outcomes.give_up(uow, payment, attempt)
 
 
@@ -227,11 +221,7 @@ async def record_attempt(
     """Write down what is known now. The payment's row is locked first, so a webhook that tells the same waits and finds it done.
     `sends` is 0 where it did not come to a sending."""
     async with deps.db.uow() as uow:
-        attempt = await store.attempt_by_id(uow.conn, attempt_id)
-        payment = await store.payment(uow.conn, attempt.payment_id, owner_id=attempt.owner_id, lock=True)
-        invariant(payment is not None, "an attempt without its payment", attempt_id=attempt_id)
-        assert payment is not None
-        attempt = await store.attempt_by_id(uow.conn, attempt_id)
+        payment, attempt = await store.payment_of_attempt(uow.conn, attempt_id, lock=True)
         outcome = await uow.outbound.known(attempt_id, outcome, sends=sends)
         match outcome:
             case Answered():

@@ -83,9 +83,9 @@ async def confirm_payment(deps: Deps, request: IdempotentRequest, command: Confi
     """Charge a card or a wallet. Raises ResourceNotFound, FieldInvalid, PaymentStateInvalid, MethodStateInvalid,
     OperationInProgress, InsufficientFunds, ProviderUnavailable, PeerUnavailable, and RateLimited after too many declines."""
     await deps.throttle.look(DECLINES_OF_PAYER, command.payer.limit_key)
-    await look_first(deps, request, command.payment_id, command.payer.may_confirm)
+    seen = await look_first(deps, request, command.payment_id, command.payer.may_confirm)
     wallet = await _wallet(deps, command)
-    assessment = await _assess(deps, command)
+    assessment = await _assess(deps, command, seen) if seen is not None else CLEAR
     async with deps.db.uow() as uow:
         claim = await uow.idempotency.claim(request)
         attempt = await begun_attempt(uow, claim)
@@ -104,12 +104,8 @@ async def confirm_payment(deps: Deps, request: IdempotentRequest, command: Confi
     return await finish_confirm(deps, request, attempt, command.payer.limit_key)
 
 
-async def _assess(deps: Deps, command: ConfirmPayment) -> Assessment:
+async def _assess(deps: Deps, command: ConfirmPayment, payment: Payment) -> Assessment:
     """Ask what the fraud rules say; whether the payment may be confirmed at all is looked at under its lock."""
-    async with deps.db.read() as conn:
-        payment = await store.payment(conn, command.payment_id)
-    if payment is None or not command.payer.may_confirm(payment):
-        return CLEAR
     return await deps.screening.assess(
         Question(
             payment_id=payment.id,

@@ -369,20 +369,18 @@ async def learn_payment(deps: Deps, payment: Payment, *, insist: bool = False) -
 
 async def look_first(
     deps: Deps, request: IdempotentRequest, payment_id: str, is_theirs: Callable[[Payment], bool]
-) -> None:
+) -> Payment | None:
     """Before something new is asked of a payment, find out what has become of what was asked before and has no certain outcome. A
-    rehearsal asks nobody."""
-    if request.rehearsal:
-        return
+    rehearsal asks nobody. Returns the payment, if it is theirs, as it is without a lock."""
     async with deps.db.read() as conn:
         payment = await store.payment(conn, payment_id)
     if payment is None or not is_theirs(payment):
-        return
+        return None
     operation, attempt = payment.open_operation, payment.latest_attempt
-    if (operation is not None and operation.state in UNCERTAIN_OPERATIONS) or (
+    is_open = (operation is not None and operation.state in UNCERTAIN_OPERATIONS) or (
         attempt is not None and attempt.state in UNCERTAIN_ATTEMPTS
-    ):
-        await learn_payment(deps, payment)
+    )
+    return await learn_payment(deps, payment) if is_open and not request.rehearsal else payment
 
 
 async def _learn_window(deps: Deps, payment: Payment, *, insist: bool) -> Payment:
