@@ -14,7 +14,7 @@ DOMAINS: Final = ("identity", "payments", "wallets", "notifications")
 PASSED_ON: Final = ("PAYMESH_LOG_LEVEL", "PAYMESH_OTLP_ENDPOINT")
 # PAYMESH_AUDIT_URLS and PAYMESH_OPERATOR_* are the command line's; whoever exported them may still start a stack.
 KNOWN: Final = {
-    *("PAYMESH_DATA_DIR", "PAYMESH_AUDIT_URLS", "PAYMESH_EDGE_LIMITS", *PASSED_ON),
+    *("PAYMESH_DATA_DIR", "PAYMESH_AUDIT_URLS", "PAYMESH_EDGE_LIMITS", "PAYMESH_RECONCILE_EVERY_SECONDS", *PASSED_ON),
     *("PAYMESH_OPERATOR_TLS_DIR", "PAYMESH_OPERATOR_PEERS"),
 }
 

@@ -341,7 +341,12 @@ def _payments(stack: Stack, folder: SecretFolder) -> Mapping[str, str]:
         return plan | _given(WAY_OUT)
     # The sandbox answers at once: what it moved may be compared right away.
     soon = {"PAYMESH_RECONCILE_EVERY_SECONDS": "3", "PAYMESH_RECONCILE_LAG_SECONDS": "2"}
-    return plan | soon | {"PAYMESH_STRIPE_API_BASE": f"http://127.0.0.1:{stack.ports.stripe_sandbox}"}
+    return (
+        plan
+        | soon
+        | _given(("PAYMESH_RECONCILE_EVERY_SECONDS",))
+        | {"PAYMESH_STRIPE_API_BASE": f"http://127.0.0.1:{stack.ports.stripe_sandbox}"}
+    )
 
 
 def _notifications(stack: Stack, folder: SecretFolder) -> Mapping[str, str]:

@@ -624,8 +624,8 @@ def test_any_sequence_keeps_our_books_and_theirs_the_same(
     with asyncio.Runner() as runner:
         bench = PaymentMachine.bench = runner.run(bench_on(postgres, valkey.url, runner, tmp_path))
         crashpoints.arm(tmp_path, die=_die)
-        # Hypothesis parses this module, and CPython 3.11 loses count where the collector runs what others left in the middle of that
-        # (python/cpython#106905).
+        # Hypothesis parses this module, and CPython 3.11 loses count where the collector finds what others left in the middle of
+        # that (python/cpython#106905).
         gc.collect()
         try:
             run_state_machine_as_test(
