@@ -93,7 +93,7 @@ async def save_balance(conn: AsyncConnection, balance: Mapping[str, int], now: d
     differences = {
         c: row.stripe_balance.get(c, 0) - row.mirrored_balance.get(c, 0) - row.baseline.get(c, 0) for c in currencies
     }
-    return {currency: by for currency, by in sorted(differences.items()) if by}
+    return dict(sorted(differences.items()))
 
 
 async def save_balance_transactions(conn: AsyncConnection, arrived: Sequence[BalanceTransaction]) -> int:

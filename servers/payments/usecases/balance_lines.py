@@ -6,23 +6,22 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
-import structlog
 from prometheus_client import Gauge
 
 from servers.payments import store
 from servers.payments.usecases.deps import Deps
+from servers.runtime.alerts import alert
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.outbound import Answered
 
-PAGES_PER_WINDOW: Final = 1_000
-"""A bound for one pull: 100,000 lines within one window."""
+PAGES_PER_WINDOW: Final = 10_000
+"""A bound for one pull: a million lines within one window."""
 WINDOW: Final = timedelta(days=1)
 NEAR: Final = timedelta(minutes=1)
 """How far a pull and a look at our records reach back behind the one before: clocks differ, and transactions commit late."""
 LOOK_BACK: Final = timedelta(days=30)
 """How far the first pull reaches back."""
 declare("payments.reconcile.after_pull")
-_log = structlog.get_logger("reconciliation")
 _difference = Gauge("paymesh_reconciliation_balance_difference_minor", "Stripe's balance less its lines", ["currency"])
 
 
@@ -56,7 +55,8 @@ async def pull_lines(deps: Deps, *, back: timedelta) -> int:
             differences = await store.save_balance(uow.conn, after.value, now)
         for currency, difference in differences.items():
             _difference.labels(currency).set(difference)
-            _log.error("balance.differs", currency=currency, difference_minor=difference)
+            if difference:
+                alert("reconciliation.balance_differs", currency=currency, difference_minor=difference)
     return pulled
 
 
@@ -76,5 +76,5 @@ async def _pull_window(deps: Deps, start: datetime, end: datetime | None) -> int
         if not page.value.more:
             return new
         last = page.value.lines[-1].id
-    _log.error("reconciliation.window_too_full", start=str(start), end=str(end))
+    alert("reconciliation.window_too_full", start=str(start), end=str(end))
     return None

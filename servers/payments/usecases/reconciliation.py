@@ -37,6 +37,7 @@ from servers.payments.usecases.balance_lines import LOOK_BACK, NEAR, pull_lines
 from servers.payments.usecases.deciding import Decider, note_decision
 from servers.payments.usecases.deps import Deps
 from servers.payments.usecases.disputes import learn_dispute
+from servers.runtime.alerts import alert
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import UnitOfWork
 from servers.runtime.idempotency import IdempotentRequest
@@ -296,7 +297,7 @@ async def _unexpected(
     await store.insert_reconciliation_items(uow.conn, [item])
     await uow.outbox.append(deps.events.reconciliation(arrow.event, item))
     _lines.labels(kind.value, "unexpected").inc()
-    _log.error("reconciliation.unexpected", item_id=item.id, line_id=line.id, type=line.type, source=line.source_id)
+    alert("reconciliation.unexpected", item_id=item.id, line_id=line.id, type=line.type, source=line.source_id)
     return item
 
 
@@ -336,7 +337,7 @@ async def _walk(
     moved = await store.advance_reconciliation_item(uow.conn, item, trigger, now=deps.clock.now(), **changes)
     await uow.outbox.append(deps.events.reconciliation(arrow.event, moved))
     if moved.state in BREAKS:
-        _log.error(
+        alert(
             "reconciliation.break",
             item_id=moved.id,
             state=moved.state.value,
