@@ -4,33 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from servers.audit.invariants import CHECKS
+from servers.audit.processor import clearing_follows_stripe, refunds_in_transit
+from servers.audit.verdict import Verdict
 
 SHOWN: Final = 5
 QUIET_SECONDS: Final = 20.0
 DOMAINS: Final = ("identity", "payments", "wallets", "notifications")
 _OF_RETURNED_FEES: Final = "code LIKE 'refund.fee.%' OR code LIKE 'refund_failed.fee.%'"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What became of one check."""
-
-    invariant: str
-    title: str
-    looked_at: int
-    broken: tuple[tuple[str, str], ...]
-
-    @property
-    def holds(self) -> bool:
-        """Whether nothing was found."""
-        return not self.broken
 
 
 def prove(urls: Mapping[str, str]) -> list[Verdict]:
@@ -47,7 +33,8 @@ def prove(urls: Mapping[str, str]) -> list[Verdict]:
                 _wallet_captures_booked(engines),
                 _top_ups_booked(engines),
                 _refunds_booked(engines),
-                _clearing_follows_stripe(engines),
+                clearing_follows_stripe(engines),
+                refunds_in_transit(engines),
                 _fees_kept(engines),
                 _disputes_held(engines),
                 _dispute_funds_booked(engines),
@@ -234,40 +221,6 @@ def _refunds_booked(engines: Mapping[str, Engine]) -> Verdict:
         "every settled refund is in the ledger with its amount and what it returns of the fee, to a wallet if one paid"
     )
     return Verdict(invariant="I6", title=title, looked_at=len(refunds), broken=tuple(broken))
-
-
-def _clearing_follows_stripe(engines: Mapping[str, Engine]) -> Verdict:
-    """Line by line: what the ledger's clearing account moved by is what Stripe's balance moved by."""
-    statement = """
-        SELECT split_part(t.fact_id, ':', 1) AS line_id, a.currency,
-               sum(CASE WHEN t.debit_account_id = a.id THEN t.amount_minor ELSE -t.amount_minor END) AS moved
-        FROM transfers t
-        JOIN accounts a ON a.kind = 'PROCESSOR_CLEARING' AND a.id IN (t.debit_account_id, t.credit_account_id)
-        WHERE t.fact_id LIKE 'txn_%' GROUP BY 1, 2
-        """
-    with engines["wallets"].connect() as conn:
-        moved = {(row.line_id, row.currency): int(row.moved) for row in conn.execute(text(statement))}
-    statement = """
-        SELECT id, amount_minor - fee_minor AS net, currency, matched_minor, matched_currency, counterpart
-        FROM balance_transactions WHERE state = 'BOOKED'
-        """
-    with engines["payments"].connect() as conn:
-        lines = list(conn.execute(text(statement)))
-    broken = []
-    for line in lines:
-        # A capture's own fact has moved what is matched; of another currency, the line takes it away again.
-        by_capture = 0 if line.counterpart else line.matched_minor
-        same = line.currency == line.matched_currency
-        expected = {(line.id, line.currency): line.net - (by_capture if same else 0)}
-        if not same:
-            expected[line.id, line.matched_currency] = -by_capture
-        broken += [
-            (line.id, f"Stripe moved {amount} {key[1]} beyond the capture, the ledger {moved.get(key, 0)}")
-            for key, amount in expected.items()
-            if moved.get(key, 0) != amount
-        ]
-    title = "the clearing account moved with every line of Stripe's balance"
-    return Verdict(invariant="I9", title=title, looked_at=len(lines), broken=tuple(broken))
 
 
 def _fees_kept(engines: Mapping[str, Engine]) -> Verdict:

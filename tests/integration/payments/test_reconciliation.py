@@ -10,8 +10,10 @@ from decimal import Decimal
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
 
+from servers.audit.processor import refunds_in_transit
 from servers.kernel.clock import ManualClock, SystemClock
 from servers.kernel.errors import FieldInvalid
 from servers.kernel.ids import derive_id
@@ -44,7 +46,7 @@ from servers.payments.usecases.reconciliation import FAR
 from servers.runtime.db import Database
 from servers.runtime.idempotency import IdempotentRequest
 from servers.runtime.outbound import Outbound
-from tests.support.postgres import MakeDatabase
+from tests.support.postgres import MakeDatabase, TestPostgres
 
 SHOP = derive_id("mer", "shop", bucket=5)
 TIMING = Timing(lag=timedelta(0), missing_after=timedelta(days=3))
@@ -461,6 +463,29 @@ async def test_rounds_look_back_a_minute_and_once_an_hour_far(desk: Desk) -> Non
     desk.stripe.lines[-1] = replace(desk.stripe.lines[-1], create_time=clock.now() - FAR / 2)
     await one_round()
     assert desk.ledger.booked == {"txn_0": (-5000, "PLATFORM_BANK")}
+
+
+async def test_the_audit_finds_what_is_in_transit_and_should_not_be(
+    desk: Desk, make_database: MakeDatabase, postgres: TestPostgres
+) -> None:
+    await desk.captured("p", 1000)
+    await desk.refunded("p", 300)
+    wallets = await make_database("wallets")
+    account = """
+        INSERT INTO accounts (bucket, id, owner_id, kind, currency, credits_posted, version, create_time)
+        VALUES (0, 'acc_x', 'platform', 'REFUNDS_IN_TRANSIT', 'USD', 300, 1, now())
+        """
+    postgres.execute(account, str(wallets.engine.url.database))
+    urls = {"payments": desk.db, "wallets": wallets}
+    engines = {
+        name: create_engine(db.engine.url.render_as_string(hide_password=False), poolclass=NullPool)
+        for name, db in urls.items()
+    }
+    assert refunds_in_transit(engines).broken == ()
+    # Stripe withdraws it, and the ledger, which is none here, does not book that.
+    desk.stripe.move("refund", "re_p", -300)
+    await desk.round()
+    assert refunds_in_transit(engines).broken == (("USD", "300 in transit, but 0 was refunded and is not withdrawn"),)
 
 
 async def _rows(desk: Desk, statement: str) -> Sequence[tuple[Any, ...]]:
