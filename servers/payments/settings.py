@@ -45,7 +45,7 @@ class PaymentsSettings(ServerSettings):
     reconcile_every_seconds: float = 60.0
     """How often Stripe's balance transactions are pulled and compared."""
     reconcile_lag_seconds: int = 600
-    """How old a balance transaction must be before it is compared: an answer of Stripe's may still be on its way to us."""
+    """How long a balance transaction must have been seen before it is compared: an answer may still be on its way to us."""
     reconcile_missing_after_seconds: int = 259_200
     """How long after a capture or refund its balance transaction counts as missing."""
 

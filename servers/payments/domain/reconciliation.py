@@ -146,6 +146,8 @@ class BalanceTransaction:
     exchange_rate: Decimal | None
     """Units of Stripe's currency for one unit of the payment's, where Stripe converted."""
     create_time: datetime
+    pull_time: datetime | None = None
+    """When it was seen first, by our clock, which is not Stripe's; None for one that is just being read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -96,7 +96,7 @@ async def save_balance(conn: AsyncConnection, balance: Mapping[str, int], now: d
     return dict(sorted(differences.items()))
 
 
-async def save_balance_transactions(conn: AsyncConnection, arrived: Sequence[BalanceTransaction]) -> int:
+async def save_balance_transactions(conn: AsyncConnection, arrived: Sequence[BalanceTransaction], now: datetime) -> int:
     """Store what was pulled; what is there already stays. Returns how many are new."""
     if not arrived:
         return 0
@@ -104,8 +104,8 @@ async def save_balance_transactions(conn: AsyncConnection, arrived: Sequence[Bal
         text(
             """
             INSERT INTO balance_transactions (id, type, source_id, payment_intent_id, amount_minor, fee_minor, currency,
-                                              exchange_rate, create_time, state)
-            SELECT id, type, source_id, intent, amount, fee, currency, rate, created, 'STORED'
+                                              exchange_rate, create_time, pull_time, state)
+            SELECT id, type, source_id, intent, amount, fee, currency, rate, created, :now, 'STORED'
             FROM unnest(CAST(:ids AS text[]), CAST(:types AS text[]), CAST(:sources AS text[]), CAST(:intents AS text[]),
                         CAST(:amounts AS bigint[]), CAST(:fees AS bigint[]), CAST(:currencies AS text[]),
                         CAST(:rates AS numeric[]), CAST(:created AS timestamptz[]))
@@ -123,6 +123,7 @@ async def save_balance_transactions(conn: AsyncConnection, arrived: Sequence[Bal
             "currencies": [one.amount.currency for one in arrived],
             "rates": [one.exchange_rate for one in arrived],
             "created": [one.create_time for one in arrived],
+            "now": now,
         },
     )
     return done.rowcount
@@ -137,7 +138,7 @@ async def stored_balance_transactions(
         text(
             """
             SELECT create_time, id FROM balance_transactions
-            WHERE state = 'STORED' AND create_time <= :before AND (create_time, id) > (:time, :id)
+            WHERE state = 'STORED' AND pull_time <= :before AND (create_time, id) > (:time, :id)
             ORDER BY create_time, id LIMIT :limit
             """
         ),
@@ -277,4 +278,5 @@ def _transaction(row: Row[Any]) -> BalanceTransaction:
         fee=Money(amount_minor=row.fee_minor, currency=row.currency),
         exchange_rate=row.exchange_rate,
         create_time=row.create_time,
+        pull_time=row.pull_time,
     )

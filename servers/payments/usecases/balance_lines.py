@@ -71,7 +71,7 @@ async def _pull_window(deps: Deps, start: datetime, end: datetime | None) -> int
         if not isinstance(page, Answered):
             return None
         async with deps.db.uow() as uow:
-            new += await store.save_balance_transactions(uow.conn, page.value.lines)
+            new += await store.save_balance_transactions(uow.conn, page.value.lines, deps.clock.now())
         crash_point("payments.reconcile.after_pull")
         if not page.value.more:
             return new

@@ -72,7 +72,7 @@ class Timing:
     """When what is done."""
 
     lag: timedelta
-    """How old a line must be before it is judged: an answer of Stripe's may still be on its way."""
+    """How long a line must have been seen before it is judged: an answer of Stripe's may still be on its way."""
     missing_after: timedelta
     """How long after a capture or refund its line counts as missing."""
 
@@ -205,7 +205,8 @@ async def _judge(deps: Deps, uow: UnitOfWork, line: BalanceTransaction, timing: 
     if found is None:
         about = await store.payment_of_line(uow.conn, line) if line.payment_intent_id else None
         uncertain = about is not None and about[2]
-        if (uncertain or kind is ItemKind.DISPUTE) and deps.clock.now() - line.create_time < timing.missing_after:
+        waited = deps.clock.now() - (line.pull_time or line.create_time)
+        if (uncertain or kind is ItemKind.DISPUTE) and waited < timing.missing_after:
             return False  # what became of the payment or dispute is being found out: the line waits for it
         item = await _unexpected(deps, uow, line, kind, about)
         if kind is ItemKind.DISPUTE:

@@ -45,6 +45,7 @@ def upgrade() -> None:
             amount_minor bigint NOT NULL, fee_minor bigint NOT NULL,
             currency text NOT NULL {CURRENCY.format("currency")},
             exchange_rate numeric CHECK (exchange_rate > 0), create_time timestamptz NOT NULL,
+            pull_time timestamptz NOT NULL,
             state text NOT NULL CHECK (state IN ('STORED', 'JUDGED', 'BOOKED')), explained boolean NOT NULL DEFAULT false,
             item_owner_id text NOT NULL DEFAULT '', item_id text NOT NULL DEFAULT '',
             matched_minor bigint, matched_currency text {CURRENCY.format("matched_currency")},
