@@ -297,6 +297,7 @@ def filled(path: str, shop: Shop) -> str:
         "top_up_id": f"top_{nobody}",
         "setup_intent_id": f"seti_{nobody}",
         "mandate_id": f"man_{nobody}",
+        "reconciliation_item_id": f"rec_{nobody}",
     }
     return re.sub(r"{(\w+)}", lambda found: values[found[1]], path)
 
@@ -437,7 +438,16 @@ def made_by_another(shop: Shop) -> dict[str, str]:
         "api_key_id": key["api_key"]["id"],
         "wallet_id": wallet["id"],
         "top_up_id": top_up["id"],
+        "reconciliation_item_id": item_of(other, payment["id"]),
     }
+
+
+def item_of(shop: Shop, payment_id: str) -> str:
+    """Return the reconciliation item of a payment's capture, once there is one."""
+    statement = f"SELECT id FROM reconciliation_items WHERE payment_id = '{payment_id}' AND kind = 'CAPTURE'"
+    wait_for(lambda: bool(shop.platform.sql("payments", statement)), "the reconciliation item")
+    identifier: str = shop.platform.sql("payments", statement)[0][0]
+    return identifier
 
 
 def dispute_of(shop: Shop) -> dict[str, Any]:
