@@ -7,12 +7,13 @@ by looking through Stripe's list.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from prometheus_client import Counter
+from sqlalchemy import Row
 
 from servers.payments import store
 from servers.payments.gateway_stripe import Fault, WebhookEvent, event_of
@@ -33,6 +34,8 @@ from servers.runtime.jobs import Job
 APPLY: Final = "payments.apply_stripe_event"
 TRIES: Final = 8
 REPLAYED_AT_ONCE_MAX: Final = 1000
+Applier = Callable[[Row[Any]], Awaitable[None]]
+"""Applies an event as it is stored. Raises what went wrong."""
 
 declare("payments.webhook.after_store", "payments.webhook.before_applied")
 _log = structlog.get_logger("webhooks")
@@ -46,11 +49,6 @@ class UnknownObject(Exception):
     """The event is about something that we do not have, or not yet."""
 
 
-TELLING: Final = (
-    *("payment_intent.", "refund.", "charge.refund.", "setup_intent.", "charge.dispute.", "radar.early_fraud_warning."),
-)
-
-
 class EventSource(Enum):
     """How an event came."""
 
@@ -58,16 +56,19 @@ class EventSource(Enum):
     POLL = "POLL"
 
 
-def _tells(kind: str) -> bool:
-    """Tell whether an event says anything that is not known or told by another one: two of three that a payment brings do not."""
-    return kind.startswith(TELLING) and kind != "payment_intent.created"
-
-
 class Webhooks:
     """Intake and worker."""
 
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
+        self._appliers: Mapping[str, Applier] = {
+            "payment_intent.": self._apply_intent,
+            "refund.": self._apply_refund,
+            "charge.refund.": self._apply_refund,
+            "setup_intent.": self._apply_setup,
+            "charge.dispute.": self._apply_dispute,
+            "radar.early_fraud_warning.": self._apply_warning,
+        }
 
     def jobs(self) -> Sequence[Job]:
         """Return the job that applies events."""
@@ -80,7 +81,7 @@ class Webhooks:
 
     async def receive(self, event: WebhookEvent, body: bytes, source: EventSource) -> bool:
         """Store an event of Stripe's with the job that applies it, if it tells anything. A repeat changes nothing: False."""
-        tells = _tells(event.type)
+        tells = self._applier(event.type) is not None
         async with self._deps.db.uow() as uow:
             new = await store.insert_stripe_event(
                 uow.conn,
@@ -118,21 +119,18 @@ class Webhooks:
             row = await store.try_stripe_event(uow.conn, event_id)
         if row is None:
             return
-        kind: str = row.type
-        if kind.startswith(("refund.", "charge.refund.")):
-            await self._apply_refund(row.refund_id)
-        elif kind.startswith("payment_intent."):
-            await self._apply_intent(event_of(json.loads(row.body)))
-        elif kind.startswith("setup_intent.") and row.setup_intent_id:
-            await self._apply_setup(row.setup_intent_id)
-        elif kind.startswith("charge.dispute."):
-            if not await learn_dispute(self._deps, row.object_id):
-                raise UnknownObject(row.object_id)
-        elif kind.startswith("radar.early_fraud_warning.") and not await learn_warning(self._deps, row.object_id):
-            raise UnknownObject(row.object_id)
+        if (applier := self._applier(row.type)) is not None:
+            await applier(row)
         crash_point("payments.webhook.before_applied")
         async with self._deps.db.uow() as uow:
             await self._settle(uow, event_id, "APPLIED", "")
+
+    def _applier(self, kind: str) -> Applier | None:
+        """Return what applies events of a type; None for one that says nothing that is not known, or told by another one: two of
+        three that a payment brings."""
+        if kind == "payment_intent.created":
+            return None
+        return next((apply for prefix, apply in self._appliers.items() if kind.startswith(prefix)), None)
 
     async def bury(self, *, event_id: str, error: str) -> None:
         """Keep an event that could not be applied as dead, for a person."""
@@ -147,14 +145,17 @@ class Webhooks:
             _received.labels(state.lower()).inc()
         return settled
 
-    async def _apply_setup(self, setup_id: str) -> None:
+    async def _apply_setup(self, row: Row[Any]) -> None:
+        if not row.setup_intent_id:
+            return  # not one of ours
         async with self._deps.db.read() as conn:
-            setup = await store.setup(conn, setup_id)
+            setup = await store.setup(conn, row.setup_intent_id)
         if setup is None:
-            raise UnknownObject(setup_id)
-        await learn_setup(self._deps, setup_id)
+            raise UnknownObject(row.setup_intent_id)
+        await learn_setup(self._deps, row.setup_intent_id)
 
-    async def _apply_intent(self, event: WebhookEvent) -> None:
+    async def _apply_intent(self, row: Row[Any]) -> None:
+        event = event_of(json.loads(row.body))
         async with self._deps.db.read() as conn:
             payment = await store.payment_by_intent(conn, event.payment_intent_id)
         if payment is None:
@@ -163,8 +164,16 @@ class Webhooks:
         if event.received is not None:
             await account_for(self._deps, payment, event.received)
 
-    async def _apply_refund(self, refund_id: str) -> None:
+    async def _apply_refund(self, row: Row[Any]) -> None:
         async with self._deps.db.read() as conn:
-            refund = await store.refund(conn, refund_id) if refund_id else None
+            refund = await store.refund(conn, row.refund_id) if row.refund_id else None
         if refund is None or await learn_refund(self._deps, refund) is None:
-            raise UnknownObject(refund_id)
+            raise UnknownObject(row.refund_id)
+
+    async def _apply_dispute(self, row: Row[Any]) -> None:
+        if not await learn_dispute(self._deps, row.object_id):
+            raise UnknownObject(row.object_id)
+
+    async def _apply_warning(self, row: Row[Any]) -> None:
+        if not await learn_warning(self._deps, row.object_id):
+            raise UnknownObject(row.object_id)
