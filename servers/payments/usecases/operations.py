@@ -272,6 +272,11 @@ async def read_operation(deps: Deps, payment: Payment) -> Outcome[IntentStatus]:
     """Return how the payment stands at Stripe, or with the ledger: by it an operation is known."""
     if _from_wallet(payment):
         return await wallet_rail.status(deps, payment)
+    return await read_intent(deps, payment)
+
+
+async def read_intent(deps: Deps, payment: Payment) -> Outcome[IntentStatus]:
+    """Return how the payment stands at Stripe."""
     return await deps.outbound.execute(
         "stripe.read_intent", lambda: deps.gateway.intent_status(payment.stripe_payment_intent_id)
     )
@@ -424,9 +429,7 @@ async def account_for(deps: Deps, payment: Payment, received: Money) -> Payment:
     if payment.state not in ended:
         raise Unaccounted(payment.id)
     # What told of it is a snapshot; what counts is how the intent stands now.
-    found = await deps.outbound.execute(
-        "stripe.read_intent", lambda: deps.gateway.intent_status(payment.stripe_payment_intent_id)
-    )
+    found = await read_intent(deps, payment)
     if not isinstance(found, Answered):
         raise Unaccounted(payment.id)
     async with deps.db.uow() as uow:

@@ -39,6 +39,7 @@ from servers.payments.usecases.operations import (
     begin_operation,
     drive_operation,
     learn_payment,
+    read_intent,
     read_operation,
     record_operation,
     took_place,
@@ -79,9 +80,7 @@ async def resolve_conflict(
                 await uow.idempotency.complete(request, payment)
     if claim.resource_id is not None:
         return await drive_operation(deps, claim.resource_id, request)
-    found = await deps.outbound.execute(
-        "stripe.read_intent", lambda: deps.gateway.intent_status(payment.stripe_payment_intent_id)
-    )
+    found = await read_intent(deps, payment)
     if not isinstance(found, Answered):
         raise ProviderUnavailable
     operation_id = ""
@@ -157,9 +156,8 @@ async def resolve_payment(
             request, "resolving", payment.id, shows=partial(store.payment, uow.conn, payment.id)
         )
     if payment.wallet_id and payment.latest_attempt is not None and payment.latest_attempt.state in OPEN_ATTEMPTS:
-        payment = await drive_attempt(
-            deps, payment.latest_attempt.id
-        )  # the ledger knows it by its id: asking is reading
+        # The ledger knows it by its id: asking is reading.
+        payment = await drive_attempt(deps, payment.latest_attempt.id)
     elif verdict is Verdict.READ_AGAIN:
         payment = await learn_payment(deps, payment)
     else:
@@ -224,9 +222,8 @@ async def resolve_refund(
                 await note_decision(deps, uow, refund.owner_id, "resolve_refund", refund.id, verdict.value, decider)
         await uow.idempotency.advance(request, "resolving", refund.id, shows=partial(store.refund, uow.conn, refund.id))
     if to_wallet(payment, refund):
-        return await drive_refund(
-            deps, refund_id, request
-        )  # the ledger knows it by its id: sending once more is reading
+        # The ledger knows it by its id: sending once more is reading.
+        return await drive_refund(deps, refund_id, request)
     found = await find_refund(deps, payment, refund)
     if not isinstance(found, Answered):
         raise ProviderUnavailable
