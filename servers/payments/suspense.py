@@ -14,7 +14,7 @@ from servers.kernel.clock import Clock
 from servers.kernel.ids import bucket_of, derive_id
 from servers.kernel.money import Money
 from servers.payments import store
-from servers.payments.domain import PAYMENT, Payment, Refund, RefundState, SuspenseCause, SuspenseItem
+from servers.payments.domain import PAYMENT, Payment, Refund, SuspenseCause, SuspenseItem
 from servers.payments.events import Events
 from servers.runtime.alerts import alert
 from servers.runtime.db import UnitOfWork
@@ -67,22 +67,14 @@ class Suspense:
 
     async def give_back(self, uow: UnitOfWork, payment: Payment, item: SuspenseItem) -> None:
         """Begin the refund of an item; the janitor sends it at once. It counts against nothing that was captured."""
-        now = self._clock.now()
-        refund = Refund(
-            id=derive_id("ref", item.id, bucket=bucket_of(payment.owner_id)),
-            payment_id=payment.id,
-            owner_id=payment.owner_id,
-            amount=item.amount,
+        refund = Refund.of(
+            payment,
+            derive_id("ref", item.id, bucket=bucket_of(payment.owner_id)),
+            item.amount,
             fee_returned=Money.zero(item.amount.currency),
             reason="OTHER",
-            state=RefundState.PENDING,
-            stripe_refund_id="",
-            failure_reason="",
-            uncertain=False,
             metadata={},
-            version=1,
-            create_time=now,
-            update_time=now,
+            now=self._clock.now(),
             suspense_item_id=item.id,
         )
         await store.insert_refund(uow.conn, refund)

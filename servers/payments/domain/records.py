@@ -326,6 +326,38 @@ class Refund:
     suspense_item_id: str = ""
     """The suspense item that goes back: not what was captured, so it counts against nothing."""
 
+    @classmethod
+    def of(
+        cls,
+        payment: Payment,
+        refund_id: str,
+        amount: Money,
+        *,
+        fee_returned: Money,
+        reason: str,
+        metadata: Mapping[str, str],
+        now: datetime,
+        suspense_item_id: str = "",
+    ) -> Refund:
+        """Return a refund of a payment's that is about to be sent: nobody but us knows of it yet."""
+        return cls(
+            id=refund_id,
+            payment_id=payment.id,
+            owner_id=payment.owner_id,
+            amount=amount,
+            fee_returned=fee_returned,
+            reason=reason,
+            state=RefundState.PENDING,
+            stripe_refund_id="",
+            failure_reason="",
+            uncertain=False,
+            metadata=metadata,
+            version=1,
+            create_time=now,
+            update_time=now,
+            suspense_item_id=suspense_item_id,
+        )
+
     @property
     def merchant_id(self) -> str:
         """The merchant that refunds; empty where a top-up's money goes back, which has none."""

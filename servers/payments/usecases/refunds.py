@@ -104,11 +104,10 @@ async def _begin_refund(deps: Deps, uow: UnitOfWork, command: CreateRefund) -> R
     reserved = await store.reserve_refund(uow.conn, payment, amount.amount_minor, now) if amount.amount_minor else None
     if reserved is None:
         raise RefundExceedsAvailable(left)
-    refund = Refund(
-        id=new_id("ref", clock=deps.clock, bucket=bucket_of(payment.owner_id)),
-        payment_id=payment.id,
-        owner_id=payment.owner_id,
-        amount=amount,
+    refund = Refund.of(
+        payment,
+        new_id("ref", clock=deps.clock, bucket=bucket_of(payment.owner_id)),
+        amount,
         # The payment's row is locked: no other refund of it comes between.
         fee_returned=fee_to_return(
             payment.captures,
@@ -117,14 +116,8 @@ async def _begin_refund(deps: Deps, uow: UnitOfWork, command: CreateRefund) -> R
             amount=amount,
         ),
         reason=command.reason,
-        state=RefundState.PENDING,
-        stripe_refund_id="",
-        failure_reason="",
-        uncertain=False,
         metadata=command.metadata,
-        version=1,
-        create_time=now,
-        update_time=now,
+        now=now,
     )
     await store.insert_refund(uow.conn, refund)
     await uow.outbox.append(
