@@ -77,9 +77,8 @@ def running() -> Iterator[Bench]:
         ports = {f"PAYMESH_PORT_{field.name.upper()}": str(free_port()) for field in fields(Ports)}
         env = {"PATH": os.environ["PATH"], "PAYMESH_DATA_DIR": scratch, "PAYMESH_LOG_LEVEL": "warning", **ports}
         env["PAYMESH_EDGE_LIMITS"] = "none"
-        env["PAYMESH_RECONCILE_EVERY_SECONDS"] = (
-            "60"  # as in production: what is local otherwise is for impatient tests
-        )
+        # As in production: what is local otherwise is for impatient tests.
+        env["PAYMESH_RECONCILE_EVERY_SECONDS"] = "60"
         command = [sys.executable, "-m", "dev.up", "--no-tour"]
         process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
         try:

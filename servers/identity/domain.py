@@ -204,11 +204,12 @@ ROLE_SCOPES: Final = {
     "viewer": _READ,
 }
 _STAFF_READ: Final = frozenset({"payments:read", "refunds:read", "fee_plans:read"})
-_STAFF_RESOLVE: Final = frozenset({"payments:resolve", "refunds:resolve"})
-_RECONCILE: Final = frozenset({"reconciliation:read", "reconciliation:write"})
+_STAFF_DECIDE: Final = frozenset(
+    {"payments:resolve", "refunds:resolve", "reconciliation:read", "reconciliation:write", "fee_plans:write"}
+)
 STAFF_ROLE_SCOPES: Final = {
-    "operator": _STAFF_READ | _STAFF_RESOLVE | _RECONCILE | {"fee_plans:write"},
-    "finance": _STAFF_READ | _STAFF_RESOLVE | _RECONCILE | {"fee_plans:write"},
+    "operator": _STAFF_READ | _STAFF_DECIDE,
+    "finance": _STAFF_READ | _STAFF_DECIDE,
     "risk": _STAFF_READ,
     "support": _STAFF_READ,
 }

@@ -44,7 +44,7 @@ from servers.runtime.idempotency import IdempotentRequest
 
 BATCH: Final = 200
 FAR: Final = timedelta(hours=1)
-"""How far they reach back as often, for what came later than anybody expects."""
+"""How far they reach back once in as long, for what came later than anybody expects."""
 _KINDS: Final = {
     **dict.fromkeys(("charge", "payment"), ItemKind.CAPTURE),
     **dict.fromkeys(("refund", "payment_refund"), ItemKind.REFUND),
@@ -205,7 +205,8 @@ async def _judge(deps: Deps, uow: UnitOfWork, line: BalanceTransaction, timing: 
     if found is None:
         about = await store.payment_of_line(uow.conn, line) if line.payment_intent_id else None
         uncertain = about is not None and about[2]
-        waited = deps.clock.now() - (line.pull_time or line.create_time)
+        assert line.pull_time is not None  # it comes from the copy
+        waited = deps.clock.now() - line.pull_time
         if (uncertain or kind is ItemKind.DISPUTE) and waited < timing.missing_after:
             return False  # what became of the payment or dispute is being found out: the line waits for it
         item = await _unexpected(deps, uow, line, kind, about)
