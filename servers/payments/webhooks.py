@@ -28,7 +28,6 @@ from servers.payments.usecases import (
 )
 from servers.runtime.alerts import alert
 from servers.runtime.crashpoints import crash_point, declare
-from servers.runtime.db import UnitOfWork
 from servers.runtime.jobs import Job
 
 APPLY: Final = "payments.apply_stripe_event"
@@ -82,24 +81,25 @@ class Webhooks:
     async def receive(self, event: WebhookEvent, body: bytes, source: EventSource) -> bool:
         """Store an event of Stripe's with the job that applies it, if it tells anything. A repeat changes nothing: False."""
         tells = self._applier(event.type) is not None
-        async with self._deps.db.uow() as uow:
-            new = await store.insert_stripe_event(
-                uow.conn,
-                {
-                    "id": event.id,
-                    "type": event.type,
-                    "object_id": event.object_id,
-                    "intent": event.payment_intent_id,
-                    "refund_id": event.metadata.get("paymesh_refund_id", ""),
-                    "setup_id": event.metadata.get("paymesh_setup_intent_id", ""),
-                    "body": body,
-                    "state": "STORED" if tells else "APPLIED",
-                    "source": source.value,
-                    "now": self._deps.clock.now(),
-                },
-            )
-            if new and tells:
-                await uow.jobs.defer(APPLY, event_id=event.id)
+        row = {
+            "id": event.id,
+            "type": event.type,
+            "object_id": event.object_id,
+            "intent": event.payment_intent_id,
+            "refund_id": event.metadata.get("paymesh_refund_id", ""),
+            "setup_id": event.metadata.get("paymesh_setup_intent_id", ""),
+            "body": body,
+            "state": "STORED" if tells else "APPLIED",
+            "source": source.value,
+            "now": self._deps.clock.now(),
+        }
+        if tells:
+            async with self._deps.db.uow() as uow:
+                if new := await store.insert_stripe_event(uow.conn, row):
+                    await uow.jobs.defer(APPLY, event_id=event.id)
+        else:
+            async with self._deps.db.single() as conn:
+                new = await store.insert_stripe_event(conn, row)
         crash_point("payments.webhook.after_store")
         _received.labels("repeat" if not new else "stored" if source is EventSource.WEBHOOK else "found").inc()
         return new
@@ -115,15 +115,14 @@ class Webhooks:
 
     async def apply(self, *, event_id: str) -> None:
         """Apply one stored event. Raises what went wrong."""
-        async with self._deps.db.uow() as uow:
-            row = await store.try_stripe_event(uow.conn, event_id)
+        async with self._deps.db.single() as conn:
+            row = await store.try_stripe_event(conn, event_id)
         if row is None:
             return
         if (applier := self._applier(row.type)) is not None:
             await applier(row)
         crash_point("payments.webhook.before_applied")
-        async with self._deps.db.uow() as uow:
-            await self._settle(uow, event_id, "APPLIED", "")
+        await self._settle(event_id, "APPLIED", "")
 
     def _applier(self, kind: str) -> Applier | None:
         """Return what applies events of a type; None for one that says nothing that is not known, or told by another one: two of
@@ -134,13 +133,12 @@ class Webhooks:
 
     async def bury(self, *, event_id: str, error: str) -> None:
         """Keep an event that could not be applied as dead, for a person."""
-        async with self._deps.db.uow() as uow:
-            buried = await self._settle(uow, event_id, "DEAD", error)
-        if buried:
+        if await self._settle(event_id, "DEAD", error):
             alert("webhook.dead", event_id=event_id, error=error)
 
-    async def _settle(self, uow: UnitOfWork, event_id: str, state: str, error: str) -> bool:
-        settled = await store.settle_stripe_event(uow.conn, event_id, state, error)
+    async def _settle(self, event_id: str, state: str, error: str) -> bool:
+        async with self._deps.db.single() as conn:
+            settled = await store.settle_stripe_event(conn, event_id, state, error)
         if settled:
             _received.labels(state.lower()).inc()
         return settled

@@ -107,7 +107,7 @@ class Database:
 
     def __init__(self, engine: AsyncEngine, *, domain: str, clock: Clock, sealer: Sealer) -> None:
         self.engine = engine
-        self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
         self.domain = domain
         self.clock = clock
         self.sealer = sealer
@@ -127,7 +127,14 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """Yield a connection for reading: each statement sees what is committed when it begins, and needs no transaction."""
-        async with self._reading.connect() as conn:
+        async with self._autocommit.connect() as conn:
+            yield conn
+
+    @asynccontextmanager
+    async def single(self) -> AsyncIterator[AsyncConnection]:
+        """Yield a connection for one statement that writes all there is to write: it commits by itself, which spares a BEGIN and a
+        COMMIT. Two that belong together, an event or a job beside them included, are a unit of work's."""
+        async with self._autocommit.connect() as conn:
             yield conn
 
     async def announce(self) -> None:
@@ -136,9 +143,8 @@ class Database:
         A same-key call may so tell at once that the process which claimed the key is dead, and resume, instead of waiting
         for its lease to end: Postgres drops the lock with the connection.
         """
-        engine = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         instance = secrets.randbelow(2**31)
-        self._presence = await engine.connect()
+        self._presence = await self._autocommit.connect()
         await self._presence.execute(
             text("SELECT pg_advisory_lock(:class, :instance)"), {"class": PRESENCE_CLASS, "instance": instance}
         )
