@@ -151,8 +151,8 @@ class Disputing:
             await store.add_movement(uow.conn, dispute, movement)
             changes["movements"] = (*dispute.movements, movement)
         payment, moved = await self._walk(uow, payment, dispute, trigger, changes)
-        if dispute.accepting and not moved.accepting and (call := await uow.outbound.open_for(dispute.id)) is not None:
-            await uow.outbound.settle(call.id, Answered(None))
+        if dispute.accepting and not moved.accepting:
+            await uow.outbound.settle(dispute.id, Answered(None))
         return payment, moved
 
     async def _walk(

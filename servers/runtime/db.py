@@ -326,5 +326,5 @@ class UnitOfWork:
                 await self.idempotency.refuse(request, refusal)
                 self._kept = refusal
             raise
+        # The savepoint ends with the transaction: releasing it would be one round trip more.
         invariant(savepoint.is_active, "the savepoint ended inside its block")
-        await savepoint.commit()

@@ -90,14 +90,17 @@ class Unknown:
 
 Outcome = Answered[T] | NotSent | Unknown
 _OPEN: Final = """
-    SELECT * FROM outbound_calls WHERE target = :target AND state IN ('CREATED', 'UNKNOWN', 'PENDING', 'NEEDS_OPERATOR')
+    FROM outbound_calls WHERE target = :target AND state IN ('CREATED', 'UNKNOWN', 'PENDING', 'NEEDS_OPERATOR')
     ORDER BY create_time DESC LIMIT 1
 """
-_NOTE_SEND: Final = """
-    UPDATE outbound_calls SET sends = sends + 1
-    WHERE id IN (SELECT id FROM outbound_calls
-                 WHERE target = :target AND state IN ('CREATED', 'UNKNOWN', 'PENDING', 'NEEDS_OPERATOR')
-                 ORDER BY create_time DESC LIMIT 1 FOR UPDATE)
+_NOTE_SEND: Final = f"UPDATE outbound_calls SET sends = sends + 1 WHERE id IN (SELECT id {_OPEN} FOR UPDATE)"
+_SETTLE: Final = f"""
+    UPDATE outbound_calls SET state = :state, change_time = :now, resendable = resendable AND NOT :final,
+           polls = CASE WHEN state = :state THEN polls ELSE 0 END,
+           next_poll_time = CASE WHEN state = :state THEN next_poll_time ELSE :next END
+    WHERE id = (SELECT id {_OPEN})
+          -- Looked at once more, after a wait for the row.
+          AND state <> 'DONE' AND NOT (state = 'NEEDS_OPERATOR' AND :state <> 'DONE')
 """
 
 
@@ -242,7 +245,7 @@ class OutboundStore:
 
     async def open_for(self, target: str, *, lock: bool = False) -> OutboundCall | None:
         """Return the call for `target` whose outcome is open, if any; one that waits for a person is."""
-        statement = text(_OPEN + (" FOR UPDATE" if lock else ""))
+        statement = text(f"SELECT * {_OPEN}{' FOR UPDATE' if lock else ''}")
         row = (await self._conn.execute(statement, {"target": target})).one_or_none()
         return call_of(row) if row is not None else None
 
@@ -277,9 +280,10 @@ class OutboundStore:
         )
         return bool(done.rowcount)
 
-    async def settle(self, call_id: str, outcome: Outcome[T], *, pending: bool = False) -> None:
-        """Note what became of the call. `pending`: answered, but the provider itself is not done yet. A call that stays what it was
-        goes on with its plan, however often it is looked into; another state begins another plan."""
+    async def settle(self, target: str, outcome: Outcome[T], *, pending: bool = False) -> None:
+        """Note what became of the open call for `target`, if there is one. `pending`: answered, but the provider itself is not done
+        yet. A call that stays what it was goes on with its plan, however often it is looked into; another state begins another
+        plan."""
         match outcome:
             case Answered():
                 state = "PENDING" if pending else "DONE"
@@ -291,15 +295,8 @@ class OutboundStore:
         next_poll = now + POLLS[state][0] if state in POLLS else None
         final = isinstance(outcome, Unknown) and not outcome.resendable
         await self._conn.execute(
-            text(
-                """
-                UPDATE outbound_calls SET state = :state, change_time = :now, resendable = resendable AND NOT :final,
-                       polls = CASE WHEN state = :state THEN polls ELSE 0 END,
-                       next_poll_time = CASE WHEN state = :state THEN next_poll_time ELSE :next END
-                WHERE id = :id AND state <> 'DONE' AND NOT (state = 'NEEDS_OPERATOR' AND :state <> 'DONE')
-                """
-            ),
-            {"id": call_id, "state": state, "next": next_poll, "now": now, "final": final},
+            text(_SETTLE),
+            {"target": target, "state": state, "next": next_poll, "now": now, "final": final},
         )
 
     async def hand_over(self, call_id: str) -> None:

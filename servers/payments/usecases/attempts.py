@@ -232,10 +232,8 @@ async def record_attempt(
                 payment = await deps.outcomes.lost(uow, payment, attempt)
             case _:
                 pass
-        call = await uow.outbound.open_for(attempt_id)
-        if call is not None:
-            known, pending = _of_call(payment, attempt_id, outcome)
-            await uow.outbound.settle(call.id, known, pending=pending)
+        known, pending = _of_call(payment, attempt_id, outcome)
+        await uow.outbound.settle(attempt_id, known, pending=pending)
         if request is not None and not isinstance(outcome, NotSent):
             await uow.idempotency.complete(request, payment)
     return payment

@@ -223,15 +223,15 @@ async def _record(deps: Deps, seen: Dispute, outcome: Outcome[_Answer]) -> tuple
         match outcome:
             case Answered(value=OperationRefused()) | NotSent():
                 dispute = await deps.disputing.let_go(uow, payment, dispute)
-                await uow.outbound.settle(call.id, outcome)
+                await uow.outbound.settle(dispute.id, outcome)
                 return dispute, outcome
             case Answered(value=DisputeNews() as news):
                 applied = await _apply(deps, uow, payment, news, seen.version)
                 if applied is not None:
-                    await uow.outbound.settle(call.id, outcome, pending=applied.accepting)
+                    await uow.outbound.settle(dispute.id, outcome, pending=applied.accepting)
                     return applied, outcome
             case _:
-                await uow.outbound.settle(call.id, outcome)
+                await uow.outbound.settle(dispute.id, outcome)
                 return dispute, outcome
     return await learn_dispute(deps, seen.stripe_dispute_id) or seen, outcome
 

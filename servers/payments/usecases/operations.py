@@ -327,10 +327,9 @@ async def record_operation(
                 case _:
                     pass
         operation = await store.operation_by_id(uow.conn, operation_id)
-        call = await uow.outbound.open_for(operation_id)
-        if call is not None:
-            open_still = operation.state not in OPERATION.terminal and isinstance(outcome, Answered)
-            await uow.outbound.settle(call.id, Unknown("not carried out, or not yet") if open_still else outcome)
+        open_still = operation.state not in OPERATION.terminal and isinstance(outcome, Answered)
+        known = Unknown("not carried out, or not yet") if open_still else outcome
+        await uow.outbound.settle(operation_id, known)
     return operation, payment
 
 

@@ -76,9 +76,7 @@ async def attach_method(deps: Deps, method: PaymentMethod, request: IdempotentRe
             invariant(current is not None, "a payment method vanished", method_id=method.id)
             assert current is not None
             outcome = await uow.outbound.known(method.id, outcome)
-            call = await uow.outbound.open_for(method.id)
-            if call is not None:
-                await uow.outbound.settle(call.id, outcome)
+            await uow.outbound.settle(method.id, outcome)
             match outcome:
                 case Answered(value=Attached() as attached) if current.state is MethodState.ATTACHING:
                     current = await _save_method(deps, uow, current, "attach", attached)
@@ -191,11 +189,9 @@ async def finish_detach(deps: Deps, method: PaymentMethod, request: IdempotentRe
             assert current is not None
             if isinstance(outcome, Answered) and current.state is MethodState.DETACHING:
                 current = await _move(deps, uow, current, "detach", is_default=False)
-            call = await uow.outbound.open_for(method.id)
-            if call is not None:
-                # A card that Stripe was not told of stays promised: the janitor tells it.
-                kept = Unknown(outcome.reason) if isinstance(outcome, NotSent) else outcome
-                await uow.outbound.settle(call.id, kept)
+            # A card that Stripe was not told of stays promised: the janitor tells it.
+            kept = Unknown(outcome.reason) if isinstance(outcome, NotSent) else outcome
+            await uow.outbound.settle(method.id, kept)
             method = current
     if request is not None:
         async with deps.db.uow() as uow:

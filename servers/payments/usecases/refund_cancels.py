@@ -70,7 +70,7 @@ async def _unsent(uow: UnitOfWork, refund: Refund) -> bool:
     if call is not None and call.sends:
         raise OperationInProgress(refund.payment_id)
     if call is not None:
-        await uow.outbound.settle(call.id, NotSent("canceled"))
+        await uow.outbound.settle(refund.id, NotSent("canceled"))
     return True
 
 
@@ -117,8 +117,8 @@ async def _record(
             refund = await deps.outcomes.refund(uow, payment, refund, outcome.value)
         elif isinstance(outcome, Unknown) and refund.state in OPEN_REFUNDS:
             refund = await store.note_refund(uow.conn, refund, uncertain=True)
-        if outcome is not None and (call := await uow.outbound.open_for(refund_id + _SUFFIX)) is not None:
-            await uow.outbound.settle(call.id, outcome)
+        if outcome is not None:
+            await uow.outbound.settle(refund_id + _SUFFIX, outcome)
         if isinstance(outcome, Answered | None) and refund.state is not RefundState.CANCELED:
             refusal = _not_any_more(refund)
         if request is not None and not isinstance(outcome, NotSent):

@@ -282,14 +282,14 @@ async def record_refund(
             refund = await deps.outcomes.refund_waits(uow, payment, refund, deps.clock.now() + RETRY_AFTER)
         elif isinstance(outcome, Unknown) and refund.state is RefundState.PENDING:
             refund = await store.note_refund(uow.conn, refund, uncertain=True)
-        call = await uow.outbound.open_for(refund_id)
-        if call is not None and outcome is not None:
+        if outcome is not None:
             # A refund that was not sent stays promised: the janitor sends it, whether or not its merchant asks again. One that
             # waits for money is the sweep's.
             kept = Unknown(outcome.reason) if isinstance(outcome, NotSent) and not waiting else outcome
-            await uow.outbound.settle(call.id, kept, pending=refund.state in OPEN_REFUNDS)
+            await uow.outbound.settle(refund_id, kept, pending=refund.state in OPEN_REFUNDS)
             intent_id = payment.stripe_payment_intent_id
-            if isinstance(outcome, Answered) and refund_differences(refund, intent_id, outcome.value):
+            differs = isinstance(outcome, Answered) and refund_differences(refund, intent_id, outcome.value)
+            if differs and (call := await uow.outbound.open_for(refund_id)) is not None:
                 await uow.outbound.hand_over(call.id)
         unsent = isinstance(outcome, NotSent) and not waiting
         if request is not None and not unsent:

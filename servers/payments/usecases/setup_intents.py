@@ -240,9 +240,7 @@ async def _learn(deps: Deps, uow: UnitOfWork, setup: SetupIntent, outcome: Outco
             setup = await store.note_setup(uow.conn, setup, uncertain=True)
         case _:
             pass
-    call = await uow.outbound.open_for(setup.id)
-    if call is not None:
-        await uow.outbound.settle(call.id, outcome, pending=setup.state in OPEN_SETUPS)
+    await uow.outbound.settle(setup.id, outcome, pending=setup.state in OPEN_SETUPS)
     return setup
 
 

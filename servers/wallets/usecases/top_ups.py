@@ -153,10 +153,10 @@ async def _record(
                 pass
         if top_up.state in TOP_UP.terminal:
             await _close_call(uow, top_up)
-        elif outcome is not None and (call := await uow.outbound.open_for(top_up.id)) is not None:
+        elif outcome is not None:
             # One that was not sent may be sent by the same key; where nobody asks again, the janitor ends it.
             known = Unknown(outcome.reason) if isinstance(outcome, NotSent) else outcome
-            await uow.outbound.settle(call.id, known, pending=True)
+            await uow.outbound.settle(top_up.id, known, pending=True)
         if request is not None and not isinstance(outcome, NotSent):
             await uow.idempotency.complete(request, top_up)
     return top_up, outcome
@@ -173,9 +173,7 @@ async def _refuse(deps: Deps, top_up: TopUp, refusal: Refusal, request: Idempote
 
 async def _close_call(uow: UnitOfWork, top_up: TopUp) -> None:
     """Note that there is nothing to look into any more: the top-up is at its end."""
-    call = await uow.outbound.open_for(top_up.id)
-    if call is not None:
-        await uow.outbound.settle(call.id, Answered(None))
+    await uow.outbound.settle(top_up.id, Answered(None))
 
 
 async def _locked(deps: Deps, uow: UnitOfWork, top_up: TopUp) -> TopUp:
