@@ -376,7 +376,8 @@ async def look_first(
     deps: Deps, request: IdempotentRequest, payment_id: str, is_theirs: Callable[[Payment], bool]
 ) -> Payment | None:
     """Before something new is asked of a payment, find out what has become of what was asked before and has no certain outcome. A
-    rehearsal asks nobody, and neither does a repeat: it has its answer, or goes on with what it began. Returns the payment, if it is theirs, as it is without a lock."""
+    rehearsal asks nobody, and neither does a repeat: it has its answer, or goes on with what it began. Returns the payment, if it
+    is theirs, as it is without a lock."""
     async with deps.db.read() as conn:
         payment = await store.payment(conn, payment_id)
     if payment is None or not is_theirs(payment):
