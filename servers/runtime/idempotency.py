@@ -130,6 +130,9 @@ _LOOK = text(
     FROM idempotency_keys WHERE tenant = :tenant AND method = :method AND key = :key FOR UPDATE
     """
 )
+_IS_CLAIMED = text(
+    "SELECT EXISTS (SELECT 1 FROM idempotency_keys WHERE tenant = :tenant AND method = :method AND key = :key)"
+)
 _TAKE_OVER = text(
     """
     UPDATE idempotency_keys
@@ -157,6 +160,13 @@ _RELEASE = text(
     WHERE tenant = :tenant AND method = :method AND key = :key AND token = :token AND NOT completed
     """
 )
+
+
+async def is_claimed(conn: AsyncConnection, request: IdempotentRequest) -> bool:
+    """Tell whether a call has claimed the key before: then its claim decides, and nothing need be found out for it first."""
+    if request.key is None:
+        return False
+    return bool((await conn.execute(_IS_CLAIMED, _scope(request))).scalar_one())
 
 
 class IdempotencyStore:

@@ -37,7 +37,7 @@ from servers.payments.usecases.attempts import learn_attempt
 from servers.payments.usecases.deps import Deps
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import UnitOfWork
-from servers.runtime.idempotency import IdempotentRequest
+from servers.runtime.idempotency import IdempotentRequest, is_claimed
 from servers.runtime.outbound import RESEND_WITHIN, Answered, NotSent, OutboundCall, Outcome, Unknown, digest
 from servers.runtime.sending import send, send_again
 
@@ -375,7 +375,8 @@ async def look_first(
     deps: Deps, request: IdempotentRequest, payment_id: str, is_theirs: Callable[[Payment], bool]
 ) -> Payment | None:
     """Before something new is asked of a payment, find out what has become of what was asked before and has no certain outcome. A
-    rehearsal asks nobody. Returns the payment, if it is theirs, as it is without a lock."""
+    rehearsal asks nobody, and neither does a repeat: it has its answer, or goes on with what it began. Returns the payment, if it
+    is theirs, as it is without a lock."""
     async with deps.db.read() as conn:
         payment = await store.payment(conn, payment_id)
     if payment is None or not is_theirs(payment):
@@ -384,7 +385,12 @@ async def look_first(
     is_open = (operation is not None and operation.state in UNCERTAIN_OPERATIONS) or (
         attempt is not None and attempt.state in UNCERTAIN_ATTEMPTS
     )
-    return await learn_payment(deps, payment) if is_open and not request.rehearsal else payment
+    if not is_open or request.rehearsal:
+        return payment
+    async with deps.db.read() as conn:
+        if await is_claimed(conn, request):
+            return payment
+    return await learn_payment(deps, payment)
 
 
 async def _learn_window(deps: Deps, payment: Payment, *, insist: bool) -> Payment:
