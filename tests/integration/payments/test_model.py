@@ -247,8 +247,9 @@ class PaymentMachine(RuleBasedStateMachine):
         again = replace(asked.request, token=secrets.token_hex(8))
         if asked.running:
             now = await self.desk.told(again, asked.call(again))
-            # One that is late with a look at Stripe has not claimed the key yet: then what is open of the payment is in the way.
-            known = {"IDEMPOTENCY_IN_PROGRESS", "OPERATION_IN_PROGRESS"}
+            # One that is late with a look at Stripe has not claimed the key yet. This one looks too, in which its process may die,
+            # and then what is open of the payment is in the way.
+            known = {"IDEMPOTENCY_IN_PROGRESS", "OPERATION_IN_PROGRESS", "DIED"}
             assert now.reason in known, "one call at a time under a key"
             return
         before, asked.running = asked.answer, True
