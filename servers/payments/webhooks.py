@@ -98,7 +98,7 @@ class Webhooks:
                 if new := await store.insert_stripe_event(uow.conn, row):
                     await uow.jobs.defer(APPLY, event_id=event.id)
         else:
-            async with self._deps.db.single() as conn:
+            async with self._deps.db.autocommit() as conn:
                 new = await store.insert_stripe_event(conn, row)
         crash_point("payments.webhook.after_store")
         _received.labels("repeat" if not new else "stored" if source is EventSource.WEBHOOK else "found").inc()
@@ -115,7 +115,7 @@ class Webhooks:
 
     async def apply(self, *, event_id: str) -> None:
         """Apply one stored event. Raises what went wrong."""
-        async with self._deps.db.single() as conn:
+        async with self._deps.db.autocommit() as conn:
             row = await store.try_stripe_event(conn, event_id)
         if row is None:
             return
@@ -137,7 +137,7 @@ class Webhooks:
             alert("webhook.dead", event_id=event_id, error=error)
 
     async def _settle(self, event_id: str, state: str, error: str) -> bool:
-        async with self._deps.db.single() as conn:
+        async with self._deps.db.autocommit() as conn:
             settled = await store.settle_stripe_event(conn, event_id, state, error)
         if settled:
             _received.labels(state.lower()).inc()

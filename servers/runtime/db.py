@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, LiteralString, Self
@@ -125,17 +125,15 @@ class Database:
         return Lane(self)
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
-        """Yield a connection for reading: each statement sees what is committed when it begins, and needs no transaction."""
+    async def autocommit(self) -> AsyncIterator[AsyncConnection]:
+        """Yield a connection on which each statement commits by itself, which spares a BEGIN and a COMMIT. What belongs
+        together, an event or a job beside it included, is a unit of work's."""
         async with self._autocommit.connect() as conn:
             yield conn
 
-    @asynccontextmanager
-    async def single(self) -> AsyncIterator[AsyncConnection]:
-        """Yield a connection for one statement that writes all there is to write: it commits by itself, which spares a BEGIN and a
-        COMMIT. Two that belong together, an event or a job beside them included, are a unit of work's."""
-        async with self._autocommit.connect() as conn:
-            yield conn
+    def read(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """Return a connection for reading: each statement sees what is committed when it begins, and needs no transaction."""
+        return self.autocommit()
 
     async def announce(self) -> None:
         """Hold this instance's advisory lock for as long as the process lives.

@@ -70,8 +70,7 @@ class Relay:
                 backoff = POLL_SECONDS
 
     async def _hold_lock_and_carry(self) -> None:
-        engine = self._db.engine.execution_options(isolation_level="AUTOCOMMIT")
-        async with engine.connect() as conn:
+        async with self._db.autocommit() as conn:
             held = await conn.scalar(text("SELECT pg_try_advisory_lock(:class, 0)"), {"class": RELAY_LOCK_CLASS})
             if not held:
                 # Another process of this domain relays; ask again, in case it dies.
@@ -126,6 +125,6 @@ class Relay:
 
     async def drain(self) -> None:
         """Carry all that is there now; for tests and orderly shutdown."""
-        async with self._db.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as conn:
+        async with self._db.autocommit() as conn:
             while await self.carry(conn):
                 pass
