@@ -113,10 +113,9 @@ class Floor:
 
     def __init__(self, bench: Bench, sandbox_port: int) -> None:
         self._url = _database(bench, "payments")
+        self._http = stripe.AIOHTTPClient(timeout=20)  # what the payments server sends with
         self._client = stripe.StripeClient(
-            FLOOR_KEY,
-            base_addresses={"api": f"http://127.0.0.1:{sandbox_port}"},
-            http_client=stripe.HTTPXClient(timeout=20, allow_sync_methods=False),
+            FLOOR_KEY, base_addresses={"api": f"http://127.0.0.1:{sandbox_port}"}, http_client=self._http
         )
         self._idle: list[psycopg.AsyncConnection[Any]] = []
 
@@ -127,6 +126,7 @@ class Floor:
 
     async def stop(self) -> None:
         """Leave nothing behind."""
+        await self._http.close_async()  # type: ignore[no-untyped-call]  # the SDK's own
         for conn in self._idle:
             await conn.close()
         async with await psycopg.AsyncConnection.connect(self._url, autocommit=True) as conn:

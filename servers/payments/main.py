@@ -113,6 +113,7 @@ async def build(context: Context[PaymentsSettings]) -> Parts:
             partial(sweep, partial(sweep_due, deps), every_seconds=SWEEP_SECONDS),
             partial(sweep, rounds(deps, timing), every_seconds=settings.reconcile_every_seconds),
         ],
+        closing=[gateway.close],
     )
 
 

@@ -80,6 +80,8 @@ class Parts:
     jobs: Sequence[Job] = ()
     tasks: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
     """Functions that run until cancelled."""
+    closing: Sequence[Callable[[], Awaitable[None]]] = ()
+    """What gives back what the parts opened, when no call runs any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +131,8 @@ class Server(Generic[S]):
         try:
             await self._serve(settings, context, parts, certificates)
         finally:
+            for close in parts.closing:
+                await close()
             await channels.close()
             await throttle.close()
             await log.close()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-import httpx
+import aiohttp
 import stripe
 
 from servers.kernel.clock import Clock
@@ -67,14 +67,14 @@ def failure(weather: Weather) -> Exception:
     match weather:
         case Weather.REFUSED:
             error = stripe.APIConnectionError("refused")  # type: ignore[no-untyped-call]  # the SDK's own
-            error.__cause__ = httpx.ConnectError("refused")
+            error.__cause__ = aiohttp.ConnectionTimeoutError("refused")
         case Weather.LIMITED:
             error = stripe.RateLimitError("slower", http_status=429, headers={"retry-after": "0"})
         case Weather.BROKE | Weather.BROKE_AFTER:
             error = stripe.APIError("broke", http_status=500)
         case _:
             error = stripe.APIConnectionError("no answer")  # type: ignore[no-untyped-call]  # the SDK's own
-            error.__cause__ = httpx.ReadTimeout("no answer")
+            error.__cause__ = aiohttp.ServerDisconnectedError()
     return error
 
 

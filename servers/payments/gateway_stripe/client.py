@@ -9,7 +9,6 @@ from datetime import datetime
 from math import ceil
 from typing import Any, Final
 
-import httpx
 import stripe
 
 from servers.kernel.money import Money
@@ -54,10 +53,10 @@ from servers.payments.gateway_stripe.shapes import (
     warning_of,
 )
 from servers.payments.gateway_stripe.signatures import Fault, SignatureInvalid, verify
+from servers.payments.gateway_stripe.transport import BROKEN_OFF, NEVER_OUT, client_over, open_session
 from servers.runtime.outbound import Failure
 
 API_VERSION: Final = "2026-08-26.dahlia"
-TIMEOUT_SECONDS: Final = 6.0
 EVENTS_OF_PAGE: Final = 100
 _REASONS: Final = {
     "DUPLICATE": "duplicate",
@@ -86,13 +85,14 @@ def classify(error: Exception) -> tuple[Failure, float | None] | None:
     if isinstance(error, stripe.RateLimitError):
         return Failure.RATE_LIMITED, _retry_after(error)
     if isinstance(error, stripe.APIConnectionError):
-        never_out = isinstance(error.__cause__, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-        return (Failure.NOT_SENT if never_out else Failure.UNKNOWN), None
+        return (Failure.NOT_SENT if isinstance(error.__cause__, NEVER_OUT) else Failure.UNKNOWN), None
     if isinstance(error, stripe.StripeError):
         if error.http_status == 409 and code_of(error) == "idempotency_key_in_use":
             return Failure.UNKNOWN, 1.0
         if error.http_status is not None and error.http_status >= 500:
             return Failure.ANSWERED_5XX, None
+    if isinstance(error, BROKEN_OFF):
+        return Failure.UNKNOWN, None
     return None
 
 
@@ -108,17 +108,22 @@ class StripeGateway:
     """Stripe, as the use cases see it. Every call may raise what `classify` knows."""
 
     def __init__(self, api_key: str, *, api_base: str, webhook_secrets: Sequence[str], public_url: str) -> None:
+        self._session = open_session()
         self._client = stripe.StripeClient(
             api_key,
             base_addresses={"api": api_base} if api_base else {},
             stripe_version=API_VERSION,
             # Retries are ours: the SDK would not know which ones are safe.
             max_network_retries=0,
-            http_client=stripe.HTTPXClient(timeout=TIMEOUT_SECONDS, allow_sync_methods=False),
+            http_client=client_over(self._session, api_base or stripe.DEFAULT_API_BASE),
         )
         self._webhook_secrets = tuple(webhook_secrets)
         self._public_url = public_url.rstrip("/")
         self.livemode = api_key.startswith(("sk_live_", "rk_live_"))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._session.close()
 
     async def create_customer(self, owner_id: str, *, key: str) -> str:
         """Return the Stripe customer of a user: the same for every try under one key."""

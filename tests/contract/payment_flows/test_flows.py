@@ -68,8 +68,10 @@ async def flow(request: pytest.FixtureRequest, postgres: TestPostgres, valkey: V
         desk = desk_of(db, FakeStripe(clock), ledger, valkey.url)
         yield Flow(desk, "pm_ok", "pm_declined", "pm_action")
     else:
-        desk = desk_of(db, _gateway(request.param, request), ledger, valkey.url)
+        gateway = _gateway(request.param, request)
+        desk = desk_of(db, gateway, ledger, valkey.url)
         yield Flow(desk, "pm_card_visa", "pm_card_visa_chargeDeclined", "pm_card_authenticationRequired")
+        await gateway.close()
     await desk.deps.throttle.close()
     await db.dispose()
 

@@ -39,3 +39,4 @@ async def test_what_cannot_be_canceled_is_read(
     there = sandbox.fetch(f"/v1/refunds/{made.stripe_refund_id}")
     assert (there["reason"], there["metadata"]["paymesh_reason"]) == (None, "GUARANTEE")
     assert await gateway.cancel_refund(replace(refund, stripe_refund_id=made.stripe_refund_id)) == made
+    await gateway.close()
