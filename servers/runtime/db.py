@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, LiteralString, Self
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError, SQLAlchemyError
@@ -76,6 +77,17 @@ def engine_for(url: str, options: DatabaseOptions) -> AsyncEngine:
     return engine
 
 
+class _Opening(psycopg.AsyncCursor[Any]):
+    """Sends a transaction's first statement together with its BEGIN: the driver would wait for that one's answer before."""
+
+    async def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
+        driver = self.connection
+        if driver.autocommit or driver.pgconn.transaction_status != TransactionStatus.IDLE:
+            return await super().execute(query, params, **options)
+        async with driver.pipeline():
+            return await super().execute(query, params, **options)
+
+
 def _tend(engine: AsyncEngine) -> None:
     """Have every statement of the domain stay prepared, and ping only connections that nobody has used for a while: a ping each
     time would be a sixth of a payment's round trips. One that broke since then fails its first statement, and takes the others of
@@ -86,6 +98,7 @@ def _tend(engine: AsyncEngine) -> None:
         driver = connection.driver_connection
         assert isinstance(driver, psycopg.AsyncConnection)
         driver.prepared_max = PREPARED_MAX
+        driver.cursor_factory = _Opening
         record.info["used"] = time.monotonic()
 
     @event.listens_for(engine.sync_engine, "checkin")
