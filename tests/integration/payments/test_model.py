@@ -308,8 +308,10 @@ class PaymentMachine(RuleBasedStateMachine):
         return self.is_sale() or self.seen_version > 0
 
     def saved(self, card: str) -> str:
-        """Return a saved card."""
+        """Return a saved card. Saving is not what is tried here: it waits until calls before it do not trouble it any more."""
         if card not in self.cards:
+            self.desk.weather()
+            self.desk.reachable()
             self.cards[card] = self.run(self.desk.save_card(card)).id
         return self.cards[card]
 
