@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import subprocess
 import sys
 import uuid
@@ -33,7 +34,12 @@ def test_one_trace_spans_the_confirm_the_event_and_the_ledger(shop: Shop) -> Non
 
 
 def test_a_server_starts_on_little_processor_time(shop: Shop) -> None:
-    assert max(shop.platform.cpu_seconds.values()) <= 1.6, shop.platform.cpu_seconds
+    # Over what the libraries alone take to import here: seconds say more of the machine than of the server.
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", "import grpc.aio, sqlalchemy.ext.asyncio, psycopg, stripe"], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    bare = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert max(shop.platform.cpu_seconds.values()) <= 3 * bare, (shop.platform.cpu_seconds, bare)
 
 
 def test_no_log_holds_a_secret(shop: Shop) -> None:
