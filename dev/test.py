@@ -22,6 +22,9 @@ STOP_SECONDS: Final = 60
 def main() -> int:
     """Run the checks, then every test that needs real parts. Returns the exit code of the first that fails."""
     began = time.monotonic()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # What runs is in sessions of its own: these reach it only where this process unwinds.
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     code = (
         _alone("dev.check")
         or _side_by_side(("tests/integration", "tests/chaos"), ("tests/contract",))

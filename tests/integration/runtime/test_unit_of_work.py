@@ -9,19 +9,13 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from servers.runtime.db import Database
+from tests.integration.runtime.test_lane import rows
 from tests.support.postgres import MakeDatabase
 
 
 async def see(conn: AsyncConnection, event_id: str) -> None:
     """Write an inbox row."""
     await conn.execute(text("INSERT INTO inbox VALUES ('uow', :id, now())"), {"id": event_id})
-
-
-async def rows(db: Database) -> list[str]:
-    """Return what is committed."""
-    async with db.read() as conn:
-        return list((await conn.execute(text("SELECT event_id FROM inbox ORDER BY event_id"))).scalars())
 
 
 async def test_the_first_statement_is_undone_with_the_rest(make_database: MakeDatabase) -> None:
