@@ -27,7 +27,7 @@ from servers.identity.domain import (
 )
 from servers.runtime.call import PrincipalKind
 from servers.runtime.policy import EDGE, policy_of
-from tests.support.stack import Shop
+from tests.support.stack import PASSWORD, Shop
 from tests.support.staff import Operator
 from tests.support.tokens import Forge
 
@@ -83,7 +83,7 @@ def call(address: str, credentials: Any, method: Any, metadata: Any = (), option
 
 def own_session(shop: Shop, who: str) -> str:
     """Return the access token of a fresh session of a fresh user, acting for a merchant of theirs where asked."""
-    person = {"email": f"{uuid.uuid4().hex}@example.com", "password": "correct horse battery"}
+    person = {"email": f"{uuid.uuid4().hex}@example.com", "password": PASSWORD}
     shop.ok(shop.call("POST", "/v1/users:register", {**person, "display_name": "Cy"}))
     token: str = shop.ok(shop.call("POST", "/v1/sessions", person))["access_token"]
     if who == "customer":

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.stack import Shop, wait_for
+from tests.support.stack import PASSWORD, Shop, wait_for
 
 
 def test_a_purchase_and_a_refund_move_the_balances(shop: Shop) -> None:
@@ -115,7 +115,7 @@ def test_a_refund_that_the_bank_returns_gives_the_money_back(shop: Shop) -> None
 
 
 def test_a_session_is_refreshed_once_and_a_stolen_token_ends_it(shop: Shop) -> None:
-    person = {"email": f"{uuid.uuid4().hex}@example.com", "password": "correct horse battery"}
+    person = {"email": f"{uuid.uuid4().hex}@example.com", "password": PASSWORD}
     shop.ok(shop.call("POST", "/v1/users:register", {**person, "display_name": "Bob"}))
     first = shop.ok(shop.call("POST", "/v1/sessions", person))["refresh_token"]
     key = str(uuid.uuid4())

@@ -8,7 +8,6 @@ import re
 import time
 import uuid
 from collections.abc import Set
-from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -17,7 +16,7 @@ import pytest
 from dev import edge
 from sandbox.stripe.cards import CARDS
 from tests.support.fuzz import Fuzz
-from tests.support.stack import Shop, insist, open_shop, reason_of, wait_for
+from tests.support.stack import PASSWORD, Shop, open_shop, reason_of, wait_for
 
 AMOUNTS_THAT_ARE_NONE = (
     *(b"9.5", b'"9.5"', b"9223372036854775808", b'"9223372036854775808"', b"-9223372036854775809", b'"1,000"'),
@@ -168,7 +167,7 @@ def test_somebody_elses_payment_is_not_there(shop: Shop) -> None:
 
 
 def test_an_email_is_registered_once_and_a_wrong_password_tells_nothing(shop: Shop) -> None:
-    person = {"email": "twin@example.com", "password": "correct horse battery", "display_name": "Twin"}
+    person = {"email": "twin@example.com", "password": PASSWORD, "display_name": "Twin"}
     shop.ok(shop.call("POST", "/v1/users:register", person))
     taken = shop.call("POST", "/v1/users:register", person | {"email": "TWIN@example.com"})
     assert (taken.status_code, reason_of(taken)) == (409, "REFERENCE_TAKEN")
@@ -399,27 +398,18 @@ def somebody_elses(shop: Shop) -> dict[str, str]:
 
 def made_by_another(shop: Shop) -> dict[str, str]:
     """Make one of everything, as somebody else."""
-    person = {"email": "other@example.com", "password": "correct horse battery"}
-    shop.ok(insist(lambda: shop.call("POST", "/v1/users:register", {**person, "display_name": "Other"})))
-    login = shop.ok(insist(lambda: shop.call("POST", "/v1/sessions", person)))
-    token, user_id = login["access_token"], login["user"]["id"]
-    body = {"display_name": "Other", "country": "US", "default_currency": "USD"}
-    merchant = shop.ok(shop.call("POST", "/v1/merchants", body, token=token))
-    switched = {"merchant_id": merchant["id"]}
-    seller = shop.ok(shop.call("POST", "/v1/sessions:switch_merchant", switched, token=token))["access_token"]
-    other = replace(shop, customer_token=token, seller_token=seller, user_id=user_id, merchant_id=merchant["id"])
-    card = other.card("pm_card_visa")
-    other = replace(other, method_id=card["id"])
+    other = open_shop(shop.platform, shop.client)
+    token, seller, user_id, merchant_id = other.customer_token, other.seller_token, other.user_id, other.merchant_id
     payment = other.payment()
     other.ok(other.confirm(payment["id"]))
     refund = other.ok(other.refund(payment["id"], 1))
     key = other.ok(other.call("POST", "/v1/api_keys", {"display_name": "k", "scopes": ["payments:read"]}, token=seller))
     invited = {"email": "third@example.com", "role": "viewer"}
-    members = f"/v1/merchants/{merchant['id']}/members"
+    members = f"/v1/merchants/{merchant_id}/members"
     invitation = other.ok(other.call("POST", members, invited, token=seller))
     session = other.ok(other.call("GET", "/v1/sessions", token=token))["sessions"][0]
     wallet = other.ok(other.call("POST", "/v1/wallets", {"currency": "USD"}, token=token))
-    ten = {"amount": {"amount_minor": "10", "currency": "USD"}, "payment_method_id": card["id"]}
+    ten = {"amount": {"amount_minor": "10", "currency": "USD"}, "payment_method_id": other.method_id}
     top_up = other.ok(other.call("POST", f"/v1/wallets/{wallet['id']}/top_ups", ten, token=token))
     asked = other.ok(other.call("POST", "/v1/setup_intents", {"customer_id": user_id}, token=seller))
     saved = {"stripe_payment_method_id": "pm_card_visa"}
@@ -427,11 +417,11 @@ def made_by_another(shop: Shop) -> dict[str, str]:
     return {
         "setup_intent_id": setup["id"],
         "mandate_id": setup["mandate_id"],
-        "merchant_id": merchant["id"],
+        "merchant_id": merchant_id,
         "payment_id": payment["id"],
         "refund_id": refund["id"],
         "dispute_id": dispute_of(other)["id"],
-        "payment_method_id": card["id"],
+        "payment_method_id": other.method_id,
         "session_id": session["id"],
         "user_id": user_id,
         "invitation_id": invitation["id"],

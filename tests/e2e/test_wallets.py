@@ -14,7 +14,7 @@ import pytest
 import servers.wallets.main  # noqa: F401  # imported so that its crash points are declared
 from servers.runtime import crashpoints
 from tests.e2e.test_certainty import charged, intent_of
-from tests.support.stack import Shop, insist, refusal_of, wait_for
+from tests.support.stack import PASSWORD, Shop, insist, refusal_of, wait_for
 
 BACK = "https://shop.example/back"
 
@@ -92,7 +92,7 @@ class Purse:
 
 def customer(shop: Shop) -> Purse:
     """Register somebody with a card and a wallet."""
-    person = {"email": f"{uuid.uuid4().hex}@example.com", "password": "correct horse battery"}
+    person = {"email": f"{uuid.uuid4().hex}@example.com", "password": PASSWORD}
     shop.ok(shop.call("POST", "/v1/users:register", {**person, "display_name": "Ann"}))
     login = shop.ok(shop.call("POST", "/v1/sessions", person))
     token, user_id = login["access_token"], login["user"]["id"]

@@ -24,6 +24,9 @@ from tests.support.ports import free_port
 
 READY_SECONDS: Final = 60.0
 PATIENCE_SECONDS: Final = 40.0
+PASSWORD: Final = "correct horse battery"
+RENEWED_BEFORE_SECONDS: Final = 120.0
+"""How long before their end tokens are made anew: longer than any test uses one that it was given."""
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -105,26 +108,57 @@ class Platform:
             self.collector.stop()
 
 
+class Login:
+    """Somebody's two access tokens, as a customer and for a merchant: made anew before they end, as a long run outlives them."""
+
+    def __init__(self, client: httpx.Client, email: str, merchant_id: str) -> None:
+        self._client = client
+        self._email = email
+        self._merchant_id = merchant_id
+        self._until = 0.0
+        self._tokens = ("", "")
+
+    def tokens(self) -> tuple[str, str]:
+        """Return the customer's token and the merchant's."""
+        if time.monotonic() > self._until - RENEWED_BEFORE_SECONDS:
+            login = self._ask("/v1/sessions", {"email": self._email, "password": PASSWORD})
+            self._until = time.monotonic() + login["expires_in_seconds"]
+            switched = self._ask(
+                "/v1/sessions:switch_merchant", {"merchant_id": self._merchant_id}, token=login["access_token"]
+            )
+            self._tokens = (login["access_token"], switched["access_token"])
+        return self._tokens
+
+    def _ask(self, path: str, body: dict[str, str], *, token: str | None = None) -> dict[str, Any]:
+        return Shop.ok(insist(lambda: call(self._client, "POST", path, body, token=token)))
+
+
 @dataclass(frozen=True)
 class Shop:
     """A merchant with a customer who has a card, and clients for both."""
 
     platform: Platform
     client: httpx.Client
-    customer_token: str
-    seller_token: str
+    login: Login
     user_id: str
     merchant_id: str
     method_id: str
+
+    @property
+    def customer_token(self) -> str:
+        """Return the customer's access token."""
+        return self.login.tokens()[0]
+
+    @property
+    def seller_token(self) -> str:
+        """Return the access token for the merchant."""
+        return self.login.tokens()[1]
 
     def call(
         self, method: str, path: str, body: Any = None, *, token: str | None = None, key: str | None = None
     ) -> httpx.Response:
         """Call the edge; a POST carries an idempotency key."""
-        headers = {"authorization": f"Bearer {token}"} if token else {}
-        if method == "POST":
-            headers["idempotency-key"] = key or str(uuid.uuid4())
-        return self.client.request(method, path, json=body, headers=headers)
+        return call(self.client, method, path, body, token=token, key=key)
 
     def order(self, amount: int, currency: str = "USD", **more: Any) -> dict[str, Any]:
         """Return what a payment by the customer is asked for with."""
@@ -199,6 +233,16 @@ class Shop:
         return document
 
 
+def call(
+    client: httpx.Client, method: str, path: str, body: Any = None, *, token: str | None = None, key: str | None = None
+) -> httpx.Response:
+    """Call the edge; a POST carries an idempotency key."""
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    if method == "POST":
+        headers["idempotency-key"] = key or str(uuid.uuid4())
+    return client.request(method, path, json=body, headers=headers)
+
+
 def insist(call: Callable[[], httpx.Response]) -> httpx.Response:
     """Repeat a call until it is answered with something else than "not now": what a careful client does."""
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -258,14 +302,12 @@ def shop(platform: Platform) -> Iterator[Shop]:
 
 def open_shop(platform: Platform, client: httpx.Client) -> Shop:
     """Register somebody with a card and a merchant."""
-    person = {"email": f"{uuid.uuid4().hex}@example.com", "password": "correct horse battery"}
-    start = Shop(platform, client, "", "", "", "", "")
-    start.ok(insist(lambda: start.call("POST", "/v1/users:register", {**person, "display_name": "Ada"})))
-    login = start.ok(insist(lambda: start.call("POST", "/v1/sessions", person)))
-    token = login["access_token"]
+    email = f"{uuid.uuid4().hex}@example.com"
+    person = {"email": email, "password": PASSWORD}
+    Shop.ok(insist(lambda: call(client, "POST", "/v1/users:register", {**person, "display_name": "Ada"})))
+    login = Shop.ok(insist(lambda: call(client, "POST", "/v1/sessions", person)))
     body = {"display_name": "Books", "country": "US", "default_currency": "USD"}
-    merchant = start.ok(start.call("POST", "/v1/merchants", body, token=token))
-    switch = {"merchant_id": merchant["id"]}
-    seller = start.ok(start.call("POST", "/v1/sessions:switch_merchant", switch, token=token))["access_token"]
-    made = Shop(platform, client, token, seller, login["user"]["id"], merchant["id"], "")
+    merchant = Shop.ok(call(client, "POST", "/v1/merchants", body, token=login["access_token"]))
+    merchant_id = merchant["id"]
+    made = Shop(platform, client, Login(client, email, merchant_id), login["user"]["id"], merchant_id, "")
     return replace(made, method_id=made.card("pm_card_visa")["id"])

@@ -14,7 +14,7 @@ import pytest
 
 from servers.identity.totp import STEP_SECONDS, code_of
 from tests.support.mail import mail_to, token_of
-from tests.support.stack import Shop, wait_for
+from tests.support.stack import PASSWORD, Shop, wait_for
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Colleague:
 
 def colleague(shop: Shop, role: str = "") -> Colleague:
     """Return a fresh user with a verified address, and with a role where one is named."""
-    person = {"email": f"{uuid.uuid4().hex}@example.com", "password": "correct horse battery"}
+    person = {"email": f"{uuid.uuid4().hex}@example.com", "password": PASSWORD}
     shop.ok(shop.call("POST", "/v1/users:register", {**person, "display_name": "Grace"}))
     token = token_of(mail_to(shop.platform, person["email"], "Verify"))
     shop.ok(shop.call("POST", "/v1/users:verify_email", {"token": token}))
