@@ -26,7 +26,7 @@ from servers.runtime.consumer import Consumer
 from servers.runtime.db import Database, DatabaseOptions, engine_for
 from servers.runtime.eventlog import EventLog
 from servers.runtime.eventlog_postgres import PostgresEventLog
-from servers.runtime.interceptor import Interceptor
+from servers.runtime.interceptor import CALLS_MAX, Interceptor
 from servers.runtime.janitor import Janitor
 from servers.runtime.jobs import Job, Worker
 from servers.runtime.pagination import Pages
@@ -191,7 +191,8 @@ def _grpc_server(settings: ServerSettings, db: Database, parts: Parts) -> tuple[
         policies.update(REFLECTION)
     interceptor = Interceptor(policies, db)
     server = grpc.aio.server(
-        maximum_concurrent_rpcs=1000,
+        # The interceptor turns calls away long before, and says when to ask again: what gRPC says has no reason, or is CANCELLED.
+        maximum_concurrent_rpcs=10 * CALLS_MAX,
         options=[
             ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
             ("grpc.max_connection_age_ms", int(timedelta(minutes=30).total_seconds() * 1000)),

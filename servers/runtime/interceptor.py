@@ -41,6 +41,9 @@ from servers.runtime.timers import Timers
 
 DEADLINE_SECONDS: Final = 15.0
 DEADLINE_SECONDS_MAX: Final = 60.0
+CALLS_MAX: Final = 256
+"""How many calls a server works on at once. One more would wait for longer than its caller does: it is turned away while asking
+again is still cheap, and what has begun is finished in time."""
 PRINCIPAL_HEADER: Final = "x-paymesh-principal"
 BEHALF_HEADER: Final = "x-paymesh-on-behalf-of"
 SPIFFE: Final = "spiffe://paymesh/"
@@ -104,6 +107,7 @@ class Interceptor(grpc.GenericRpcHandler):
         self._policies = policies
         self._db = db
         self._running: set[asyncio.Task[Any]] = set()
+        self._serving = 0
         self._timers = Timers()
         self._handlers: dict[str, Any] = {}
         self._unknown: Any = grpc.unary_unary_rpc_method_handler(_refuse_unknown)
@@ -135,6 +139,7 @@ class Interceptor(grpc.GenericRpcHandler):
         async def serve(request: Any, context: ServicerContext) -> Any:
             began = time.perf_counter()
             served = good
+            self._serving += 1
             try:
                 metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
                 with span_of_call(policy.method, metadata):
@@ -144,6 +149,7 @@ class Interceptor(grpc.GenericRpcHandler):
                 served = _served.labels(policy.method, grpc.StatusCode(_code(status)).name, _reason(status))
                 await abort(context, status)
             finally:
+                self._serving -= 1
                 seconds.observe(time.perf_counter() - began)
                 served.inc()
 
@@ -164,6 +170,9 @@ class Interceptor(grpc.GenericRpcHandler):
     ) -> tuple[Any, status_pb2.Status | None]:
         call: Call | None = None
         try:
+            # Not what the mesh asks: a server that is busy is neither ill, nor does it cut off whoever asks it about a token.
+            if self._serving > CALLS_MAX and policy.method not in FOREIGN:
+                raise Overloaded
             call = _admit(policy, context, metadata)
             set_current_call(call)
             _validate(request)
