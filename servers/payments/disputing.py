@@ -126,7 +126,7 @@ class Disputing:
     async def _open(self, uow: UnitOfWork, payment: Payment, dispute: Dispute, trigger: str) -> tuple[Payment, Dispute]:
         payment = await self._count(uow, payment, None, dispute)
         await store.insert_dispute(uow.conn, dispute)
-        await uow.outbox.append(self._events.dispute(DISPUTE.arrow(None, trigger).event, dispute, payment))
+        uow.outbox.append(self._events.dispute(DISPUTE.arrow(None, trigger).event, dispute, payment))
         _log.info("dispute.opened", dispute_id=dispute.id, payment_id=payment.id, stage=dispute.stage.value)
         return payment, dispute
 
@@ -165,7 +165,7 @@ class Disputing:
         )
         payment = await self._count(uow, payment, dispute, moved)
         await store.save_dispute(uow.conn, moved, expected=dispute.version)
-        await uow.outbox.append(self._events.dispute(arrow.event, moved, payment))
+        uow.outbox.append(self._events.dispute(arrow.event, moved, payment))
         _log.info("dispute.moved", dispute_id=moved.id, state=moved.state.value, trigger=trigger)
         return payment, moved
 
@@ -192,7 +192,7 @@ class Disputing:
         moved = await store.move_dispute_counters(
             uow.conn, payment, disputed_minor=disputed, open_chargebacks=chargebacks, now=self._clock.now()
         )
-        await uow.outbox.append(self._events.payment("payment.updated", moved))
+        uow.outbox.append(self._events.payment("payment.updated", moved))
         self._alert(moved)
         return moved
 

@@ -105,7 +105,7 @@ class Outcomes:
             arrow = PAYMENT.arrow(payment.state, trigger, payment.id)
             with_it = changes if trigger == triggers[-1] else {}
             payment = await store.advance(uow.conn, payment, trigger, now=self._clock.now(), **with_it)
-            await uow.outbox.append(self._events.payment(arrow.event, payment))
+            uow.outbox.append(self._events.payment(arrow.event, payment))
         return payment
 
     async def charge(self, uow: UnitOfWork, payment: Payment, attempt: Attempt, result: ChargeResult) -> Payment:
@@ -399,7 +399,7 @@ class Outcomes:
         payment = replace(payment, open_operation=None)
         if operation.kind is OperationKind.CAPTURE and operation.amount_minor:
             payment = await store.release_capture(uow.conn, payment, operation.amount_minor, self._clock.now())
-            await uow.outbox.append(self._events.payment("payment.updated", payment))
+            uow.outbox.append(self._events.payment("payment.updated", payment))
         return payment
 
     async def not_sent(self, uow: UnitOfWork, payment: Payment, attempt: Attempt) -> Payment:
@@ -468,7 +468,7 @@ class Outcomes:
         )
         if refund.suspense_item_id:
             # It is of money that was never the payment's.
-            await uow.outbox.append(self._events.refund(arrow.event, refund, payment))
+            uow.outbox.append(self._events.refund(arrow.event, refund, payment))
             if refund.state in (RefundState.FAILED, RefundState.CANCELED):
                 alert("suspense.refund_failed", refund_id=refund.id, suspense_item_id=refund.suspense_item_id)
             return payment, refund
@@ -481,8 +481,8 @@ class Outcomes:
                 refunded_minor=amount if succeeded else (0 if was_open else -amount),
                 now=now,
             )
-            await uow.outbox.append(self._events.payment("payment.updated", payment))
-        await uow.outbox.append(self._events.refund(arrow.event, refund, payment))
+            uow.outbox.append(self._events.payment("payment.updated", payment))
+        uow.outbox.append(self._events.refund(arrow.event, refund, payment))
         await self._disputing.refunded(uow, payment)
         return payment, refund
 

@@ -40,7 +40,7 @@ class Saving:
             update_time=now,
         )
         await store.insert_method(uow.conn, method)
-        await uow.outbox.append(self._events.method(arrow.event, method))
+        uow.outbox.append(self._events.method(arrow.event, method))
         return method
 
     async def give(self, uow: UnitOfWork, *, owner_id: str, merchant_id: str, method_id: str, usage: Usage) -> Mandate:
@@ -68,7 +68,7 @@ class Saving:
             revoke_time=None,
         )
         await store.insert_mandate(uow.conn, given)
-        await uow.outbox.append(self._events.mandate(arrow.event, given))
+        uow.outbox.append(self._events.mandate(arrow.event, given))
         return given
 
     async def revoke(self, uow: UnitOfWork, mandate: Mandate) -> Mandate:
@@ -76,5 +76,5 @@ class Saving:
         arrow, now = MANDATE.arrow(mandate.state, "revoke", mandate.id), self._clock.now()
         moved = replace(mandate, state=arrow.target, version=mandate.version + 1, update_time=now, revoke_time=now)
         await store.update_mandate(uow.conn, moved, expected_version=mandate.version)
-        await uow.outbox.append(self._events.mandate(arrow.event, moved))
+        uow.outbox.append(self._events.mandate(arrow.event, moved))
         return moved

@@ -57,7 +57,7 @@ class Suspense:
             return payment
         item = after.suspense[-1]
         after = await store.touch(uow.conn, after, self._clock.now())
-        await uow.outbox.append(self._events.payment("payment.updated", after))
+        uow.outbox.append(self._events.payment("payment.updated", after))
         if item.cause is SuspenseCause.LATE_CAPTURE:
             await self.give_back(uow, after, item)
             alert(
@@ -78,7 +78,7 @@ class Suspense:
             suspense_item_id=item.id,
         )
         await store.insert_refund(uow.conn, refund)
-        await uow.outbox.append(self._events.refund("refund.created", refund, payment))
+        uow.outbox.append(self._events.refund("refund.created", refund, payment))
         await uow.outbound.record(
             verb=REFUND_CALL,
             target=refund.id,

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, LiteralString, Self
+from typing import Any, Final, Self
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -31,15 +31,13 @@ from servers.runtime.jobs import SCHEMA, JobQueue, deferring_app
 from servers.runtime.outbound import OutboundStore
 from servers.runtime.outbox import Outbox
 from servers.runtime.sealed import Sealer
-from servers.runtime.sql import text
-
-Statement = tuple[LiteralString, tuple[Any, ...]]
-"""SQL as the driver takes it, with the values of its placeholders."""
+from servers.runtime.sql import Closing, Statement, text
 
 PING_AFTER_SECONDS = 1.0
 PREPARED_MAX = 1_000
 """More than a domain has statements: with fewer, each would push out another that is needed soon."""
 PRESENCE_SECONDS = 0.5
+_COMMIT: Final[Statement] = ("COMMIT", ())
 PRESENCE_CLASS = 7701  # the advisory-lock class in which every live process holds the lock of its instance number
 
 
@@ -198,7 +196,7 @@ class Lane:
         self._db = db
         self._open = False
         self._begun = False
-        self._closing: list[Statement] = []
+        self._closing: Closing = []
         self._conn: AsyncConnection
         self._driver: psycopg.AsyncConnection[Any]
 
@@ -213,7 +211,7 @@ class Lane:
         except psycopg.Error as error:
             lost = self._driver.broken
             await self._abandon()
-            raise DBAPIError.instance("", None, error, psycopg.Error, connection_invalidated=lost) from error
+            raise _as_sqlalchemys(error, lost=lost) from error
         except BaseException:
             await self._abandon()
             raise
@@ -249,9 +247,8 @@ class Lane:
     async def _commit(self) -> None:
         if not self._begun and not self._closing:
             return
-        *_, done = await self._send([*self._closing, ("COMMIT", ())])
-        # The answer to COMMIT in a transaction that has failed is ROLLBACK, and no error.
-        invariant(done.statusmessage == "COMMIT", "the transaction had failed before its commit")
+        *_, done = await self._send([*self._closing, _COMMIT])
+        _check_commit(done)
         if self._conn.in_transaction():
             await self._conn.commit()  # SQLAlchemy's own state: nothing is sent any more
 
@@ -262,9 +259,7 @@ class Lane:
         self._conn = await self._db.engine.connect()
         # BEGIN and COMMIT are sent here: the driver's own wait for their answers.
         await self._conn.execution_options(isolation_level="AUTOCOMMIT")
-        driver = (await self._conn.get_raw_connection()).driver_connection
-        assert isinstance(driver, psycopg.AsyncConnection)
-        self._driver = driver
+        self._driver = await _driver_of(self._conn)
         self._open = True
 
     async def _abandon(self) -> None:
@@ -278,13 +273,29 @@ class Lane:
             await self._conn.close()
 
 
+async def _driver_of(conn: AsyncConnection) -> psycopg.AsyncConnection[Any]:
+    driver = (await conn.get_raw_connection()).driver_connection
+    assert isinstance(driver, psycopg.AsyncConnection)
+    return driver
+
+
+def _check_commit(done: psycopg.AsyncCursor[Any]) -> None:
+    # The answer to COMMIT in a transaction that has failed is ROLLBACK, and no error.
+    invariant(done.statusmessage == "COMMIT", "the transaction had failed before its commit")
+
+
+def _as_sqlalchemys(error: psycopg.Error, *, lost: bool) -> Exception:
+    return DBAPIError.instance("", None, error, psycopg.Error, connection_invalidated=lost)
+
+
 class UnitOfWork:
-    """One transaction: commits on a clean exit, rolls back on an exception."""
+    """One transaction: commits on a clean exit, rolls back on an exception. Events and stored answers are sent with the COMMIT."""
 
     conn: AsyncConnection
 
     def __init__(self, db: Database) -> None:
         self._db = db
+        self._closing: Closing = []
         self._kept: Refusal | None = None
 
     async def __aenter__(self) -> Self:
@@ -295,9 +306,9 @@ class UnitOfWork:
             await self.conn.close()
             raise
         self.idempotency = IdempotencyStore(
-            self.conn, clock=self._db.clock, sealer=self._db.sealer, owner=self._db.instance
+            self.conn, self._closing, clock=self._db.clock, sealer=self._db.sealer, owner=self._db.instance
         )
-        self.outbox = Outbox(self.conn, domain=self._db.domain, clock=self._db.clock)
+        self.outbox = Outbox(self._closing, domain=self._db.domain, clock=self._db.clock)
         self.outbound = OutboundStore(self.conn, clock=self._db.clock)
         self.jobs = JobQueue(self.conn, self._db.job_app)
         return self
@@ -309,13 +320,26 @@ class UnitOfWork:
             if self.idempotency.rehearsing:
                 await self.conn.rollback()
             elif error is None or error is self._kept:
-                await self.conn.commit()
+                await self._commit()
                 if self.outbox.written:
                     self._db.on_outbox()
             else:
                 await self.conn.rollback()
         finally:
             await self.conn.close()
+
+    async def _commit(self) -> None:
+        if self._closing:
+            driver = await _driver_of(self.conn)
+            try:
+                async with driver.pipeline():
+                    *_, done = [await driver.execute(text, values) for text, values in (*self._closing, _COMMIT)]
+                _check_commit(done)
+            except psycopg.Error as error:
+                if driver.broken:
+                    await self.conn.invalidate()
+                raise _as_sqlalchemys(error, lost=driver.broken) from error
+        await self.conn.commit()  # after a COMMIT of ours SQLAlchemy's own state: nothing is sent any more
 
     def rehearse(self) -> None:
         """Make sure that nothing of this transaction is written, however it ends."""
@@ -328,13 +352,14 @@ class UnitOfWork:
         A refusal that trying again may cure (ABORTED, UNAVAILABLE, RESOURCE_EXHAUSTED) is not kept: the whole transaction,
         the claim with it, rolls back.
         """
-        savepoint = await self.conn.begin_nested()
+        savepoint, before = await self.conn.begin_nested(), len(self._closing)
         try:
             yield
         except Refusal as refusal:
             if refusal.stored:
                 await savepoint.rollback()
-                await self.idempotency.refuse(request, refusal)
+                del self._closing[before:]
+                self.idempotency.refuse(request, refusal)
                 self._kept = refusal
             raise
         # The savepoint ends with the transaction: releasing it would be one round trip more.

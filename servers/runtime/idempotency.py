@@ -22,7 +22,7 @@ from servers.kernel.errors import Kind, Refusal
 from servers.kernel.invariant import invariant
 from servers.runtime.grpc_errors import status_bytes
 from servers.runtime.sealed import Sealer
-from servers.runtime.sql import text
+from servers.runtime.sql import Closing, text
 
 LEASE_SECONDS: Final = 90  # longer than any call's deadline, so that a live call never loses its key
 KEEP: Final = timedelta(hours=24)
@@ -148,12 +148,10 @@ _ADVANCE = text(
     WHERE tenant = :tenant AND method = :method AND key = :key AND token = :token AND NOT completed
     """
 )
-_COMPLETE = text(
+_COMPLETE: Final = """
+    UPDATE idempotency_keys SET completed = true, refused = %(refused)s, answer = %(answer)s, answer_until = %(until)s
+    WHERE tenant = %(tenant)s AND method = %(method)s AND key = %(key)s AND NOT completed
     """
-    UPDATE idempotency_keys SET completed = true, refused = :refused, answer = :answer, answer_until = :until
-    WHERE tenant = :tenant AND method = :method AND key = :key AND NOT completed
-    """
-)
 _RELEASE = text(
     """
     UPDATE idempotency_keys SET lease_until = clock_timestamp()
@@ -172,8 +170,9 @@ async def is_claimed(conn: AsyncConnection, request: IdempotentRequest) -> bool:
 class IdempotencyStore:
     """The keys of one domain, inside one transaction."""
 
-    def __init__(self, conn: AsyncConnection, *, clock: Clock, sealer: Sealer, owner: int) -> None:
+    def __init__(self, conn: AsyncConnection, closing: Closing, *, clock: Clock, sealer: Sealer, owner: int) -> None:
         self._conn = conn
+        self._closing = closing
         self._clock = clock
         self._sealer = sealer
         self._owner = owner
@@ -241,25 +240,25 @@ class IdempotencyStore:
                 },
             )
 
-    async def complete(self, request: IdempotentRequest, value: object) -> None:
-        """Store the answer to `request`. Raises Rehearsed for a rehearsal."""
+    def complete(self, request: IdempotentRequest, value: object) -> None:
+        """Store the answer to `request`, with the COMMIT. Raises Rehearsed for a rehearsal."""
         answer = request.render(value)
         if request.rehearsal:
             raise Rehearsed(answer)
         if request.secret:
             answer = self._sealer.seal(answer, place=_place(request))
-        await self._store(request, answer, refused=False)
+        self._store(request, answer, refused=False)
 
-    async def refuse(self, request: IdempotentRequest, refusal: Refusal) -> None:
-        """Store a refusal as the answer to `request`."""
-        await self._store(request, status_bytes(refusal), refused=True)
+    def refuse(self, request: IdempotentRequest, refusal: Refusal) -> None:
+        """Store a refusal as the answer to `request`, with the COMMIT."""
+        self._store(request, status_bytes(refusal), refused=True)
 
-    async def _store(self, request: IdempotentRequest, answer: bytes, *, refused: bool) -> None:
+    def _store(self, request: IdempotentRequest, answer: bytes, *, refused: bool) -> None:
         if request.key is not None:
             sealed = request.secret and not refused
             until = self._clock.now() + KEEP_SECRET if sealed else None
             parameters = {**_scope(request), "answer": answer, "refused": refused, "until": until}
-            await self._conn.execute(_COMPLETE, parameters)
+            self._closing.append((_COMPLETE, parameters))
 
     async def release(self, request: IdempotentRequest) -> None:
         """End the lease at once: the call failed in a way that trying again may cure."""

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from opentelemetry import propagate
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.kernel.clock import Clock
 from servers.kernel.ids import new_id
 from servers.runtime.render import stamp
-from servers.runtime.sql import text
+from servers.runtime.sql import Closing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,12 +56,10 @@ def event_of(kind: str, message: EventMessage, *, root_id: str, subject: str, ve
     return OutboxEvent(type=kind, root_id=root_id, subject=subject, version=version, render=render)
 
 
-_INSERT = text(
-    """
+_INSERT: Final = """
     INSERT INTO outbox (event_id, topic, root_id, type, subject, version, occur_time, traceparent, data)
-    VALUES (:event_id, :topic, :root_id, :type, :subject, :version, :occur_time, :traceparent, :data)
+    VALUES (%(event_id)s, %(topic)s, %(root_id)s, %(type)s, %(subject)s, %(version)s, %(occur_time)s, %(traceparent)s, %(data)s)
     """
-)
 
 
 def topic_of(domain: str) -> str:
@@ -97,16 +94,17 @@ def outbox_rows(events: Iterable[OutboxEvent], *, topic: str, clock: Clock) -> l
 class Outbox:
     """The outbox of one domain, inside one transaction."""
 
-    def __init__(self, conn: AsyncConnection, *, domain: str, clock: Clock) -> None:
-        self._conn = conn
+    def __init__(self, closing: Closing, *, domain: str, clock: Clock) -> None:
+        self._closing = closing
         self._topic = topic_of(domain)
         self._clock = clock
         self.written = 0
 
-    async def append(self, *events: OutboxEvent) -> None:
-        """Write events in order. Their positions are taken now: after the root's row lock, so each root stays in order."""
+    def append(self, *events: OutboxEvent) -> None:
+        """Write events in order, with the COMMIT. Their positions are taken then: under the root's row lock, so each root stays
+        in order."""
         if not events:
             return
-        rows = outbox_rows(events, topic=self._topic, clock=self._clock)
-        await self._conn.execute(_INSERT, rows)
-        self.written += len(rows)
+        for row in outbox_rows(events, topic=self._topic, clock=self._clock):
+            self._closing.append((_INSERT, row))
+        self.written += len(events)

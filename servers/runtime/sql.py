@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any, LiteralString
 
 from sqlalchemy import TextClause
 from sqlalchemy import text as parse
+
+Statement = tuple[LiteralString, tuple[Any, ...] | Mapping[str, Any]]
+"""SQL as the driver takes it, with the values of its placeholders."""
+Closing = list[Statement]
+"""Statements whose answers nobody reads: they are sent in one go with the COMMIT, which is not carried out where one fails."""
 
 
 @lru_cache(maxsize=4096)

@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Any, Final, LiteralString
 
 from servers.kernel.ids import bucket_of
-from servers.runtime.db import Lane, Statement
+from servers.runtime.db import Lane
+from servers.runtime.sql import Statement
 from servers.wallets.domain import Account, AccountKind, Lot, Pending, Sheet, Transfer, TransferKind
 
 _LOCK: Final = """

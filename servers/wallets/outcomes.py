@@ -90,6 +90,6 @@ class Outcomes:
             top_up, state=arrow.target, version=top_up.version + 1, update_time=self._clock.now(), **changes
         )
         await wallet_store.save_top_up(uow.conn, self._sealer, moved, expected=top_up.version)
-        await uow.outbox.append(top_up_event(arrow.event, moved))
+        uow.outbox.append(top_up_event(arrow.event, moved))
         _log.info("top_up.moved", top_up_id=moved.id, state=moved.state.value, trigger=trigger)
         return moved

@@ -20,6 +20,7 @@ from servers.payments import gateway_stripe, store
 from servers.payments.domain import Payment
 from servers.payments.usecases import confirm
 from servers.runtime import consumer, idempotency, outbox
+from servers.runtime.db import UnitOfWork
 from servers.runtime.eventlog import LogConsumer
 from servers.runtime.idempotency import Claim, IdempotencyStore, IdempotentRequest
 from servers.runtime.outbound import Failure
@@ -58,14 +59,16 @@ def no_unique_key(patch: pytest.MonkeyPatch) -> None:
 def publish_before_commit(patch: pytest.MonkeyPatch) -> None:
     """An event is told in a transaction of its own, whatever becomes of the change."""
 
-    async def append(self: outbox.Outbox, *events: outbox.OutboxEvent) -> None:
-        rows = outbox.outbox_rows(events, topic=self._topic, clock=self._clock)
-        async with self._conn.engine.begin() as conn:
-            for row in rows:
-                await conn.execute(outbox._INSERT, row)
-        self.written += len(rows)
+    whole = UnitOfWork.__aexit__
 
-    patch.setattr(outbox.Outbox, "append", append)
+    async def leave(self: UnitOfWork, *error: Any) -> None:
+        async with self.conn.engine.begin() as conn:
+            for statement, row in [told for told in self._closing if told[0] == outbox._INSERT]:
+                await conn.exec_driver_sql(statement, dict(row))
+        self._closing[:] = [other for other in self._closing if other[0] != outbox._INSERT]
+        await whole(self, *error)
+
+    patch.setattr(UnitOfWork, "__aexit__", leave)
 
 
 def ack_before_work(patch: pytest.MonkeyPatch) -> None:

@@ -215,7 +215,7 @@ class Desk:
         )  # fmt: skip
         async with deps.db.uow() as uow:
             await store.insert_payment(uow.conn, payment)
-            await uow.outbox.append(deps.events.payment(event, payment))
+            uow.outbox.append(deps.events.payment(event, payment))
             payment = await deps.outcomes.walk(uow, payment, "send")
             await store.insert_attempt(uow.conn, attempt)
             attempt = await store.advance_attempt(uow.conn, attempt, "send", now=now)

@@ -8,6 +8,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -117,17 +118,21 @@ class Login:
         self._merchant_id = merchant_id
         self._until = 0.0
         self._tokens = ("", "")
+        self._lock = threading.Lock()
 
     def tokens(self) -> tuple[str, str]:
         """Return the customer's token and the merchant's."""
-        if time.monotonic() > self._until - RENEWED_BEFORE_SECONDS:
-            login = self._ask("/v1/sessions", {"email": self._email, "password": PASSWORD})
-            self._until = time.monotonic() + login["expires_in_seconds"]
-            switched = self._ask(
-                "/v1/sessions:switch_merchant", {"merchant_id": self._merchant_id}, token=login["access_token"]
-            )
-            self._tokens = (login["access_token"], switched["access_token"])
-        return self._tokens
+        with self._lock:  # callers in many threads log in once, not each: logins are few at a time
+            if time.monotonic() > self._until - RENEWED_BEFORE_SECONDS:
+                self._renew()
+            return self._tokens
+
+    def _renew(self) -> None:
+        login = self._ask("/v1/sessions", {"email": self._email, "password": PASSWORD})
+        self._until = time.monotonic() + login["expires_in_seconds"]
+        merchant = {"merchant_id": self._merchant_id}
+        switched = self._ask("/v1/sessions:switch_merchant", merchant, token=login["access_token"])
+        self._tokens = (login["access_token"], switched["access_token"])
 
     def _ask(self, path: str, body: dict[str, str], *, token: str | None = None) -> dict[str, Any]:
         return Shop.ok(insist(lambda: call(self._client, "POST", path, body, token=token)))

@@ -51,7 +51,7 @@ async def create_api_key(
         new = await _insert(deps, uow, principal.merchant_id, kind, display_name, scopes, expire_time)
         details = {"kind": kind.value, "scopes": " ".join(scopes)}
         await note(deps, uow, principal.merchant_id, "api_key.created", new.key.id, **details)
-        await uow.idempotency.complete(request, new)
+        uow.idempotency.complete(request, new)
     return new
 
 
@@ -94,7 +94,7 @@ async def _insert(
         update_time=now,
     )
     await store.insert_api_key(uow.conn, key, deps.secrets.hash(made))
-    await uow.outbox.append(event("api_key.created", key))
+    uow.outbox.append(event("api_key.created", key))
     return NewApiKey(key=key, secret="" if shown else made)
 
 
@@ -121,9 +121,9 @@ async def rotate_api_key(
             end = min(now + grace, old.expire_time) if old.expire_time is not None else now + grace
             ending = replace(old, expire_time=end, version=old.version + 1, update_time=now)
             await store.limit_api_key(uow.conn, ending, expected=old.version)
-            await uow.outbox.append(event("api_key.updated", ending))
+            uow.outbox.append(event("api_key.updated", ending))
             await note(deps, uow, old.merchant_id, "api_key.rotated", old.id, new_key=new.key.id)
-            await uow.idempotency.complete(request, new)
+            uow.idempotency.complete(request, new)
     return new
 
 
@@ -140,7 +140,7 @@ async def revoke_api_key(deps: Deps, request: IdempotentRequest, *, merchant_id:
                 await store.revoke_api_key(uow.conn, key, now)
                 arrow = API_KEY.arrow(key.state, "revoke", key.id)
                 key = replace(key, state=arrow.target, version=key.version + 1, update_time=now)
-                await uow.outbox.append(event(arrow.event, key))
+                uow.outbox.append(event(arrow.event, key))
                 await note(deps, uow, merchant_id, arrow.event, key.id)
-            await uow.idempotency.complete(request, key)
+            uow.idempotency.complete(request, key)
     return key

@@ -76,9 +76,9 @@ async def invite_member(
             )
             if not await store.insert_invitation(uow.conn, invitation):
                 raise ReferenceTaken("email")
-            await uow.outbox.append(event(INVITATION.arrow(None, "create").event, invitation))
+            uow.outbox.append(event(INVITATION.arrow(None, "create").event, invitation))
             await note(deps, uow, principal.merchant_id, "member.invited", invitation.id, role=role)
-            await uow.idempotency.complete(request, invitation)
+            uow.idempotency.complete(request, invitation)
     return invitation
 
 
@@ -86,7 +86,7 @@ async def _answer(deps: Deps, uow: UnitOfWork, invitation: Invitation, trigger: 
     arrow = INVITATION.arrow(invitation.state, trigger, invitation.id)
     answered = replace(invitation, state=arrow.target, version=invitation.version + 1, update_time=deps.clock.now())
     await store.update_invitation(uow.conn, answered, expected=invitation.version)
-    await uow.outbox.append(event(arrow.event, answered))
+    uow.outbox.append(event(arrow.event, answered))
     return answered
 
 
@@ -102,7 +102,7 @@ async def revoke_invitation(
                 raise ResourceNotFound(invitation_id)
             invitation = await _answer(deps, uow, invitation, "revoke")
             await note(deps, uow, principal.merchant_id, "invitation.revoked", invitation_id)
-            await uow.idempotency.complete(request, invitation)
+            uow.idempotency.complete(request, invitation)
     return invitation
 
 
@@ -135,7 +135,7 @@ async def accept_invitation(
             if merchant is None:
                 raise ResourceNotFound(invitation.merchant_id)
             await note(deps, uow, merchant.id, "member.joined", user.id, role=merchant.role)
-            await uow.idempotency.complete(request, merchant)
+            uow.idempotency.complete(request, merchant)
     return merchant
 
 
@@ -155,7 +155,7 @@ async def _join(deps: Deps, uow: UnitOfWork, invitation: Invitation, user: User)
         create_time=deps.clock.now(),
     )
     await store.save_member(uow.conn, member)
-    await uow.outbox.append(event(arrow.event, member))
+    uow.outbox.append(event(arrow.event, member))
 
 
 async def decline_invitation(
@@ -167,7 +167,7 @@ async def decline_invitation(
         async with uow.refusals(request):
             user = await store.user(uow.conn, principal.subject)
             invitation = await _answer(deps, uow, await _invited(deps, uow, invitation_id, user), "decline")
-            await uow.idempotency.complete(request, invitation)
+            uow.idempotency.complete(request, invitation)
     return invitation
 
 
@@ -183,7 +183,7 @@ async def update_member(
             if role != member.role:
                 await _guard_owners(uow, caller, member, becomes=role)
                 member = await _change(deps, uow, member, "change_role", role=role)
-            await uow.idempotency.complete(request, member)
+            uow.idempotency.complete(request, member)
     return member
 
 
@@ -198,7 +198,7 @@ async def remove_member(deps: Deps, request: IdempotentRequest, principal: Princ
             member = await _active(uow, principal.merchant_id, user_id)
             await _guard_owners(uow, caller, member, becomes="")
             member = await _change(deps, uow, member, "remove", role=member.role)
-            await uow.idempotency.complete(request, member)
+            uow.idempotency.complete(request, member)
     return member
 
 
@@ -215,7 +215,7 @@ async def _change(deps: Deps, uow: UnitOfWork, member: Member, trigger: str, *, 
     arrow = MEMBER.arrow(member.state, trigger, member.user_id)
     changed = replace(member, role=role, state=arrow.target, version=member.version + 1)
     await store.save_member(uow.conn, changed)
-    await uow.outbox.append(event(arrow.event, changed))
+    uow.outbox.append(event(arrow.event, changed))
     await note(deps, uow, member.merchant_id, arrow.event, member.user_id, role=role)
     return changed
 

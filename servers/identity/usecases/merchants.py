@@ -38,9 +38,9 @@ async def create_merchant(
             update_time=now,
         )
         await store.insert_merchant(uow.conn, merchant, owner_id)
-        await uow.outbox.append(event("merchant.created", merchant))
+        uow.outbox.append(event("merchant.created", merchant))
         await note(deps, uow, merchant.id, "merchant.created", merchant.id)
-        await uow.idempotency.complete(request, merchant)
+        uow.idempotency.complete(request, merchant)
     return merchant
 
 
@@ -58,7 +58,7 @@ async def update_merchant(
             merchant, display_name=display_name, version=merchant.version + 1, update_time=deps.clock.now()
         )
         await store.update_merchant(uow.conn, changed, expected=merchant.version)
-        await uow.outbox.append(event("merchant.updated", changed))
+        uow.outbox.append(event("merchant.updated", changed))
         await note(deps, uow, merchant.id, "merchant.updated", merchant.id, display_name=display_name)
-        await uow.idempotency.complete(request, changed)
+        uow.idempotency.complete(request, changed)
     return changed

@@ -58,9 +58,9 @@ async def log_in(
             address=address,
         )
         await store.insert_session(uow.conn, session)
-        await uow.outbox.append(event("session.created", session))
+        uow.outbox.append(event("session.created", session))
         tokens = await _issue(deps, uow, user, session)
-        await uow.idempotency.complete(request, tokens)
+        uow.idempotency.complete(request, tokens)
     return tokens
 
 
@@ -83,13 +83,13 @@ async def refresh(deps: Deps, request: IdempotentRequest, refresh_token: str) ->
             if first and session.state is SessionState.ACTIVE:
                 await store.touch_session(uow.conn, session, deps.clock.now())
                 tokens = await _issue(deps, uow, await store.user(uow.conn, session.user_id), session)
-                await uow.idempotency.complete(request, tokens)
+                uow.idempotency.complete(request, tokens)
             elif session.state is SessionState.ACTIVE:
                 # Somebody else has the token too: nobody can tell the thief from the owner, so the session ends for both.
                 reused = True
                 await _revoke(deps, uow, session)
         if tokens is None:
-            await uow.idempotency.refuse(request, RefreshTokenInvalid())
+            uow.idempotency.refuse(request, RefreshTokenInvalid())
     if tokens is None or reused:
         raise RefreshTokenInvalid
     return tokens
@@ -99,7 +99,7 @@ async def _revoke(deps: Deps, uow: UnitOfWork, session: Session) -> Session:
     arrow = SESSION.arrow(session.state, "revoke", session.id)
     await store.revoke_session(uow.conn, session, deps.clock.now())
     revoked = replace(session, state=arrow.target, version=session.version + 1)
-    await uow.outbox.append(event(arrow.event, revoked))
+    uow.outbox.append(event(arrow.event, revoked))
     return revoked
 
 
@@ -119,7 +119,7 @@ async def revoke_session(deps: Deps, request: IdempotentRequest, principal: Prin
             if session is None:
                 raise ResourceNotFound(session_id)
             session = await _revoke(deps, uow, session)
-            await uow.idempotency.complete(request, session)
+            uow.idempotency.complete(request, session)
     return session
 
 
@@ -141,5 +141,5 @@ async def switch_merchant(deps: Deps, request: IdempotentRequest, principal: Pri
             )
             user = await store.user(uow.conn, principal.subject)
             tokens = Tokens(access_token=access_token, refresh_token="", user=user, merchant_id=merchant.id)
-            await uow.idempotency.complete(request, tokens)
+            uow.idempotency.complete(request, tokens)
     return tokens

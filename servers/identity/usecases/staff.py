@@ -62,7 +62,7 @@ async def set_staff_role(deps: Deps, *, email: str, role: str, new_secret: bool)
             sealed = deps.db.sealer.seal(secret, place=member.secret_place)
             member = replace(member, sealed_secret=sealed, last_step=0)
         await store.save_staff_member(uow.conn, member)
-        await uow.outbox.append(event(arrow.event, member))
+        uow.outbox.append(event(arrow.event, member))
     return member, totp.uri(secret, account=user.email) if secret else ""
 
 
@@ -76,7 +76,7 @@ async def remove_staff_role(deps: Deps, *, email: str) -> StaffMember:
         arrow = STAFF.arrow(member.state, "remove", user.id)
         member = replace(member, state=arrow.target, version=member.version + 1, update_time=deps.clock.now())
         await store.save_staff_member(uow.conn, member)
-        await uow.outbox.append(event(arrow.event, member))
+        uow.outbox.append(event(arrow.event, member))
     return member
 
 
@@ -103,7 +103,7 @@ async def switch_staff(deps: Deps, request: IdempotentRequest, principal: Princi
             user_id=principal.subject, session_id=session.id, role=member.role, staff=True
         )
         tokens = Tokens(access_token=access_token, refresh_token="", user=await store.user(uow.conn, principal.subject))
-        await uow.idempotency.complete(request, tokens)
+        uow.idempotency.complete(request, tokens)
     return tokens
 
 

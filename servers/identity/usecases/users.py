@@ -46,8 +46,8 @@ async def register_user(
             )
             if not await store.insert_user(uow.conn, user):
                 raise ReferenceTaken("email")
-            await uow.outbox.append(event("user.registered", user))
-            await uow.idempotency.complete(request, user)
+            uow.outbox.append(event("user.registered", user))
+            uow.idempotency.complete(request, user)
     return user
 
 
@@ -60,14 +60,14 @@ async def update_user(
         user = await store.user(uow.conn, user_id, lock=True)
         check_etag(user.id, expected=expected, version=user.version)
         user = await _save(deps, uow, "user.updated", user, display_name=display_name)
-        await uow.idempotency.complete(request, user)
+        uow.idempotency.complete(request, user)
     return user
 
 
 async def _save(deps: Deps, uow: UnitOfWork, kind: str, user: User, **changes: Any) -> User:
     saved = replace(user, version=user.version + 1, update_time=deps.clock.now(), **changes)
     await store.update_user(uow.conn, saved, expected=user.version)
-    await uow.outbox.append(event(kind, saved))
+    uow.outbox.append(event(kind, saved))
     return saved
 
 
@@ -93,7 +93,7 @@ async def verify_email(deps: Deps, request: IdempotentRequest, token: str) -> Us
             user = await _holder(deps, uow, token, TokenPurpose.VERIFY_EMAIL, unused=False)
             if not user.email_verified:
                 user = await _save(deps, uow, "user.email_verified", user, email_verified=True)
-            await uow.idempotency.complete(request, user)
+            uow.idempotency.complete(request, user)
     return user
 
 
@@ -113,7 +113,7 @@ async def request_email_verification(deps: Deps, request: IdempotentRequest, use
         user = await store.user(uow.conn, user_id, lock=True)
         if not user.email_verified:
             user = await _save(deps, uow, "user.email_verification_requested", user)
-        await uow.idempotency.complete(request, user)
+        uow.idempotency.complete(request, user)
     return user
 
 
@@ -127,7 +127,7 @@ async def request_password_reset(deps: Deps, request: IdempotentRequest, email: 
         await uow.idempotency.claim(request)
         # A job does the rest, so that the answer takes as long for an address without an account.
         await uow.jobs.defer(START_RESET, email=email)
-        await uow.idempotency.complete(request, None)
+        uow.idempotency.complete(request, None)
 
 
 async def start_password_reset(deps: Deps, *, email: str) -> None:
@@ -149,7 +149,7 @@ async def reset_password(deps: Deps, request: IdempotentRequest, *, token: str, 
             await store.use_email_tokens(uow.conn, user.id, TokenPurpose.RESET_PASSWORD)
             user = await _save(deps, uow, "user.password_changed", user, password_hash=hashed, email_verified=True)
             await end_sessions(deps, uow, user.id)
-            await uow.idempotency.complete(request, user)
+            uow.idempotency.complete(request, user)
     return user
 
 
@@ -173,7 +173,7 @@ async def change_password(
             raise ConcurrentUpdate(user.id)
         user = await _save(deps, uow, "user.password_changed", user, password_hash=hashed)
         await end_sessions(deps, uow, user.id, but=principal.session_id)
-        await uow.idempotency.complete(request, user)
+        uow.idempotency.complete(request, user)
     return user
 
 

@@ -140,9 +140,9 @@ async def _answer(
     if request is not None:
         async with deps.db.uow() as uow:
             if refusal is not None:
-                await uow.idempotency.refuse(request, refusal)
+                uow.idempotency.refuse(request, refusal)
             else:
-                await uow.idempotency.complete(request, payment)
+                uow.idempotency.complete(request, payment)
     return refusal
 
 
@@ -235,7 +235,7 @@ async def record_attempt(
         known, pending = _of_call(payment, attempt_id, outcome)
         await uow.outbound.settle(attempt_id, known, pending=pending)
         if request is not None and not isinstance(outcome, NotSent):
-            await uow.idempotency.complete(request, payment)
+            uow.idempotency.complete(request, payment)
     return payment
 
 

@@ -51,8 +51,8 @@ async def update_payment(deps: Deps, request: IdempotentRequest, command: Update
             changes = _changes(deps, payment, command)
             if changes:
                 payment = await store.change_details(uow.conn, payment, deps.clock.now(), **changes)
-                await uow.outbox.append(deps.events.payment("payment.updated", payment))
-        await uow.idempotency.complete(request, payment)
+                uow.outbox.append(deps.events.payment("payment.updated", payment))
+        uow.idempotency.complete(request, payment)
     return payment
 
 

@@ -239,7 +239,7 @@ async def _record(deps: Deps, seen: Dispute, outcome: Outcome[_Answer]) -> tuple
 async def _complete(deps: Deps, dispute: Dispute, request: IdempotentRequest | None) -> Dispute:
     if request is not None:
         async with deps.db.uow() as uow:
-            await uow.idempotency.complete(request, dispute)
+            uow.idempotency.complete(request, dispute)
     return dispute
 
 
@@ -249,7 +249,10 @@ async def _refuse(deps: Deps, dispute: Dispute, code: str, request: IdempotentRe
     refusal = AcceptNotCarriedOut(dispute.id, dispute.state.name, code)
     if request is not None:
         async with deps.db.uow() as uow:
-            await (uow.idempotency.complete(request, dispute) if lost else uow.idempotency.refuse(request, refusal))
+            if lost:
+                uow.idempotency.complete(request, dispute)
+            else:
+                uow.idempotency.refuse(request, refusal)
     if not lost:
         raise refusal
     return dispute

@@ -33,6 +33,6 @@ async def replace_fee_plan(deps: Deps, request: IdempotentRequest, command: Repl
                 command.terms, reason=command.reason, set_by=command.set_by, now=deps.clock.now(), lead=PLAN_LEAD
             )
             await store.insert_fee_plan(uow.conn, own)
-            await uow.outbox.append(deps.events.fee_plan(own))
-            await uow.idempotency.complete(request, own)
+            uow.outbox.append(deps.events.fee_plan(own))
+            uow.idempotency.complete(request, own)
     return own

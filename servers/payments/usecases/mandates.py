@@ -21,7 +21,7 @@ async def revoke_mandate(deps: Deps, request: IdempotentRequest, owner_id: str, 
                 raise ResourceNotFound(mandate_id)
             if mandate.state is MandateState.ACTIVE:
                 mandate = await deps.saving.revoke(uow, mandate)
-            await uow.idempotency.complete(request, mandate)
+            uow.idempotency.complete(request, mandate)
     return mandate
 
 
@@ -49,5 +49,5 @@ async def replace_settings(
                 update_time=now,
             )
             await store.save_payment_settings(uow.conn, settings, now)
-            await uow.idempotency.complete(request, settings)
+            uow.idempotency.complete(request, settings)
     return settings

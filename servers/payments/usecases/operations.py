@@ -102,7 +102,7 @@ async def cancel_payment(
                     )
                 begun = await begin_cancel(deps, uow, payment, reason)
                 if isinstance(begun, Payment):
-                    await uow.idempotency.complete(request, begun)
+                    uow.idempotency.complete(request, begun)
                     return begun
                 operation_id = begun.id
             await uow.idempotency.advance(request, "canceling", operation_id, shows=partial(_begun, uow, payment_id))
@@ -171,7 +171,7 @@ async def begin_capture(deps: Deps, uow: UnitOfWork, command: CapturePayment) ->
     )
     if amount.amount_minor:
         reserved = await store.reserve_capture(uow.conn, payment, amount.amount_minor, deps.clock.now())
-        await uow.outbox.append(deps.events.payment("payment.updated", reserved))
+        uow.outbox.append(deps.events.payment("payment.updated", reserved))
     return operation
 
 
@@ -342,11 +342,11 @@ async def _answer(deps: Deps, operation: Operation, payment: Payment, request: I
         payment = await learn_payment(deps, payment)
         refusal = NotCarriedOut(payment.id, payment.state.name, operation.failure_code)
         async with deps.db.uow() as uow:
-            await uow.idempotency.refuse(request, refusal)
+            uow.idempotency.refuse(request, refusal)
         raise refusal
     if request is not None:
         async with deps.db.uow() as uow:
-            await uow.idempotency.complete(request, payment)
+            uow.idempotency.complete(request, payment)
     return payment
 
 

@@ -86,9 +86,9 @@ async def attach_method(deps: Deps, method: PaymentMethod, request: IdempotentRe
                     pass
             method = current
             if request is not None and refusal is not None:
-                await uow.idempotency.refuse(request, refusal)
+                uow.idempotency.refuse(request, refusal)
             elif request is not None and not isinstance(outcome, NotSent):
-                await uow.idempotency.complete(request, method)
+                uow.idempotency.complete(request, method)
         if refusal is not None:
             raise refusal
         if isinstance(outcome, NotSent):
@@ -96,7 +96,7 @@ async def attach_method(deps: Deps, method: PaymentMethod, request: IdempotentRe
         return method
     if request is not None:
         async with deps.db.uow() as uow:
-            await uow.idempotency.complete(request, method)
+            uow.idempotency.complete(request, method)
     return method
 
 
@@ -122,7 +122,7 @@ async def _save_method(
     )
     await store.update_method(uow.conn, moved, expected_version=method.version)
     if arrow.event:
-        await uow.outbox.append(deps.events.method(arrow.event, moved))
+        uow.outbox.append(deps.events.method(arrow.event, moved))
     return moved
 
 
@@ -136,7 +136,7 @@ async def _move(deps: Deps, uow: UnitOfWork, method: PaymentMethod, trigger: str
         update_time=deps.clock.now(),
     )
     await store.update_method(uow.conn, moved, expected_version=method.version)
-    await uow.outbox.append(deps.events.method(arrow.event, moved))
+    uow.outbox.append(deps.events.method(arrow.event, moved))
     return moved
 
 
@@ -154,7 +154,7 @@ async def set_default_method(deps: Deps, request: IdempotentRequest, owner_id: s
                 if former is not None:
                     await _move(deps, uow, former, "set_default", is_default=False)
                 method = await _move(deps, uow, method, "set_default", is_default=True)
-            await uow.idempotency.complete(request, method)
+            uow.idempotency.complete(request, method)
     return method
 
 
@@ -195,5 +195,5 @@ async def finish_detach(deps: Deps, method: PaymentMethod, request: IdempotentRe
             method = current
     if request is not None:
         async with deps.db.uow() as uow:
-            await uow.idempotency.complete(request, method)
+            uow.idempotency.complete(request, method)
     return method

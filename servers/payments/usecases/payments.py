@@ -84,7 +84,7 @@ async def create_payment(deps: Deps, request: IdempotentRequest, command: Create
             else:
                 payment, attempt = await _create(deps, uow, command, assessment)
         if attempt is None:
-            await uow.idempotency.complete(request, payment)
+            uow.idempotency.complete(request, payment)
             return payment
         await uow.idempotency.advance(
             request, "confirming", attempt.id, shows=partial(store.payment, uow.conn, attempt.payment_id)
@@ -116,7 +116,7 @@ async def _create(
         source = await card_under_mandate(uow, payment, command.payment_method_id, off_session=off_session)
     await check_return_url(deps, uow, command.merchant_id, command.manner.return_url)
     invariant(await store.insert_payment(uow.conn, payment), "a new payment's id is taken", payment_id=payment.id)
-    await uow.outbox.append(deps.events.payment(event, payment))
+    uow.outbox.append(deps.events.payment(event, payment))
     if not command.confirm or source is None:
         return payment, None
     return payment, await begin_attempt(deps, uow, payment, source, command.manner, assessment)

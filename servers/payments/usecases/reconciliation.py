@@ -114,9 +114,7 @@ async def expect_records(deps: Deps, timing: Timing, *, back: timedelta) -> int:
             fresh = [_expected(deps, one, timing) for one in new if not await _explain(deps, uow, one)]
             if fresh:
                 await store.insert_reconciliation_items(uow.conn, fresh)
-                await uow.outbox.append(
-                    *(deps.events.reconciliation("reconciliation_item.expected", item) for item in fresh)
-                )
+                uow.outbox.append(*(deps.events.reconciliation("reconciliation_item.expected", item) for item in fresh))
             if len(new) < BATCH:
                 await store.advance_reconciliation(uow.conn, expected_until=now)
         made += len(new)
@@ -257,7 +255,7 @@ async def _items_for(
     fresh = [_expected(deps, record, timing) for record in missing]
     if fresh:
         await store.insert_reconciliation_items(uow.conn, fresh)
-        await uow.outbox.append(*(deps.events.reconciliation("reconciliation_item.expected", item) for item in fresh))
+        uow.outbox.append(*(deps.events.reconciliation("reconciliation_item.expected", item) for item in fresh))
     return [*held, *fresh]
 
 
@@ -297,7 +295,7 @@ async def _unexpected(
         update_time=now,
     )
     await store.insert_reconciliation_items(uow.conn, [item])
-    await uow.outbox.append(deps.events.reconciliation(arrow.event, item))
+    uow.outbox.append(deps.events.reconciliation(arrow.event, item))
     _lines.labels(kind.value, "unexpected").inc()
     alert("reconciliation.unexpected", item_id=item.id, line_id=line.id, type=line.type, source=line.source_id)
     return item
@@ -337,7 +335,7 @@ async def _walk(
 ) -> ReconciliationItem:
     arrow = RECONCILIATION_ITEM.arrow(item.state, trigger, item.id)
     moved = await store.advance_reconciliation_item(uow.conn, item, trigger, now=deps.clock.now(), **changes)
-    await uow.outbox.append(deps.events.reconciliation(arrow.event, moved))
+    uow.outbox.append(deps.events.reconciliation(arrow.event, moved))
     if moved.state in BREAKS:
         alert(
             "reconciliation.break",
@@ -442,7 +440,7 @@ async def resolve_item(
                 command.decision.value,
                 decider,
             )
-        await uow.idempotency.complete(request, item)
+        uow.idempotency.complete(request, item)
     await book_write_offs(deps)
     return item
 

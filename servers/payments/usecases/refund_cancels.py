@@ -41,7 +41,7 @@ async def cancel_refund(deps: Deps, request: IdempotentRequest, *, refund_id: st
                 payment, refund = await lock_refund(uow, refund_id)
                 if await _unsent(uow, refund):
                     refund = await deps.outcomes.refund(uow, payment, refund, _CANCELED)
-                    await uow.idempotency.complete(request, refund)
+                    uow.idempotency.complete(request, refund)
                     return refund
         await _promise(uow, refund_id)
         await uow.idempotency.advance(request, "canceling", refund_id, shows=partial(store.refund, uow.conn, refund_id))
@@ -122,7 +122,10 @@ async def _record(
         if isinstance(outcome, Answered | None) and refund.state is not RefundState.CANCELED:
             refusal = _not_any_more(refund)
         if request is not None and not isinstance(outcome, NotSent):
-            await (uow.idempotency.refuse(request, refusal) if refusal else uow.idempotency.complete(request, refund))
+            if refusal is not None:
+                uow.idempotency.refuse(request, refusal)
+            else:
+                uow.idempotency.complete(request, refund)
     if isinstance(outcome, NotSent):
         raise ProviderUnavailable
     if refusal is not None and request is not None:

@@ -120,7 +120,7 @@ async def _begin_refund(deps: Deps, uow: UnitOfWork, command: CreateRefund) -> R
         now=now,
     )
     await store.insert_refund(uow.conn, refund)
-    await uow.outbox.append(
+    uow.outbox.append(
         deps.events.payment("payment.updated", reserved), deps.events.refund("refund.created", refund, reserved)
     )
     await _promise(uow, payment, refund)
@@ -293,7 +293,7 @@ async def record_refund(
                 await uow.outbound.hand_over(call.id)
         unsent = isinstance(outcome, NotSent) and not waiting
         if request is not None and not unsent:
-            await uow.idempotency.complete(request, refund)
+            uow.idempotency.complete(request, refund)
     if unsent:
         raise ProviderUnavailable
     return refund

@@ -77,7 +77,7 @@ async def resolve_conflict(
                 payment = await _in_conflict(uow, payment_id)
             if request.rehearsal:
                 # What Stripe holds decides how it goes on, and a rehearsal asks nobody.
-                await uow.idempotency.complete(request, payment)
+                uow.idempotency.complete(request, payment)
     if claim.resource_id is not None:
         return await drive_operation(deps, claim.resource_id, request)
     found = await read_intent(deps, payment)
@@ -106,7 +106,7 @@ async def resolve_conflict(
                     request, "canceling", operation_id, shows=partial(store.payment, uow.conn, payment.id)
                 )
         if not operation_id:
-            await uow.idempotency.complete(request, payment)
+            uow.idempotency.complete(request, payment)
     return await drive_operation(deps, operation_id, request) if operation_id else payment
 
 
@@ -163,7 +163,7 @@ async def resolve_payment(
     else:
         payment = await _fail(deps, payment)
     async with deps.db.uow() as uow:
-        await uow.idempotency.complete(request, payment)
+        uow.idempotency.complete(request, payment)
     return payment
 
 
@@ -233,5 +233,5 @@ async def resolve_refund(
         never = RefundResult(stripe_refund_id="", state=RefundState.FAILED, failure_reason=BY_STAFF)
         return await record_refund(deps, refund_id, Answered(never), request)
     async with deps.db.uow() as uow:
-        await uow.idempotency.complete(request, refund)
+        uow.idempotency.complete(request, refund)
     return refund

@@ -68,8 +68,8 @@ async def create_setup(
             update_time=now,
         )
         await store.insert_setup(uow.conn, setup)
-        await uow.outbox.append(deps.events.setup(arrow.event, setup))
-        await uow.idempotency.complete(request, setup)
+        uow.outbox.append(deps.events.setup(arrow.event, setup))
+        uow.idempotency.complete(request, setup)
     return setup
 
 
@@ -142,7 +142,7 @@ async def _walk(deps: Deps, uow: UnitOfWork, setup: SetupIntent, *triggers: str,
         event = SETUP.arrow(setup.state, trigger, setup.id).event
         with_it = changes if trigger == triggers[-1] else {}
         setup = await store.advance_setup(uow.conn, setup, trigger, now=deps.clock.now(), **with_it)
-        await uow.outbox.append(deps.events.setup(event, setup))
+        uow.outbox.append(deps.events.setup(event, setup))
     return setup
 
 
@@ -225,7 +225,7 @@ async def _record(
         if outcome is not None and setup.confirm_key == asked.confirm_key:
             setup = await _learn(deps, uow, setup, outcome)
         if request is not None and not _unsent(setup):
-            await uow.idempotency.complete(request, setup)
+            uow.idempotency.complete(request, setup)
     return setup
 
 

@@ -94,4 +94,4 @@ async def _create(deps: Deps, uow: UnitOfWork, identifier: str, command: ChargeT
         top_up_id=command.top_up_id,
     )
     if await store.insert_payment(uow.conn, payment):
-        await uow.outbox.append(deps.events.payment(event, payment))
+        uow.outbox.append(deps.events.payment(event, payment))

@@ -90,7 +90,7 @@ async def _begin(deps: Deps, uow: UnitOfWork, command: CreateTopUp) -> TopUp:
         update_time=now,
     )
     await wallet_store.insert_top_up(uow.conn, top_up)
-    await uow.outbox.append(top_up_event(arrow.event, top_up))
+    uow.outbox.append(top_up_event(arrow.event, top_up))
     await uow.outbound.record(
         verb=CHARGE,
         target=top_up.id,
@@ -158,7 +158,7 @@ async def _record(
             known = Unknown(outcome.reason) if isinstance(outcome, NotSent) else outcome
             await uow.outbound.settle(top_up.id, known, pending=True)
         if request is not None and not isinstance(outcome, NotSent):
-            await uow.idempotency.complete(request, top_up)
+            uow.idempotency.complete(request, top_up)
     return top_up, outcome
 
 
@@ -168,7 +168,7 @@ async def _refuse(deps: Deps, top_up: TopUp, refusal: Refusal, request: Idempote
         top_up = await deps.outcomes.refused(uow, await _locked(deps, uow, top_up))
         await _close_call(uow, top_up)
         if request is not None:
-            await uow.idempotency.refuse(request, refusal)
+            uow.idempotency.refuse(request, refusal)
 
 
 async def _close_call(uow: UnitOfWork, top_up: TopUp) -> None:

@@ -33,6 +33,6 @@ async def create_wallet(deps: Deps, request: IdempotentRequest, *, owner_id: str
             if not await wallet_store.insert_wallet(uow.conn, wallet):
                 raise ReferenceTaken("currency", "There is a wallet with this currency already.")
         await store.open_accounts(uow.conn, [(owner_id, AccountKind.CUSTOMER_WALLET, currency)], now)
-        await uow.outbox.append(wallet_event(arrow.event, wallet))
-        await uow.idempotency.complete(request, wallet)
+        uow.outbox.append(wallet_event(arrow.event, wallet))
+        uow.idempotency.complete(request, wallet)
     return wallet

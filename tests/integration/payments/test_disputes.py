@@ -532,8 +532,16 @@ async def test_an_acceptance_and_the_webhook_of_its_loss_come_to_one_end(desk: D
 async def test_two_who_accept_at_once_are_one(desk: Desk) -> None:
     payment = await desk.paid()
     dispute = await learn(desk, desk.issuer.dispute("a", payment, 1000))
-    desk.issuer.holds_answers = shuffled_answers(3)
-    outcomes = await asyncio.gather(*(desk.accept(dispute) for _ in range(4)), return_exceptions=True)
+    asked: list[asyncio.Task[Dispute]] = []
+
+    async def until_the_others_are_answered() -> None:
+        async with asyncio.timeout(20):
+            while sum(task.done() for task in asked) < 3:
+                await asyncio.sleep(0.001)
+
+    desk.issuer.holds_answers = until_the_others_are_answered
+    asked += [asyncio.create_task(desk.accept(dispute)) for _ in range(4)]
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
     won = [one for one in outcomes if isinstance(one, Dispute)]
     refused = [type(one) for one in outcomes if not isinstance(one, Dispute)]
     assert (len(won), set(refused)) == (1, {OperationInProgress})

@@ -39,7 +39,7 @@ def event(subject: str, version: int) -> OutboxEvent:
 async def append(db: Database, *events: OutboxEvent) -> None:
     """Write events in a transaction of their own."""
     async with db.uow() as uow:
-        await uow.outbox.append(*events)
+        uow.outbox.append(*events)
 
 
 async def test_events_reach_their_handler_once_and_in_order(make_database: MakeDatabase, log: EventLog) -> None:
@@ -93,7 +93,7 @@ async def test_a_change_that_is_rolled_back_is_not_told(make_database: MakeDatab
     db = await make_database("payments")
     with pytest.raises(RuntimeError):
         async with db.uow() as uow:
-            await uow.outbox.append(event("a", 1))
+            uow.outbox.append(event("a", 1))
             raise RuntimeError("rolled back")
     async with db.read() as conn:
         assert await conn.scalar(text("SELECT count(*) FROM outbox")) == 0

@@ -7,7 +7,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from servers.kernel.invariant import InvariantBroken
-from servers.runtime.db import Database, Statement
+from servers.runtime.db import Database
+from servers.runtime.sql import Statement
 from tests.support.postgres import MakeDatabase
 
 
