@@ -21,6 +21,7 @@ from servers.runtime.idempotency import (
     IdempotentRequest,
     Replayed,
 )
+from tests.integration.runtime.test_events import event
 from tests.support.postgres import MakeDatabase
 
 
@@ -94,8 +95,10 @@ async def test_a_refusal_undoes_the_body_and_is_kept(make_database: MakeDatabase
     with pytest.raises(ResourceNotFound):
         async with db.uow() as uow:
             await uow.idempotency.claim(request)
+            uow.outbox.append(event("before", 1))
             async with uow.refusals(request):
                 await uow.outbound.record(verb="v", target="x", key="x", request_digest="")
+                uow.outbox.append(event("undone", 1))
                 raise ResourceNotFound("x")
     with pytest.raises(Replayed) as replayed:
         await claim(db, request)
@@ -103,6 +106,7 @@ async def test_a_refusal_undoes_the_body_and_is_kept(make_database: MakeDatabase
     assert replayed.value.answer == status_bytes(ResourceNotFound("x"))
     async with db.read() as conn:
         assert await conn.scalar(text("SELECT count(*) FROM outbound_calls")) == 0
+        assert list(await conn.scalars(text("SELECT subject FROM outbox"))) == ["before"]
 
 
 async def test_a_passing_refusal_leaves_the_key_free(make_database: MakeDatabase) -> None:
