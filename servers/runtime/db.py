@@ -37,8 +37,9 @@ PING_AFTER_SECONDS = 1.0
 PREPARED_MAX = 1_000
 """More than a domain has statements: with fewer, each would push out another that is needed soon."""
 PRESENCE_SECONDS = 0.5
-_COMMIT: Final[Statement] = ("COMMIT", ())
 PRESENCE_CLASS = 7701  # the advisory-lock class in which every live process holds the lock of its instance number
+_BEGIN: Final[Statement] = ("BEGIN", ())
+_COMMIT: Final[Statement] = ("COMMIT", ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,11 +239,10 @@ class Lane:
             await self._conn.close()
 
     async def _send(self, statements: Sequence[Statement]) -> list[psycopg.AsyncCursor[tuple[Any, ...]]]:
-        async with self._driver.pipeline():
-            if not self._begun:
-                self._begun = True
-                await self._driver.execute("BEGIN")
-            return [await self._driver.execute(text, values) for text, values in statements]
+        opening = () if self._begun else (_BEGIN,)
+        self._begun = True
+        sent = await _send_together(self._driver, (*opening, *statements))
+        return sent[len(opening) :]
 
     async def _commit(self) -> None:
         if not self._begun and not self._closing:
@@ -277,6 +277,13 @@ async def _driver_of(conn: AsyncConnection) -> psycopg.AsyncConnection[Any]:
     driver = (await conn.get_raw_connection()).driver_connection
     assert isinstance(driver, psycopg.AsyncConnection)
     return driver
+
+
+async def _send_together(
+    driver: psycopg.AsyncConnection[Any], statements: Sequence[Statement]
+) -> list[psycopg.AsyncCursor[tuple[Any, ...]]]:
+    async with driver.pipeline():
+        return [await driver.execute(text, values) for text, values in statements]
 
 
 def _check_commit(done: psycopg.AsyncCursor[Any]) -> None:
@@ -332,8 +339,7 @@ class UnitOfWork:
         if self._closing:
             driver = await _driver_of(self.conn)
             try:
-                async with driver.pipeline():
-                    *_, done = [await driver.execute(text, values) for text, values in (*self._closing, _COMMIT)]
+                *_, done = await _send_together(driver, (*self._closing, _COMMIT))
                 _check_commit(done)
             except psycopg.Error as error:
                 if driver.broken:

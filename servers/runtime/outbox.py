@@ -98,13 +98,13 @@ class Outbox:
         self._closing = closing
         self._topic = topic_of(domain)
         self._clock = clock
-        self.written = 0
+
+    @property
+    def written(self) -> bool:
+        """Whether the transaction tells anything, as it stands: what a refusal has undone is not told."""
+        return any(statement is _INSERT for statement, _ in self._closing)
 
     def append(self, *events: OutboxEvent) -> None:
         """Write events in order, with the COMMIT. Their positions are taken then: under the root's row lock, so each root stays
         in order."""
-        if not events:
-            return
-        for row in outbox_rows(events, topic=self._topic, clock=self._clock):
-            self._closing.append((_INSERT, row))
-        self.written += len(events)
+        self._closing += ((_INSERT, row) for row in outbox_rows(events, topic=self._topic, clock=self._clock))

@@ -8,12 +8,13 @@ from typing import Any, cast
 
 import grpc
 import pytest
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import status_pb2
 from paymesh.wallets.v1 import ledger_pb2
 
 from servers.runtime.db import Database
 from servers.runtime.interceptor import CALLS_MAX, SPIFFE, Interceptor
 from servers.runtime.policy import FOREIGN, policies_of
+from tests.unit.runtime.test_grpc_errors import details_of
 
 LEDGER = ledger_pb2.DESCRIPTOR.services_by_name["LedgerService"]
 POLICIES = {**policies_of([LEDGER]), **FOREIGN}
@@ -73,9 +74,7 @@ async def test_one_call_too_many_is_turned_away_and_the_others_are_finished() ->
     refused = Context()
     with pytest.raises(Aborted, match="RESOURCE_EXHAUSTED"):
         await serve(object(), refused)
-    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
-    assert [detail.Unpack(info) for detail in refused.status.details].count(True) == 1
-    assert [detail.Unpack(retry) for detail in refused.status.details].count(True) == 1
+    info, retry = details_of(refused.status)
     assert info.reason == "OVERLOADED"
     assert retry.retry_delay.ToTimedelta().total_seconds() > 0
     assert await served(interceptor, HEALTH.method, at_once)(object(), Context()) == "well"
