@@ -23,7 +23,8 @@ from dev.postgres import EmbeddedPostgres
 from servers.audit.invariants import WALLETS
 from servers.kernel.clock import SystemClock
 from servers.kernel.ids import bucket_of, new_id
-from servers.runtime.db import Database, DatabaseOptions, engine_for
+from servers.runtime.connection import DatabaseOptions, engine_for
+from servers.runtime.db import Database
 from servers.runtime.migrate import Plan, migrate
 from servers.runtime.sealed import Sealer
 from servers.wallets import store

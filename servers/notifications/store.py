@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import Any
-
-from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.notifications.domain import Email, EmailKind, EmailState
+from servers.runtime.connection import Connection
 from servers.runtime.db import one_row
-from servers.runtime.sql import text
+from servers.runtime.sql import Row, text
 
 
-async def insert_email(conn: AsyncConnection, email: Email, event_id: str) -> bool:
+async def insert_email(conn: Connection, email: Email, event_id: str) -> bool:
     """Insert a mail. False where the event has its mail to this recipient already."""
     done = await conn.execute(
         text(
@@ -42,13 +39,13 @@ async def insert_email(conn: AsyncConnection, email: Email, event_id: str) -> bo
     return bool(done.rowcount)
 
 
-async def email(conn: AsyncConnection, email_id: str, *, lock: bool = False) -> Email:
+async def email(conn: Connection, email_id: str, *, lock: bool = False) -> Email:
     """Return a mail."""
     suffix = " FOR UPDATE" if lock else ""
     return _email((await conn.execute(text(f"SELECT * FROM emails WHERE id = :id{suffix}"), {"id": email_id})).one())
 
 
-async def emails(conn: AsyncConnection, user_id: str, *, before: str, limit: int) -> list[Email]:
+async def emails(conn: Connection, user_id: str, *, before: str, limit: int) -> list[Email]:
     """Return the mails to a user, newest first."""
     rows = await conn.execute(
         text("SELECT * FROM emails WHERE user_id = :user_id AND id < :before ORDER BY id DESC LIMIT :limit"),
@@ -57,7 +54,7 @@ async def emails(conn: AsyncConnection, user_id: str, *, before: str, limit: int
     return [_email(row) for row in rows]
 
 
-async def save_email(conn: AsyncConnection, email: Email, *, expected: int, error: str) -> None:
+async def save_email(conn: Connection, email: Email, *, expected: int, error: str) -> None:
     """Write the state of a mail. Raises ConcurrentUpdate."""
     done = await conn.execute(
         text(
@@ -78,7 +75,7 @@ async def save_email(conn: AsyncConnection, email: Email, *, expected: int, erro
     one_row(done.rowcount, email.id)
 
 
-async def count_try(conn: AsyncConnection, email_id: str) -> int:
+async def count_try(conn: Connection, email_id: str) -> int:
     """Note that a mail is about to be sent. Returns how often it was tried, this time included."""
     found = await conn.execute(
         text("UPDATE emails SET tries = tries + 1 WHERE id = :id RETURNING tries"), {"id": email_id}
@@ -87,7 +84,7 @@ async def count_try(conn: AsyncConnection, email_id: str) -> int:
     return tries
 
 
-async def new_device(conn: AsyncConnection, user_id: str, device: str, now: datetime) -> bool:
+async def new_device(conn: Connection, user_id: str, device: str, now: datetime) -> bool:
     """Remember a user's device. Tells whether it is new and not the user's first one."""
     first = not await conn.scalar(text("SELECT 1 FROM devices WHERE user_id = :user LIMIT 1"), {"user": user_id})
     done = await conn.execute(
@@ -99,7 +96,7 @@ async def new_device(conn: AsyncConnection, user_id: str, device: str, now: date
     return bool(done.rowcount) and not first
 
 
-def _email(row: Row[Any]) -> Email:
+def _email(row: Row) -> Email:
     return Email(
         id=row.id,
         kind=EmailKind(row.kind),

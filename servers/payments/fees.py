@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from servers.kernel.money import Money
 from servers.payments import store
 from servers.payments.domain import Capture, FeePlan, MerchantFeePlan, Payment, Purpose
+from servers.runtime.connection import Connection
 
 
 class FeePlans:
@@ -19,20 +18,20 @@ class FeePlans:
         # A top-up has no merchant: nothing is kept of it.
         self._of_top_ups = FeePlan(version=platform.version, basis_points=0)
 
-    async def in_force(self, conn: AsyncConnection, payment: Payment, time: datetime) -> FeePlan:
+    async def in_force(self, conn: Connection, payment: Payment, time: datetime) -> FeePlan:
         """Return the plan of a payment at an instant that has been: one look into an index."""
         if payment.purpose is Purpose.TOP_UP:
             return self._of_top_ups
         own = await store.fee_plan(conn, payment.owner_id, at=time)
         return own.plan if own is not None else self._platform
 
-    async def newest(self, conn: AsyncConnection, merchant_id: str) -> MerchantFeePlan:
+    async def newest(self, conn: Connection, merchant_id: str) -> MerchantFeePlan:
         """Return the newest version of a merchant's plan, in force or about to be."""
         own = await store.fee_plan(conn, merchant_id)
         return own or MerchantFeePlan(merchant_id=merchant_id, number=0, plan=self._platform)
 
     async def capture_now(
-        self, conn: AsyncConnection, payment: Payment, amount: Money, *, capture_id: str, now: datetime
+        self, conn: Connection, payment: Payment, amount: Money, *, capture_id: str, now: datetime
     ) -> Capture:
         """Return a capture that is made now."""
         plan = await self.in_force(conn, payment, now)

@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from prometheus_client import Counter
-from sqlalchemy import Row
 
 from servers.payments import store
 from servers.payments.gateway_stripe import Fault, WebhookEvent, event_of
@@ -29,11 +28,12 @@ from servers.payments.usecases import (
 from servers.runtime.alerts import alert
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.jobs import Job
+from servers.runtime.sql import Row
 
 APPLY: Final = "payments.apply_stripe_event"
 TRIES: Final = 8
 REPLAYED_AT_ONCE_MAX: Final = 1000
-Applier = Callable[[Row[Any]], Awaitable[None]]
+Applier = Callable[[Row], Awaitable[None]]
 """Applies an event as it is stored. Raises what went wrong."""
 
 declare("payments.webhook.after_store", "payments.webhook.before_applied")
@@ -143,7 +143,7 @@ class Webhooks:
             _received.labels(state.lower()).inc()
         return settled
 
-    async def _apply_setup(self, row: Row[Any]) -> None:
+    async def _apply_setup(self, row: Row) -> None:
         if not row.setup_intent_id:
             return  # not one of ours
         async with self._deps.db.read() as conn:
@@ -152,7 +152,7 @@ class Webhooks:
             raise UnknownObject(row.setup_intent_id)
         await learn_setup(self._deps, row.setup_intent_id)
 
-    async def _apply_intent(self, row: Row[Any]) -> None:
+    async def _apply_intent(self, row: Row) -> None:
         event = event_of(json.loads(row.body))
         async with self._deps.db.read() as conn:
             payment = await store.payment_by_intent(conn, event.payment_intent_id)
@@ -162,16 +162,16 @@ class Webhooks:
         if event.received is not None:
             await account_for(self._deps, payment, event.received)
 
-    async def _apply_refund(self, row: Row[Any]) -> None:
+    async def _apply_refund(self, row: Row) -> None:
         async with self._deps.db.read() as conn:
             refund = await store.refund(conn, row.refund_id) if row.refund_id else None
         if refund is None or await learn_refund(self._deps, refund) is None:
             raise UnknownObject(row.refund_id)
 
-    async def _apply_dispute(self, row: Row[Any]) -> None:
+    async def _apply_dispute(self, row: Row) -> None:
         if not await learn_dispute(self._deps, row.object_id):
             raise UnknownObject(row.object_id)
 
-    async def _apply_warning(self, row: Row[Any]) -> None:
+    async def _apply_warning(self, row: Row) -> None:
         if not await learn_warning(self._deps, row.object_id):
             raise UnknownObject(row.object_id)

@@ -22,8 +22,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from servers.kernel.clock import Clock, SystemClock
 from servers.runtime import crashpoints, logs, telemetry
 from servers.runtime.channels import Channels
+from servers.runtime.connection import DatabaseOptions, engine_for
 from servers.runtime.consumer import Consumer
-from servers.runtime.db import Database, DatabaseOptions, engine_for
+from servers.runtime.db import Database
 from servers.runtime.eventlog import EventLog
 from servers.runtime.eventlog_postgres import PostgresEventLog
 from servers.runtime.interceptor import CALLS_MAX, Interceptor

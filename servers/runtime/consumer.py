@@ -12,17 +12,16 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from opentelemetry import propagate, trace
 from prometheus_client import Counter
-from sqlalchemy import Row
 
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import Database, UnitOfWork
 from servers.runtime.eventlog import Delivered, EventLog, EventLogUnavailable, EventRecord, LogConsumer, OwnershipLost
-from servers.runtime.sql import text
+from servers.runtime.sql import Row, text
 
 Handler = Callable[[UnitOfWork, Delivered], Awaitable[None]]
 
@@ -215,7 +214,7 @@ async def _commit(source: LogConsumer, done: dict[tuple[str, int], Delivered]) -
     done.clear()
 
 
-def _record_of(row: Row[Any]) -> EventRecord:
+def _record_of(row: Row) -> EventRecord:
     return EventRecord(
         topic=row.topic,
         key=row.key,

@@ -8,49 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Self
 
-import psycopg
-from psycopg.pq import TransactionStatus
-from sqlalchemy import event
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, InvalidatePoolError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from servers.kernel.clock import Clock
 from servers.kernel.errors import ConcurrentUpdate, Refusal
-from servers.kernel.invariant import invariant
+from servers.runtime.connection import Connection, connected
 from servers.runtime.idempotency import IdempotencyStore, IdempotentRequest
-from servers.runtime.jobs import SCHEMA, JobQueue, deferring_app
+from servers.runtime.jobs import JobQueue, deferring_app
 from servers.runtime.outbound import OutboundStore
 from servers.runtime.outbox import Outbox
 from servers.runtime.sealed import Sealer
 from servers.runtime.sql import Closing, Statement, text
 
-PING_AFTER_SECONDS = 1.0
-PREPARED_MAX = 1_000
-"""More than a domain has statements: with fewer, each would push out another that is needed soon."""
 PRESENCE_SECONDS = 0.5
 PRESENCE_CLASS = 7701  # the advisory-lock class in which every live process holds the lock of its instance number
-_BEGIN: Final[Statement] = ("BEGIN", ())
-_COMMIT: Final[Statement] = ("COMMIT", ())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DatabaseOptions:
-    """Bounds of one domain's connections."""
-
-    application_name: str
-    pool_size: int = 8
-    pool_wait_seconds: float = 5.0
-    lock_timeout_ms: int = 4000
-    statement_timeout_ms: int = 5000
 
 
 def one_row(rowcount: int, resource: str) -> None:
@@ -59,74 +36,18 @@ def one_row(rowcount: int, resource: str) -> None:
         raise ConcurrentUpdate(resource)
 
 
-def engine_for(url: str, options: DatabaseOptions) -> AsyncEngine:
-    """Return an engine whose every session has lock and statement time-outs and runs in UTC."""
-    session = (
-        f"-c lock_timeout={options.lock_timeout_ms} -c statement_timeout={options.statement_timeout_ms}"
-        f" -c idle_in_transaction_session_timeout=30000 -c TimeZone=UTC -c search_path=public,{SCHEMA}"
-    )
-    engine = create_async_engine(
-        url.replace("postgresql://", "postgresql+psycopg://", 1),
-        pool_size=options.pool_size,
-        max_overflow=0,
-        pool_timeout=options.pool_wait_seconds,
-        connect_args={"options": session, "application_name": options.application_name, "connect_timeout": 5},
-    )
-    _tend(engine)
-    return engine
-
-
-class _Opening(psycopg.AsyncCursor[Any]):
-    """Sends a transaction's first statement together with its BEGIN: the driver would wait for that one's answer before."""
-
-    async def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
-        driver = self.connection
-        if driver.autocommit or driver.pgconn.transaction_status != TransactionStatus.IDLE:
-            return await super().execute(query, params, **options)
-        async with driver.pipeline():
-            return await super().execute(query, params, **options)
-
-
-def _tend(engine: AsyncEngine) -> None:
-    """Have every statement of the domain stay prepared, and ping only connections that nobody has used for a while: a ping each
-    time would be a sixth of a payment's round trips. One that broke since then fails its first statement, and takes the others of
-    its age with it."""
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def remember(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-        driver = connection.driver_connection
-        assert isinstance(driver, psycopg.AsyncConnection)
-        driver.prepared_max = PREPARED_MAX
-        driver.cursor_factory = _Opening
-        record.info["used"] = time.monotonic()
-
-    @event.listens_for(engine.sync_engine, "checkin")
-    def used(connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
-        record.info["used"] = time.monotonic()
-
-    @event.listens_for(engine.sync_engine, "checkout")
-    def ping(connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: PoolProxiedConnection) -> None:
-        if time.monotonic() - record.info["used"] < PING_AFTER_SECONDS:
-            return
-        try:
-            engine.dialect.do_ping(connection)
-        except psycopg.Error as error:
-            raise InvalidatePoolError from error
-
-
 class Database:
     """One domain's database and what a unit of work on it needs."""
 
     def __init__(self, engine: AsyncEngine, *, domain: str, clock: Clock, sealer: Sealer) -> None:
         self.engine = engine
-        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
         self.domain = domain
         self.clock = clock
         self.sealer = sealer
         self.instance = secrets.randbelow(2**31)
         self.on_outbox: Callable[[], None] = lambda: None
         self.job_app = deferring_app()
-        self._presence: AsyncConnection | None = None
+        self._presence: Connection | None = None
 
     def uow(self) -> UnitOfWork:
         """Return a unit of work: `async with db.uow() as uow`."""
@@ -136,16 +57,14 @@ class Database:
         """Return a connection for one task that commits all the time."""
         return Lane(self)
 
-    @asynccontextmanager
-    async def autocommit(self) -> AsyncIterator[AsyncConnection]:
-        """Yield a connection on which each statement commits by itself, which spares a BEGIN and a COMMIT. What belongs
+    def autocommit(self) -> AbstractAsyncContextManager[Connection]:
+        """Return a connection on which each statement commits by itself, which spares a BEGIN and a COMMIT. What belongs
         together, an event or a job beside it included, is a unit of work's."""
-        async with self._autocommit.connect() as conn:
-            yield conn
+        return connected(self.engine)
 
-    def read(self) -> AbstractAsyncContextManager[AsyncConnection]:
+    def read(self) -> AbstractAsyncContextManager[Connection]:
         """Return a connection for reading: each statement sees what is committed when it begins, and needs no transaction."""
-        return self.autocommit()
+        return connected(self.engine)
 
     async def announce(self) -> None:
         """Hold this instance's advisory lock for as long as the process lives.
@@ -154,7 +73,7 @@ class Database:
         for its lease to end: Postgres drops the lock with the connection.
         """
         instance = secrets.randbelow(2**31)
-        self._presence = await self._autocommit.connect()
+        self._presence = await Connection.of(self.engine)
         await self._presence.execute(
             text("SELECT pg_advisory_lock(:class, :instance)"), {"class": PRESENCE_CLASS, "instance": instance}
         )
@@ -175,8 +94,7 @@ class Database:
             except SQLAlchemyError:
                 lost, self._presence = self._presence, None
                 if lost is not None:
-                    await lost.invalidate()
-                    await lost.close()
+                    await lost.drop()
 
     async def dispose(self) -> None:
         """Close every connection."""
@@ -186,119 +104,50 @@ class Database:
 
 
 class Lane:
-    """One connection kept by one task, which has one transaction after another on it.
+    """One connection kept by one task, which has one transaction after another on it: it spares what a unit of work pays each time
+    for the pool's checkout. A connection that broke is replaced at the next use."""
 
-    It spares what a unit of work pays each time: the pool's checkout and ping and, for statements that go straight to the driver,
-    SQLAlchemy's part and most of the waiting. Statements that need not wait for each other's answers travel together (libpq's
-    pipeline mode), BEGIN and COMMIT with them. A connection that broke is replaced at the next use.
-    """
+    conn: Connection
+    """The connection, inside a transaction."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._open = False
-        self._begun = False
         self._closing: Closing = []
-        self._conn: AsyncConnection
-        self._driver: psycopg.AsyncConnection[Any]
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Self]:
-        """Commit on a clean exit, roll back on an exception. The driver's errors leave as SQLAlchemy's."""
-        await self._connect()
-        self._begun, self._closing = False, []
+        """Commit on a clean exit, roll back on an exception."""
+        conn = await self._connected()
+        self._closing = []
+        conn.begin()
         try:
             yield self
-            await self._commit()
-        except psycopg.Error as error:
-            lost = self._driver.broken
-            await self._abandon()
-            raise _as_sqlalchemys(error, lost=lost) from error
+            await conn.commit(self._closing)
         except BaseException:
-            await self._abandon()
+            await conn.rollback()
             raise
-
-    async def run(self, *statements: Statement) -> list[list[tuple[Any, ...]]]:
-        """Send statements together; return the rows of each, none for one that returns none."""
-        sent = await self._send(statements)
-        return [[] if cursor.description is None else await cursor.fetchall() for cursor in sent]
 
     def close_with(self, *statements: Statement) -> None:
         """Send statements whose answers nobody reads together with the COMMIT: it is not carried out where one of them fails."""
         self._closing += statements
 
-    async def session(self) -> AsyncConnection:
-        """Return the connection as SQLAlchemy's, inside the transaction."""
-        if not self._begun:
-            await self._send(())
-        return self._conn
-
     async def close(self) -> None:
         """Give the connection back."""
-        if self._open:
-            self._open = False
-            await self._conn.close()
+        if hasattr(self, "conn"):
+            await self.conn.close()
+            del self.conn
 
-    async def _send(self, statements: Sequence[Statement]) -> list[psycopg.AsyncCursor[tuple[Any, ...]]]:
-        opening = () if self._begun else (_BEGIN,)
-        self._begun = True
-        sent = await _send_together(self._driver, (*opening, *statements))
-        return sent[len(opening) :]
-
-    async def _commit(self) -> None:
-        if not self._begun and not self._closing:
-            return
-        *_, done = await self._send([*self._closing, _COMMIT])
-        _check_commit(done)
-        if self._conn.in_transaction():
-            await self._conn.commit()  # SQLAlchemy's own state: nothing is sent any more
-
-    async def _connect(self) -> None:
-        if self._open and not self._driver.closed and not self._conn.invalidated:
-            return
-        await self.close()
-        self._conn = await self._db.engine.connect()
-        # BEGIN and COMMIT are sent here: the driver's own wait for their answers.
-        await self._conn.execution_options(isolation_level="AUTOCOMMIT")
-        self._driver = await _driver_of(self._conn)
-        self._open = True
-
-    async def _abandon(self) -> None:
-        """Roll back. Where that fails the connection is dropped: Postgres rolls back what it held."""
-        try:
-            await self._driver.rollback()
-            await self._conn.rollback()
-        except (psycopg.Error, DBAPIError):
-            self._open = False
-            await self._conn.invalidate()
-            await self._conn.close()
-
-
-async def _driver_of(conn: AsyncConnection) -> psycopg.AsyncConnection[Any]:
-    driver = (await conn.get_raw_connection()).driver_connection
-    assert isinstance(driver, psycopg.AsyncConnection)
-    return driver
-
-
-async def _send_together(
-    driver: psycopg.AsyncConnection[Any], statements: Sequence[Statement]
-) -> list[psycopg.AsyncCursor[tuple[Any, ...]]]:
-    async with driver.pipeline():
-        return [await driver.execute(text, values) for text, values in statements]
-
-
-def _check_commit(done: psycopg.AsyncCursor[Any]) -> None:
-    # The answer to COMMIT in a transaction that has failed is ROLLBACK, and no error.
-    invariant(done.statusmessage == "COMMIT", "the transaction had failed before its commit")
-
-
-def _as_sqlalchemys(error: psycopg.Error, *, lost: bool) -> Exception:
-    return DBAPIError.instance("", None, error, psycopg.Error, connection_invalidated=lost)
+    async def _connected(self) -> Connection:
+        if not hasattr(self, "conn") or not self.conn.usable:
+            await self.close()
+            self.conn = await Connection.of(self._db.engine)
+        return self.conn
 
 
 class UnitOfWork:
     """One transaction: commits on a clean exit, rolls back on an exception. Events and stored answers are sent with the COMMIT."""
 
-    conn: AsyncConnection
+    conn: Connection
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -306,12 +155,8 @@ class UnitOfWork:
         self._kept: Refusal | None = None
 
     async def __aenter__(self) -> Self:
-        self.conn = await self._db.engine.connect()
-        try:
-            await self.conn.begin()
-        except BaseException:
-            await self.conn.close()
-            raise
+        self.conn = await Connection.of(self._db.engine)
+        self.conn.begin()
         self.idempotency = IdempotencyStore(
             self.conn, self._closing, clock=self._db.clock, sealer=self._db.sealer, owner=self._db.instance
         )
@@ -324,28 +169,21 @@ class UnitOfWork:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if self.idempotency.rehearsing:
+            if self.idempotency.rehearsing or not (error is None or error is self._kept):
                 await self.conn.rollback()
-            elif error is None or error is self._kept:
-                await self._commit()
-                if self.outbox.written:
-                    self._db.on_outbox()
             else:
-                await self.conn.rollback()
+                await self._commit()
         finally:
             await self.conn.close()
 
     async def _commit(self) -> None:
-        if self._closing:
-            driver = await _driver_of(self.conn)
-            try:
-                *_, done = await _send_together(driver, (*self._closing, _COMMIT))
-                _check_commit(done)
-            except psycopg.Error as error:
-                if driver.broken:
-                    await self.conn.invalidate()
-                raise _as_sqlalchemys(error, lost=driver.broken) from error
-        await self.conn.commit()  # after a COMMIT of ours SQLAlchemy's own state: nothing is sent any more
+        try:
+            await self.conn.commit(self._closing)
+        except BaseException:
+            await self.conn.rollback()
+            raise
+        if self.outbox.written:
+            self._db.on_outbox()
 
     def rehearse(self) -> None:
         """Make sure that nothing of this transaction is written, however it ends."""
@@ -358,15 +196,14 @@ class UnitOfWork:
         A refusal that trying again may cure (ABORTED, UNAVAILABLE, RESOURCE_EXHAUSTED) is not kept: the whole transaction,
         the claim with it, rolls back.
         """
-        savepoint, before = await self.conn.begin_nested(), len(self._closing)
+        self.conn.savepoint("refusal")
+        before = len(self._closing)
         try:
             yield
         except Refusal as refusal:
             if refusal.stored:
-                await savepoint.rollback()
+                await self.conn.undo_to("refusal")
                 del self._closing[before:]
                 self.idempotency.refuse(request, refusal)
                 self._kept = refusal
             raise
-        # The savepoint ends with the transaction: releasing it would be one round trip more.
-        invariant(savepoint.is_active, "the savepoint ended inside its block")

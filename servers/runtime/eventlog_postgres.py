@@ -10,14 +10,14 @@ import secrets
 import zlib
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Row
 from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from servers.runtime.connection import Connection, transaction
 from servers.runtime.eventlog import PARTITIONS, Delivered, EventLogUnavailable, EventRecord, OwnershipLost
-from servers.runtime.sql import text
+from servers.runtime.sql import Row, text
 
 LEASE_SECONDS: Final = 10
 FRESH: Final = 2 / 3  # how much of a lease is left, at least, where it is not renewed yet
@@ -138,7 +138,7 @@ class PostgresEventLog:
         for record in records:
             parts[record.topic, partition_of(record.key)].append(record)
         try:
-            async with self._engine.begin() as conn:
+            async with transaction(self._engine) as conn:
                 # Sorted, so that two publishers cannot each hold the head the other waits for.
                 for topic, partition in sorted(parts):
                     await self._append(conn, topic, partition, parts[topic, partition])
@@ -146,7 +146,7 @@ class PostgresEventLog:
             raise EventLogUnavailable from error
 
     @staticmethod
-    async def _append(conn: AsyncConnection, topic: str, partition: int, records: list[EventRecord]) -> None:
+    async def _append(conn: Connection, topic: str, partition: int, records: list[EventRecord]) -> None:
         place = {"topic": topic, "partition": partition}
         offset: int | None = (await conn.execute(_LOCK_HEAD, place)).scalar()
         if offset is None:  # the partition's first record
@@ -180,7 +180,7 @@ class PostgresEventLog:
         await self._engine.dispose()
 
 
-def _delivered(row: Row[Any]) -> Delivered:
+def _delivered(row: Row) -> Delivered:
     return Delivered(
         record=EventRecord(
             topic=row.topic,
@@ -215,7 +215,7 @@ class PostgresLogConsumer:
     async def poll(self, *, max_records: int) -> list[Delivered]:
         """Renew the leases, take free partitions up to a fair share, and read."""
         try:
-            async with self._engine.begin() as conn:
+            async with transaction(self._engine) as conn:
                 if not self._joined or not await self._settled(conn):
                     await self._balance(conn)
                 rows = await conn.execute(_READ, {**self._me, "max_records": max_records})
@@ -223,14 +223,14 @@ class PostgresLogConsumer:
         except (OperationalError, InterfaceError) as error:
             raise EventLogUnavailable from error
 
-    async def _settled(self, conn: AsyncConnection) -> bool:
+    async def _settled(self, conn: Connection) -> bool:
         """Tell whether the leases are fresh and the shares are fair: then a poll only reads, and costs the log no commit."""
         fresh = {"topics": list(self._topics), "fresh": self._lease * FRESH}
         state = (await conn.execute(_STATE, {**self._me, **fresh})).one()
         fair = self._fair(state.members) if state.members else 0
         return bool(state.fresh) and (state.owned == fair or (state.owned < fair and not state.free))
 
-    async def _balance(self, conn: AsyncConnection) -> None:
+    async def _balance(self, conn: Connection) -> None:
         if not self._joined:
             offer = {"group": self._group, "topics": list(self._topics), "partitions": PARTITIONS}
             await conn.execute(_OFFER, offer)
@@ -250,7 +250,7 @@ class PostgresLogConsumer:
     async def commit(self, delivered: Delivered) -> None:
         """Note the next offset, unless the partition went to another member in between."""
         try:
-            async with self._engine.begin() as conn:
+            async with transaction(self._engine) as conn:
                 done = await conn.execute(
                     _COMMIT,
                     {
@@ -269,7 +269,7 @@ class PostgresLogConsumer:
     async def close(self) -> None:
         """Leave the group."""
         try:
-            async with self._engine.begin() as conn:
+            async with transaction(self._engine) as conn:
                 await conn.execute(_LEAVE, self._me)
                 await conn.execute(_GONE, self._me)
         except (OperationalError, InterfaceError):

@@ -15,11 +15,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from servers.kernel.clock import Clock
 from servers.kernel.errors import Kind, Refusal
 from servers.kernel.invariant import invariant
+from servers.runtime.connection import Connection
 from servers.runtime.grpc_errors import status_bytes
 from servers.runtime.sealed import Sealer
 from servers.runtime.sql import Closing, text
@@ -160,7 +159,7 @@ _RELEASE = text(
 )
 
 
-async def is_claimed(conn: AsyncConnection, request: IdempotentRequest) -> bool:
+async def is_claimed(conn: Connection, request: IdempotentRequest) -> bool:
     """Tell whether a call has claimed the key before: then its claim decides, and nothing need be found out for it first."""
     if request.key is None:
         return False
@@ -170,7 +169,7 @@ async def is_claimed(conn: AsyncConnection, request: IdempotentRequest) -> bool:
 class IdempotencyStore:
     """The keys of one domain, inside one transaction."""
 
-    def __init__(self, conn: AsyncConnection, closing: Closing, *, clock: Clock, sealer: Sealer, owner: int) -> None:
+    def __init__(self, conn: Connection, closing: Closing, *, clock: Clock, sealer: Sealer, owner: int) -> None:
         self._conn = conn
         self._closing = closing
         self._clock = clock

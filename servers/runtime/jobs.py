@@ -1,5 +1,6 @@
 """Background jobs: procrastinate, in the domain's own database, enqueued in the business transaction.
 
+from servers.runtime.connection import Connection
 A job exists if and only if the transaction that deferred it committed. It runs at least once: what it does must be safe to
 repeat. Business due dates never live here, because the scheduler goes by the database's clock; they are columns, swept with
 `Clock`.
@@ -20,9 +21,9 @@ from opentelemetry import propagate, trace
 from procrastinate.exceptions import ProcrastinateException
 from prometheus_client import Counter
 from psycopg import OperationalError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-SCHEMA: Final = "jobs"
+from servers.runtime.connection import SEARCH_PATH, Connection
+
 POLL_SECONDS: Final = 0.5
 PARALLEL: Final = 8
 HEARTBEAT_SECONDS: Final = 3.0
@@ -60,7 +61,7 @@ class Job:
 class JobQueue:
     """Defers jobs in one transaction."""
 
-    def __init__(self, conn: AsyncConnection, app: procrastinate.App) -> None:
+    def __init__(self, conn: Connection, app: procrastinate.App) -> None:
         self._conn = conn
         self._app = app
 
@@ -68,8 +69,7 @@ class JobQueue:
         """Have a job run once this transaction has committed."""
         carrier: dict[str, str] = {}
         propagate.inject(carrier)
-        raw = await self._conn.get_raw_connection()
-        deferrer = self._app.configure_task(job, connection=raw.driver_connection)
+        deferrer = self._app.configure_task(job, connection=await self._conn.driver())
         await deferrer.defer_async(traceparent=carrier.get("traceparent", ""), **arguments)
 
 
@@ -110,7 +110,7 @@ class Worker:
         self._jobs = jobs
         self._url = url
         self._session = {
-            "options": f"-c search_path=public,{SCHEMA} -c TimeZone=UTC -c statement_timeout=5000",
+            "options": f"-c search_path={SEARCH_PATH} -c TimeZone=UTC -c statement_timeout=5000",
             "application_name": f"{application_name}-jobs",
             "connect_timeout": 5,
         }

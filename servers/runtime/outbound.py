@@ -21,12 +21,11 @@ from typing import Final, Generic, TypeVar
 
 import structlog
 from prometheus_client import Counter
-from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.kernel.clock import Clock
 from servers.kernel.ids import new_id
-from servers.runtime.sql import text
+from servers.runtime.connection import Connection
+from servers.runtime.sql import Row, text
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -206,7 +205,7 @@ class Outbound:
 class OutboundStore:
     """The records of one domain, inside one transaction."""
 
-    def __init__(self, conn: AsyncConnection, *, clock: Clock) -> None:
+    def __init__(self, conn: Connection, *, clock: Clock) -> None:
         self._conn = conn
         self._clock = clock
 
@@ -312,7 +311,7 @@ class OutboundStore:
         )
 
 
-def call_of(row: Row[tuple[object, ...]]) -> OutboundCall:
+def call_of(row: Row) -> OutboundCall:
     return OutboundCall(
         id=row.id,
         verb=row.verb,

@@ -13,8 +13,8 @@ import time
 import structlog
 from prometheus_client import Counter
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from servers.runtime.connection import Connection
 from servers.runtime.crashpoints import crash_point, declare
 from servers.runtime.db import Database
 from servers.runtime.eventlog import EventLog, EventLogUnavailable, EventRecord
@@ -95,7 +95,7 @@ class Relay:
         # cost as much as the domain's own work. The longer that takes, the busier the process is, and the more are gathered.
         await asyncio.sleep(min(max(GATHER_SECONDS, GATHER_SHARE * carried_seconds), GATHER_SECONDS_MAX))
 
-    async def carry(self, conn: AsyncConnection) -> int:
+    async def carry(self, conn: Connection) -> int:
         """Publish and archive one batch on an autocommit connection that holds the lock. Returns how many."""
         rows = (await conn.execute(_READ, {"batch": BATCH})).all()
         if not rows:

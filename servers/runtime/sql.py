@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any, LiteralString
+from typing import Any, LiteralString, Protocol
 
 from sqlalchemy import TextClause
 from sqlalchemy import text as parse
 
-Statement = tuple[LiteralString, tuple[Any, ...] | Mapping[str, Any]]
+Values = tuple[Any, ...] | Mapping[str, Any]
+Statement = tuple[LiteralString, Values]
 """SQL as the driver takes it, with the values of its placeholders."""
 Closing = list[Statement]
 """Statements whose answers nobody reads: they are sent in one go with the COMMIT, which is not carried out where one fails."""
+
+
+class Row(Protocol):
+    """A row as `Connection.execute` returns it: a tuple whose columns have names."""
+
+    def __getattr__(self, column: str) -> Any: ...
+    def __getitem__(self, place: int) -> Any: ...
+    def __iter__(self) -> Iterator[Any]: ...
 
 
 @lru_cache(maxsize=4096)

@@ -79,7 +79,9 @@ async def read(
     The accounts are locked in the order of their ids, so that two writers never wait for each other in a circle. The look-up is
     a statement of its own behind the locks: its snapshot is taken when they are held, so nothing it finds missing is being written.
     """
-    locked, found = await lane.run(_of_ids(_LOCK, sorted(set(account_ids))), _of_ids(_LOOK_UP, list(set(transfer_ids))))
+    locked, found = await lane.conn.send(
+        _of_ids(_LOCK, sorted(set(account_ids))), _of_ids(_LOOK_UP, list(set(transfer_ids)))
+    )
     accounts = {
         row[0]: Account(
             id=row[0],

@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import Any, Final
 
 from paymesh.wallets.v1 import ledger_pb2, ledger_pb2_grpc, wallets_pb2, wallets_pb2_grpc
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.kernel.errors import FieldInvalid, ResourceNotFound
 from servers.kernel.money import is_currency
 from servers.runtime.call import current_call
+from servers.runtime.connection import Connection
 from servers.runtime.db import Database
 from servers.runtime.pagination import START, Pages
 from servers.runtime.render import instant, parse_money
@@ -162,7 +162,7 @@ def _new_wallet(wallet: Wallet) -> wallets_pb2.Wallet:
     return render_wallet(wallet, Holdings(account=empty, pending_minor=0))
 
 
-async def _own_wallet(conn: AsyncConnection, wallet_id: str) -> Wallet:
+async def _own_wallet(conn: Connection, wallet_id: str) -> Wallet:
     """Return one of the calling user's wallets. Raises ResourceNotFound, for somebody else's too."""
     wallet = await wallet_store.wallet(conn, current_call().principal.subject, wallet_id)
     if wallet is None:

@@ -7,11 +7,9 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from servers.kernel.ids import bucket_of
-from servers.runtime.sql import text
+from servers.runtime.connection import Connection
+from servers.runtime.sql import Row, text
 from servers.wallets.domain import (
     Account,
     AccountKind,
@@ -31,9 +29,7 @@ _TRANSFER_COLUMNS = """t.id, t.debit_account_id, t.credit_account_id, t.amount_m
 _KEYS = "unnest(CAST(:buckets AS smallint[]), CAST(:ids AS text[])) AS k(bucket, id)"
 
 
-async def open_accounts(
-    conn: AsyncConnection, wanted: Iterable[tuple[str, AccountKind, str]], now: datetime
-) -> set[str]:
+async def open_accounts(conn: Connection, wanted: Iterable[tuple[str, AccountKind, str]], now: datetime) -> set[str]:
     """Open accounts that do not exist yet. Returns the ids of those that are new."""
     rows = sorted(
         {(account_id(owner, kind, currency), owner, kind.value, currency) for owner, kind, currency in wanted}
@@ -62,7 +58,7 @@ async def open_accounts(
     return set(done.scalars())
 
 
-async def guard(conn: AsyncConnection, ids: Iterable[str]) -> None:
+async def guard(conn: Connection, ids: Iterable[str]) -> None:
     """Let nobody else write or burn these ids until this transaction ends. A void that burns a hold which never was knows no
     account that it could lock against the hold that is just being written."""
     keys = sorted(int.from_bytes(hashlib.sha256(one.encode()).digest()[:8], "big", signed=True) for one in set(ids))
@@ -71,7 +67,7 @@ async def guard(conn: AsyncConnection, ids: Iterable[str]) -> None:
     )
 
 
-async def accounts(conn: AsyncConnection, ids: Iterable[str]) -> list[Account]:
+async def accounts(conn: Connection, ids: Iterable[str]) -> list[Account]:
     """Return accounts without locking them."""
     rows = await conn.execute(
         text(
@@ -82,7 +78,7 @@ async def accounts(conn: AsyncConnection, ids: Iterable[str]) -> list[Account]:
     return [_account(row) for row in rows]
 
 
-async def accounts_of_owner(conn: AsyncConnection, owner_id: str) -> list[Account]:
+async def accounts_of_owner(conn: Connection, owner_id: str) -> list[Account]:
     """Return all accounts of one owner."""
     bucket = owner_bucket(owner_id)
     rows = await conn.execute(
@@ -94,7 +90,7 @@ async def accounts_of_owner(conn: AsyncConnection, owner_id: str) -> list[Accoun
     return [_account(row) for row in rows]
 
 
-async def transfers(conn: AsyncConnection, ids: Iterable[str]) -> dict[str, Transfer]:
+async def transfers(conn: Connection, ids: Iterable[str]) -> dict[str, Transfer]:
     """Return transfers by their ids."""
     rows = await conn.execute(
         text(f"SELECT {_TRANSFER_COLUMNS} FROM {_KEYS} JOIN transfers t ON t.bucket = k.bucket AND t.id = k.id"),
@@ -103,7 +99,7 @@ async def transfers(conn: AsyncConnection, ids: Iterable[str]) -> dict[str, Tran
     return {row.id: _transfer(row) for row in rows}
 
 
-async def transfers_of_facts(conn: AsyncConnection, facts: Iterable[tuple[str, str]]) -> list[Transfer]:
+async def transfers_of_facts(conn: Connection, facts: Iterable[tuple[str, str]]) -> list[Transfer]:
     """Return the transfers of (fact id, owner id) pairs; a fact's transfers stand in its owner's bucket."""
     pairs = sorted(set(facts))
     if not pairs:
@@ -120,7 +116,7 @@ async def transfers_of_facts(conn: AsyncConnection, facts: Iterable[tuple[str, s
     return [_transfer(row) for row in rows]
 
 
-async def lock_pendings(conn: AsyncConnection, ids: Iterable[str]) -> dict[str, Pending]:
+async def lock_pendings(conn: Connection, ids: Iterable[str]) -> dict[str, Pending]:
     """Lock pending transfers by their ids."""
     rows = await conn.execute(
         text(
@@ -138,7 +134,7 @@ async def lock_pendings(conn: AsyncConnection, ids: Iterable[str]) -> dict[str, 
     }
 
 
-async def lock_lots(conn: AsyncConnection, lots: Iterable[tuple[str, str]]) -> dict[str, Lot]:
+async def lock_lots(conn: Connection, lots: Iterable[tuple[str, str]]) -> dict[str, Lot]:
     """Lock the lots of (capture id, merchant id) pairs."""
     pairs = sorted(set(lots))
     if not pairs:
@@ -155,7 +151,7 @@ async def lock_lots(conn: AsyncConnection, lots: Iterable[tuple[str, str]]) -> d
     return {row.capture_id: _lot(row) for row in rows}
 
 
-async def due_lots(conn: AsyncConnection, now: datetime, limit: int) -> list[Lot]:
+async def due_lots(conn: Connection, now: datetime, limit: int) -> list[Lot]:
     """Return lots whose settlement delay is over."""
     rows = await conn.execute(
         text("SELECT * FROM lots WHERE NOT settled AND due_time <= :now ORDER BY due_time LIMIT :limit"),
@@ -165,7 +161,7 @@ async def due_lots(conn: AsyncConnection, now: datetime, limit: int) -> list[Lot
 
 
 async def statement(
-    conn: AsyncConnection, identifier: str, *, before: int | None, limit: int, as_of: datetime | None = None
+    conn: Connection, identifier: str, *, before: int | None, limit: int, as_of: datetime | None = None
 ) -> list[StatementLine]:
     """Return the lines of an account, newest first; with `as_of`, those that were written by then."""
     rows = await conn.execute(
@@ -198,7 +194,7 @@ async def statement(
     ]
 
 
-async def expired_pendings(conn: AsyncConnection, now: datetime, limit: int) -> list[str]:
+async def expired_pendings(conn: Connection, now: datetime, limit: int) -> list[str]:
     """Return pending transfers whose time is over and which still hold money."""
     rows = await conn.execute(
         text("SELECT id FROM pendings WHERE NOT closed AND expire_time <= :now ORDER BY expire_time LIMIT :limit"),
@@ -212,7 +208,7 @@ def _keys(ids: Iterable[str]) -> dict[str, list[Any]]:
     return {"buckets": [bucket_of(identifier) for identifier in unique], "ids": unique}
 
 
-def _account(row: Row[Any]) -> Account:
+def _account(row: Row) -> Account:
     return Account(
         id=row.id,
         owner_id=row.owner_id,
@@ -226,7 +222,7 @@ def _account(row: Row[Any]) -> Account:
     )
 
 
-def _transfer(row: Row[Any]) -> Transfer:
+def _transfer(row: Row) -> Transfer:
     return Transfer(
         id=row.id,
         debit_account_id=row.debit_account_id,
@@ -243,7 +239,7 @@ def _transfer(row: Row[Any]) -> Transfer:
     )
 
 
-def _lot(row: Row[Any]) -> Lot:
+def _lot(row: Row) -> Lot:
     return Lot(
         capture_id=row.capture_id,
         payment_id=row.payment_id,

@@ -6,20 +6,17 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
-
-from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.kernel.money import Money
+from servers.runtime.connection import Connection
 from servers.runtime.db import one_row
 from servers.runtime.sealed import Sealer
-from servers.runtime.sql import text
+from servers.runtime.sql import Row, text
 from servers.wallets import store
 from servers.wallets.resources import Decline, Holdings, NextAction, TopUp, TopUpState, Wallet, WalletState
 
 
-async def insert_wallet(conn: AsyncConnection, wallet: Wallet) -> bool:
+async def insert_wallet(conn: Connection, wallet: Wallet) -> bool:
     """Insert a wallet. False where its owner has one in its currency already."""
     done = await conn.execute(
         text(
@@ -42,7 +39,7 @@ async def insert_wallet(conn: AsyncConnection, wallet: Wallet) -> bool:
     return bool(done.rowcount)
 
 
-async def wallet(conn: AsyncConnection, owner_id: str, wallet_id: str, *, lock: bool = False) -> Wallet | None:
+async def wallet(conn: Connection, owner_id: str, wallet_id: str, *, lock: bool = False) -> Wallet | None:
     """Return one of a user's wallets."""
     suffix = " FOR NO KEY UPDATE" if lock else ""
     row = (
@@ -54,9 +51,7 @@ async def wallet(conn: AsyncConnection, owner_id: str, wallet_id: str, *, lock: 
     return _wallet(row) if row is not None else None
 
 
-async def wallets(
-    conn: AsyncConnection, owner_id: str, *, before: tuple[datetime, str] | None, limit: int
-) -> list[Wallet]:
+async def wallets(conn: Connection, owner_id: str, *, before: tuple[datetime, str] | None, limit: int) -> list[Wallet]:
     """Return a user's wallets, newest first. Their ids are derived and so in no order of time."""
     time, identifier = before or (None, "")
     rows = await conn.execute(
@@ -72,7 +67,7 @@ async def wallets(
     return [_wallet(row) for row in rows]
 
 
-async def wallets_by_id(conn: AsyncConnection, ids: Iterable[str]) -> list[Wallet]:
+async def wallets_by_id(conn: Connection, ids: Iterable[str]) -> list[Wallet]:
     """Return wallets of anybody by their ids."""
     rows = await conn.execute(
         text("SELECT * FROM wallets WHERE id = ANY(CAST(:ids AS text[])) ORDER BY id"), {"ids": sorted(set(ids))}
@@ -80,7 +75,7 @@ async def wallets_by_id(conn: AsyncConnection, ids: Iterable[str]) -> list[Walle
     return [_wallet(row) for row in rows]
 
 
-async def holdings(conn: AsyncConnection, owner_id: str, found: Sequence[Wallet]) -> dict[str, Holdings]:
+async def holdings(conn: Connection, owner_id: str, found: Sequence[Wallet]) -> dict[str, Holdings]:
     """Return what is in each of a user's wallets."""
     accounts = {a.id: a for a in await store.accounts(conn, [one.account_id for one in found])}
     rows = await conn.execute(
@@ -97,7 +92,7 @@ async def holdings(conn: AsyncConnection, owner_id: str, found: Sequence[Wallet]
     return {one.id: Holdings(account=accounts[one.account_id], pending_minor=pending.get(one.id, 0)) for one in found}
 
 
-async def insert_top_up(conn: AsyncConnection, top_up: TopUp) -> None:
+async def insert_top_up(conn: Connection, top_up: TopUp) -> None:
     """Insert a top-up of which nothing is known yet."""
     await conn.execute(
         text(
@@ -125,7 +120,7 @@ async def insert_top_up(conn: AsyncConnection, top_up: TopUp) -> None:
 
 
 async def top_up(
-    conn: AsyncConnection, sealer: Sealer, owner_id: str, top_up_id: str, *, lock: bool = False
+    conn: Connection, sealer: Sealer, owner_id: str, top_up_id: str, *, lock: bool = False
 ) -> TopUp | None:
     """Return one of a user's top-ups. To lock one, its wallet is locked first: it is the root of what is told."""
     key = {"owner": owner_id, "id": top_up_id}
@@ -145,13 +140,13 @@ async def top_up(
     return _top_up(row, sealer) if row is not None else None
 
 
-async def top_up_by_id(conn: AsyncConnection, sealer: Sealer, top_up_id: str) -> TopUp:
+async def top_up_by_id(conn: Connection, sealer: Sealer, top_up_id: str) -> TopUp:
     """Return anybody's top-up."""
     row = (await conn.execute(text("SELECT * FROM top_ups WHERE id = :id"), {"id": top_up_id})).one()
     return _top_up(row, sealer)
 
 
-async def top_ups(conn: AsyncConnection, sealer: Sealer, found: Wallet, *, before: str, limit: int) -> list[TopUp]:
+async def top_ups(conn: Connection, sealer: Sealer, found: Wallet, *, before: str, limit: int) -> list[TopUp]:
     """Return a wallet's top-ups, newest first."""
     rows = await conn.execute(
         text(
@@ -165,7 +160,7 @@ async def top_ups(conn: AsyncConnection, sealer: Sealer, found: Wallet, *, befor
     return [_top_up(row, sealer) for row in rows]
 
 
-async def save_top_up(conn: AsyncConnection, sealer: Sealer, moved: TopUp, *, expected: int) -> None:
+async def save_top_up(conn: Connection, sealer: Sealer, moved: TopUp, *, expected: int) -> None:
     """Write a top-up's new version. Raises ConcurrentUpdate."""
     action = json.dumps(asdict(moved.next_action)).encode() if moved.next_action is not None else None
     done = await conn.execute(
@@ -196,7 +191,7 @@ async def save_top_up(conn: AsyncConnection, sealer: Sealer, moved: TopUp, *, ex
     one_row(done.rowcount, moved.id)
 
 
-async def note_payment(conn: AsyncConnection, known: TopUp, payment_version: int) -> None:
+async def note_payment(conn: Connection, known: TopUp, payment_version: int) -> None:
     """Note which version of the payment was seen: nobody is shown it, so it is no new version of the top-up."""
     await conn.execute(
         text(
@@ -210,7 +205,7 @@ def _place(top_up_id: str) -> str:
     return f"top_ups.next_action|{top_up_id}"
 
 
-def _wallet(row: Row[Any]) -> Wallet:
+def _wallet(row: Row) -> Wallet:
     return Wallet(
         id=row.id,
         owner_id=row.owner_id,
@@ -222,7 +217,7 @@ def _wallet(row: Row[Any]) -> Wallet:
     )
 
 
-def _top_up(row: Row[Any], sealer: Sealer) -> TopUp:
+def _top_up(row: Row, sealer: Sealer) -> TopUp:
     sealed = row.next_action
     action = json.loads(sealer.open(bytes(sealed), place=_place(row.id))) if sealed is not None else None
     return TopUp(

@@ -183,10 +183,10 @@ class Writer:
         holds = {hold for fact in facts for hold in holds_of(fact)}
         tombstones = {tombstone for fact in facts for tombstone in tombstones_of(fact)}
         if holds or tombstones:
-            await store.guard(await self._lane.session(), holds | tombstones)
+            await store.guard(self._lane.conn, holds | tombstones)
         wanted, keys = await self._open_accounts(facts) if facts else ([], [])
         pending_ids = {t.pending_id for t in asked if t.pending_id} | holds
-        origins = await store.transfers(await self._lane.session(), pending_ids) if pending_ids else {}
+        origins = await store.transfers(self._lane.conn, pending_ids) if pending_ids else {}
         ids = {t.debit_account_id for t in asked} | {t.credit_account_id for t in asked}
         ids |= {id for t in origins.values() for id in (t.debit_account_id, t.credit_account_id)}
         ids |= {account_id(*row) for row in wanted}
@@ -194,15 +194,15 @@ class Writer:
         # Under the locks: a fact or an id may have been written while this batch waited for them.
         looked_for = [*(t.id for t in asked), *holds, *tombstones]
         locked, known, burnt = await bulk.read(self._lane, ids - {""}, looked_for)
-        stored = await store.transfers_of_facts(await self._lane.session(), keys) if keys else []
+        stored = await store.transfers_of_facts(self._lane.conn, keys) if keys else []
         captures = _captures(facts, keys, stored)
         sheet = Sheet(
             now=self._db.clock.now(),
             accounts=locked,
             known=known | {t.id: t for t in stored},
             burnt=burnt,
-            pendings=await store.lock_pendings(await self._lane.session(), pending_ids) if pending_ids else {},
-            lots=await store.lock_lots(await self._lane.session(), captures),
+            pendings=await store.lock_pendings(self._lane.conn, pending_ids) if pending_ids else {},
+            lots=await store.lock_lots(self._lane.conn, captures),
             settlement_delay=self._settlement_delay,
         )
         return sheet, stored
@@ -211,7 +211,7 @@ class Writer:
         self, facts: list[Fact]
     ) -> tuple[list[tuple[str, AccountKind, str]], list[tuple[str, str]]]:
         """Open the accounts that facts need. Returns these and the keys under which earlier transfers of the facts are found."""
-        conn = await self._lane.session()
+        conn = self._lane.conn
         wanted = [row for fact in facts for row in opened_by(fact, currency_of(fact))]
         failed = [fact for fact in facts if not currency_of(fact)]
         keys = [(key, owner_of(fact)) for fact in facts for key in related_keys(fact)]

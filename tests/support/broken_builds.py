@@ -13,13 +13,13 @@ from typing import Any, Final
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.kernel.ids import derive_id, new_id
 from servers.payments import gateway_stripe, store
 from servers.payments.domain import Payment
 from servers.payments.usecases import confirm
 from servers.runtime import consumer, idempotency, outbox
+from servers.runtime.connection import Connection
 from servers.runtime.db import UnitOfWork
 from servers.runtime.eventlog import LogConsumer
 from servers.runtime.idempotency import Claim, IdempotencyStore, IdempotentRequest
@@ -44,7 +44,7 @@ def no_row_lock(patch: pytest.MonkeyPatch) -> None:
     """A payment is read without its lock before it is changed."""
     whole = store.payment
 
-    async def payment(conn: AsyncConnection, payment_id: str, *, lock: bool = False, **whose: Any) -> Payment | None:
+    async def payment(conn: Connection, payment_id: str, *, lock: bool = False, **whose: Any) -> Payment | None:
         return await whole(conn, payment_id, **whose)
 
     patch.setattr(store, "payment", payment)
@@ -62,9 +62,8 @@ def publish_before_commit(patch: pytest.MonkeyPatch) -> None:
     whole = UnitOfWork.__aexit__
 
     async def leave(self: UnitOfWork, *error: Any) -> None:
-        async with self.conn.engine.begin() as conn:
-            for statement, row in [told for told in self._closing if told[0] == outbox._INSERT]:
-                await conn.exec_driver_sql(statement, dict(row))
+        async with self._db.autocommit() as conn:
+            await conn.send(*(told for told in self._closing if told[0] == outbox._INSERT))
         self._closing[:] = [other for other in self._closing if other[0] != outbox._INSERT]
         await whole(self, *error)
 
@@ -128,9 +127,7 @@ def headroom_read_then_write(patch: pytest.MonkeyPatch) -> None:
     """What can be refunded is read first, and taken later."""
     no_row_lock(patch)
 
-    async def reserve_refund(
-        conn: AsyncConnection, payment: Payment, amount_minor: int, now: datetime
-    ) -> Payment | None:
+    async def reserve_refund(conn: Connection, payment: Payment, amount_minor: int, now: datetime) -> Payment | None:
         if payment.refunded_minor + payment.refund_pending_minor + amount_minor > payment.captured_minor:
             return None
         await asyncio.sleep(0.01)

@@ -15,7 +15,8 @@ from sqlalchemy.pool import NullPool
 
 from dev.postgres import EmbeddedPostgres
 from servers.kernel.clock import Clock, SystemClock
-from servers.runtime.db import Database, DatabaseOptions, engine_for
+from servers.runtime.connection import DatabaseOptions, engine_for
+from servers.runtime.db import Database
 from servers.runtime.migrate import Plan, migrate
 from servers.runtime.sealed import Sealer
 from tests.support import broken_builds

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
-
-from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.identity.domain import ApiKey, ApiKeyKind, ApiKeyState
-from servers.runtime.sql import text
+from servers.runtime.connection import Connection
+from servers.runtime.sql import Row, text
 
 
-async def insert_api_key(conn: AsyncConnection, key: ApiKey, hashed: bytes) -> None:
+async def insert_api_key(conn: Connection, key: ApiKey, hashed: bytes) -> None:
     """Insert an API key."""
     await conn.execute(
         text(
@@ -41,13 +38,13 @@ async def insert_api_key(conn: AsyncConnection, key: ApiKey, hashed: bytes) -> N
     )
 
 
-async def api_key_by_hash(conn: AsyncConnection, hashed: bytes) -> ApiKey | None:
+async def api_key_by_hash(conn: Connection, hashed: bytes) -> ApiKey | None:
     """Return the API key with a secret's hash."""
     row = (await conn.execute(text("SELECT * FROM api_keys WHERE secret_hash = :hash"), {"hash": hashed})).one_or_none()
     return _api_key(row) if row is not None else None
 
 
-async def api_key(conn: AsyncConnection, merchant_id: str, key_id: str) -> ApiKey | None:
+async def api_key(conn: Connection, merchant_id: str, key_id: str) -> ApiKey | None:
     """Return a merchant's API key, locked."""
     row = (
         await conn.execute(
@@ -58,7 +55,7 @@ async def api_key(conn: AsyncConnection, merchant_id: str, key_id: str) -> ApiKe
     return _api_key(row) if row is not None else None
 
 
-async def api_keys(conn: AsyncConnection, merchant_id: str, *, before: str, limit: int) -> list[ApiKey]:
+async def api_keys(conn: Connection, merchant_id: str, *, before: str, limit: int) -> list[ApiKey]:
     """Return a merchant's API keys, newest first."""
     rows = await conn.execute(
         text("SELECT * FROM api_keys WHERE merchant_id = :merchant_id AND id < :before ORDER BY id DESC LIMIT :limit"),
@@ -67,7 +64,7 @@ async def api_keys(conn: AsyncConnection, merchant_id: str, *, before: str, limi
     return [_api_key(row) for row in rows]
 
 
-async def limit_api_key(conn: AsyncConnection, key: ApiKey, *, expected: int) -> None:
+async def limit_api_key(conn: Connection, key: ApiKey, *, expected: int) -> None:
     """Write when a key stops working; its row is locked by the caller."""
     await conn.execute(
         text(
@@ -87,7 +84,7 @@ async def limit_api_key(conn: AsyncConnection, key: ApiKey, *, expected: int) ->
     )
 
 
-async def revoke_api_key(conn: AsyncConnection, key: ApiKey, now: datetime) -> None:
+async def revoke_api_key(conn: Connection, key: ApiKey, now: datetime) -> None:
     """Write that a key is revoked; its row is locked by the caller."""
     await conn.execute(
         text(
@@ -100,15 +97,15 @@ async def revoke_api_key(conn: AsyncConnection, key: ApiKey, now: datetime) -> N
     )
 
 
-async def touch_api_keys(conn: AsyncConnection, used: dict[str, tuple[str, datetime]]) -> None:
+async def touch_api_keys(conn: Connection, used: dict[str, tuple[str, datetime]]) -> None:
     """Note when keys were last used: {key id: (merchant id, time)}."""
-    await conn.execute(
+    await conn.execute_each(
         text("UPDATE api_keys SET last_used_time = :time WHERE merchant_id = :merchant_id AND id = :id"),
         [{"id": key, "merchant_id": merchant_id, "time": time} for key, (merchant_id, time) in sorted(used.items())],
     )
 
 
-def _api_key(row: Row[Any]) -> ApiKey:
+def _api_key(row: Row) -> ApiKey:
     return ApiKey(
         id=row.id,
         merchant_id=row.merchant_id,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from servers.identity.domain import AuditLogEntry
+from servers.runtime.connection import Connection
 from servers.runtime.sql import text
 
 
-async def insert_audit_entry(conn: AsyncConnection, entry: AuditLogEntry) -> None:
+async def insert_audit_entry(conn: Connection, entry: AuditLogEntry) -> None:
     """Append what a member did, in the transaction that does it."""
     await conn.execute(
         text(
@@ -34,7 +33,7 @@ async def insert_audit_entry(conn: AsyncConnection, entry: AuditLogEntry) -> Non
     )
 
 
-async def audit_log(conn: AsyncConnection, merchant_id: str, *, before: str, limit: int) -> list[AuditLogEntry]:
+async def audit_log(conn: Connection, merchant_id: str, *, before: str, limit: int) -> list[AuditLogEntry]:
     """Return a merchant's entries, newest first."""
     rows = await conn.execute(
         text("SELECT * FROM audit_log WHERE merchant_id = :merchant_id AND id < :before ORDER BY id DESC LIMIT :limit"),

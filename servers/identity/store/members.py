@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
-
-from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.identity.domain import Invitation, InvitationState, Member, MemberState
 from servers.identity.store.users import email_key
+from servers.runtime.connection import Connection
 from servers.runtime.db import one_row
-from servers.runtime.sql import text
+from servers.runtime.sql import Row, text
 
 _MEMBERS = """
     SELECT e.*, u.email, u.display_name FROM members e JOIN users u ON u.id = e.user_id
@@ -33,12 +30,12 @@ _UPDATE_MEMBER = text(
 )
 
 
-async def lock_members(conn: AsyncConnection, merchant_id: str) -> None:
+async def lock_members(conn: Connection, merchant_id: str) -> None:
     """Put changes of a merchant's members in line: two owners who remove each other must not both succeed."""
     await conn.execute(text("SELECT 1 FROM merchants WHERE id = :id FOR UPDATE"), {"id": merchant_id})
 
 
-async def member(conn: AsyncConnection, merchant_id: str, user_id: str) -> Member | None:
+async def member(conn: Connection, merchant_id: str, user_id: str) -> Member | None:
     """Return a member, whether active or removed."""
     found = await conn.execute(
         text(f"{_MEMBERS} e.user_id = :user_id"), {"merchant_id": merchant_id, "user_id": user_id}
@@ -47,7 +44,7 @@ async def member(conn: AsyncConnection, merchant_id: str, user_id: str) -> Membe
     return _member(row) if row is not None else None
 
 
-async def members(conn: AsyncConnection, merchant_id: str, *, before: str, limit: int) -> list[Member]:
+async def members(conn: Connection, merchant_id: str, *, before: str, limit: int) -> list[Member]:
     """Return a merchant's active members, newest user first."""
     rows = await conn.execute(
         text(f"{_MEMBERS} e.state = 'ACTIVE' AND e.user_id < :before ORDER BY e.user_id DESC LIMIT :limit"),
@@ -56,7 +53,7 @@ async def members(conn: AsyncConnection, merchant_id: str, *, before: str, limit
     return [_member(row) for row in rows]
 
 
-async def owners(conn: AsyncConnection, merchant_id: str) -> list[Member]:
+async def owners(conn: Connection, merchant_id: str) -> list[Member]:
     """Return a merchant's owners."""
     rows = await conn.execute(
         text(f"{_MEMBERS} e.state = 'ACTIVE' AND e.role = 'owner' ORDER BY e.user_id"), {"merchant_id": merchant_id}
@@ -64,7 +61,7 @@ async def owners(conn: AsyncConnection, merchant_id: str) -> list[Member]:
     return [_member(row) for row in rows]
 
 
-async def save_member(conn: AsyncConnection, member: Member) -> None:
+async def save_member(conn: Connection, member: Member) -> None:
     """Insert a new member or write the next version of one; the merchant's row is locked by the caller. Raises ConcurrentUpdate."""
     statement = _INSERT_MEMBER if member.version == 1 else _UPDATE_MEMBER
     done = await conn.execute(
@@ -81,7 +78,7 @@ async def save_member(conn: AsyncConnection, member: Member) -> None:
     one_row(done.rowcount, member.user_id)
 
 
-async def insert_invitation(conn: AsyncConnection, invitation: Invitation) -> bool:
+async def insert_invitation(conn: Connection, invitation: Invitation) -> bool:
     """Insert an invitation. False where one to the address is open."""
     done = await conn.execute(
         text(
@@ -109,14 +106,14 @@ async def insert_invitation(conn: AsyncConnection, invitation: Invitation) -> bo
     return bool(done.rowcount)
 
 
-async def invitation(conn: AsyncConnection, invitation_id: str, *, lock: bool = False) -> Invitation | None:
+async def invitation(conn: Connection, invitation_id: str, *, lock: bool = False) -> Invitation | None:
     """Return an invitation; the caller checks whose it is."""
     suffix = " FOR UPDATE OF i" if lock else ""
     row = (await conn.execute(text(f"{_INVITATIONS} i.id = :id{suffix}"), {"id": invitation_id})).one_or_none()
     return _invitation(row) if row is not None else None
 
 
-async def open_invitation(conn: AsyncConnection, merchant_id: str, email: str) -> Invitation | None:
+async def open_invitation(conn: Connection, merchant_id: str, email: str) -> Invitation | None:
     """Return the open invitation to an address, locked."""
     found = await conn.execute(
         text(
@@ -129,7 +126,7 @@ async def open_invitation(conn: AsyncConnection, merchant_id: str, email: str) -
 
 
 async def invitations(
-    conn: AsyncConnection, *, now: datetime, before: str, limit: int, merchant_id: str = "", email: str = ""
+    conn: Connection, *, now: datetime, before: str, limit: int, merchant_id: str = "", email: str = ""
 ) -> list[Invitation]:
     """Return the open invitations of a merchant, or to an address, newest first."""
     whose = "i.merchant_id = :merchant_id" if merchant_id else "i.email_key = :key"
@@ -143,7 +140,7 @@ async def invitations(
     return [_invitation(row) for row in rows]
 
 
-async def overdue_invitations(conn: AsyncConnection, now: datetime) -> list[Invitation]:
+async def overdue_invitations(conn: Connection, now: datetime) -> list[Invitation]:
     """Return open invitations past their end, locked, at most 100."""
     rows = await conn.execute(
         text(f"{_INVITATIONS} i.state = 'OPEN' AND i.expire_time <= :now LIMIT 100 FOR UPDATE OF i SKIP LOCKED"),
@@ -152,7 +149,7 @@ async def overdue_invitations(conn: AsyncConnection, now: datetime) -> list[Invi
     return [_invitation(row) for row in rows]
 
 
-async def update_invitation(conn: AsyncConnection, invitation: Invitation, *, expected: int) -> None:
+async def update_invitation(conn: Connection, invitation: Invitation, *, expected: int) -> None:
     """Write the state of an invitation. Raises ConcurrentUpdate."""
     done = await conn.execute(
         text(
@@ -173,7 +170,7 @@ async def update_invitation(conn: AsyncConnection, invitation: Invitation, *, ex
     one_row(done.rowcount, invitation.id)
 
 
-def _member(row: Row[Any]) -> Member:
+def _member(row: Row) -> Member:
     return Member(
         merchant_id=row.merchant_id,
         user_id=row.user_id,
@@ -186,7 +183,7 @@ def _member(row: Row[Any]) -> Member:
     )
 
 
-def _invitation(row: Row[Any]) -> Invitation:
+def _invitation(row: Row) -> Invitation:
     return Invitation(
         id=row.id,
         merchant_id=row.merchant_id,

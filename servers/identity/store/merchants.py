@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from servers.identity.domain import Merchant
+from servers.runtime.connection import Connection
 from servers.runtime.db import one_row
-from servers.runtime.sql import text
+from servers.runtime.sql import Row, text
 
 
-async def insert_merchant(conn: AsyncConnection, merchant: Merchant, owner_id: str) -> None:
+async def insert_merchant(conn: Connection, merchant: Merchant, owner_id: str) -> None:
     """Insert a merchant with its owner."""
     await conn.execute(
         text(
@@ -40,7 +36,7 @@ async def insert_merchant(conn: AsyncConnection, merchant: Merchant, owner_id: s
     )
 
 
-async def merchant_of_member(conn: AsyncConnection, merchant_id: str, user_id: str) -> Merchant | None:
+async def merchant_of_member(conn: Connection, merchant_id: str, user_id: str) -> Merchant | None:
     """Return a merchant that the user is a member of, with the role."""
     row = (
         await conn.execute(
@@ -56,7 +52,7 @@ async def merchant_of_member(conn: AsyncConnection, merchant_id: str, user_id: s
     return _merchant(row) if row is not None else None
 
 
-async def update_merchant(conn: AsyncConnection, merchant: Merchant, *, expected: int) -> None:
+async def update_merchant(conn: Connection, merchant: Merchant, *, expected: int) -> None:
     """Write what may change of a merchant. Raises ConcurrentUpdate."""
     done = await conn.execute(
         text(
@@ -76,7 +72,7 @@ async def update_merchant(conn: AsyncConnection, merchant: Merchant, *, expected
     one_row(done.rowcount, merchant.id)
 
 
-async def merchant(conn: AsyncConnection, merchant_id: str) -> Merchant | None:
+async def merchant(conn: Connection, merchant_id: str) -> Merchant | None:
     """Return a merchant, for its own API key."""
     row = (
         await conn.execute(text("SELECT *, '' AS role FROM merchants WHERE id = :id"), {"id": merchant_id})
@@ -84,7 +80,7 @@ async def merchant(conn: AsyncConnection, merchant_id: str) -> Merchant | None:
     return _merchant(row) if row is not None else None
 
 
-async def merchants_of_user(conn: AsyncConnection, user_id: str, *, before: str, limit: int) -> list[Merchant]:
+async def merchants_of_user(conn: Connection, user_id: str, *, before: str, limit: int) -> list[Merchant]:
     """Return the merchants that the user is a member of, newest first."""
     rows = await conn.execute(
         text(
@@ -98,7 +94,7 @@ async def merchants_of_user(conn: AsyncConnection, user_id: str, *, before: str,
     return [_merchant(row) for row in rows]
 
 
-def _merchant(row: Row[Any]) -> Merchant:
+def _merchant(row: Row) -> Merchant:
     return Merchant(
         id=row.id,
         display_name=row.display_name,

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
-
-from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.identity.domain import Session, SessionState
-from servers.runtime.sql import text
+from servers.runtime.connection import Connection
+from servers.runtime.sql import Row, text
 
 
-async def insert_session(conn: AsyncConnection, session: Session) -> None:
+async def insert_session(conn: Connection, session: Session) -> None:
     """Insert a session."""
     await conn.execute(
         text(
@@ -36,7 +33,7 @@ async def insert_session(conn: AsyncConnection, session: Session) -> None:
     )
 
 
-async def session(conn: AsyncConnection, user_id: str, session_id: str, *, lock: bool = False) -> Session | None:
+async def session(conn: Connection, user_id: str, session_id: str, *, lock: bool = False) -> Session | None:
     """Return a user's session."""
     row = (
         await conn.execute(
@@ -47,7 +44,7 @@ async def session(conn: AsyncConnection, user_id: str, session_id: str, *, lock:
     return _session(row) if row is not None else None
 
 
-async def sessions(conn: AsyncConnection, user_id: str, *, now: datetime, before: str, limit: int) -> list[Session]:
+async def sessions(conn: Connection, user_id: str, *, now: datetime, before: str, limit: int) -> list[Session]:
     """Return a user's sessions that are alive, newest first."""
     rows = await conn.execute(
         text(
@@ -61,7 +58,7 @@ async def sessions(conn: AsyncConnection, user_id: str, *, now: datetime, before
     return [_session(row) for row in rows]
 
 
-async def active_sessions(conn: AsyncConnection, user_id: str) -> list[Session]:
+async def active_sessions(conn: Connection, user_id: str) -> list[Session]:
     """Return every session of a user that was not ended, locked in the order of their ids."""
     rows = await conn.execute(
         text("SELECT * FROM sessions WHERE user_id = :user_id AND state = 'ACTIVE' ORDER BY id FOR UPDATE"),
@@ -70,7 +67,7 @@ async def active_sessions(conn: AsyncConnection, user_id: str) -> list[Session]:
     return [_session(row) for row in rows]
 
 
-async def touch_session(conn: AsyncConnection, session: Session, now: datetime) -> None:
+async def touch_session(conn: Connection, session: Session, now: datetime) -> None:
     """Note that a token of the session was issued: no change of state, so no version and no event."""
     await conn.execute(
         text("UPDATE sessions SET last_used_time = :now WHERE user_id = :user_id AND id = :id"),
@@ -78,7 +75,7 @@ async def touch_session(conn: AsyncConnection, session: Session, now: datetime) 
     )
 
 
-async def revoke_session(conn: AsyncConnection, session: Session, now: datetime) -> None:
+async def revoke_session(conn: Connection, session: Session, now: datetime) -> None:
     """Write that a session has ended; its row is locked by the caller."""
     await conn.execute(
         text(
@@ -91,7 +88,7 @@ async def revoke_session(conn: AsyncConnection, session: Session, now: datetime)
     )
 
 
-async def insert_refresh_token(conn: AsyncConnection, hashed: bytes, session: Session) -> None:
+async def insert_refresh_token(conn: Connection, hashed: bytes, session: Session) -> None:
     """Store a refresh token of a session."""
     await conn.execute(
         text(
@@ -104,7 +101,7 @@ async def insert_refresh_token(conn: AsyncConnection, hashed: bytes, session: Se
     )
 
 
-async def use_refresh_token(conn: AsyncConnection, hashed: bytes, now: datetime) -> tuple[Session, bool] | None:
+async def use_refresh_token(conn: Connection, hashed: bytes, now: datetime) -> tuple[Session, bool] | None:
     """Use a refresh token up. Returns its session, locked, and whether this was the first use; None for no token of ours."""
     row = (
         await conn.execute(
@@ -121,7 +118,7 @@ async def use_refresh_token(conn: AsyncConnection, hashed: bytes, now: datetime)
     return (found, bool(first.rowcount)) if found is not None else None
 
 
-def _session(row: Row[Any]) -> Session:
+def _session(row: Row) -> Session:
     return Session(
         id=row.id,
         user_id=row.user_id,

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from servers.identity.domain import StaffMember, StaffState
+from servers.runtime.connection import Connection
 from servers.runtime.db import one_row
-from servers.runtime.sql import text
+from servers.runtime.sql import Row, text
 
 _INSERT = text(
     """
@@ -27,14 +23,14 @@ _UPDATE = text(
 _SELECT = "SELECT s.*, u.email FROM staff s JOIN users u ON u.id = s.user_id"
 
 
-async def staff_member(conn: AsyncConnection, user_id: str, *, lock: bool = False) -> StaffMember | None:
+async def staff_member(conn: Connection, user_id: str, *, lock: bool = False) -> StaffMember | None:
     """Return what a user is among the staff."""
     suffix = " FOR UPDATE OF s" if lock else ""
     row = (await conn.execute(text(f"{_SELECT} WHERE s.user_id = :id{suffix}"), {"id": user_id})).one_or_none()
     return _member(row) if row is not None else None
 
 
-async def staff(conn: AsyncConnection, *, before: str, limit: int) -> list[StaffMember]:
+async def staff(conn: Connection, *, before: str, limit: int) -> list[StaffMember]:
     """Return the staff, newest first."""
     rows = await conn.execute(
         text(f"{_SELECT} WHERE s.user_id < :before ORDER BY s.user_id DESC LIMIT :limit"),
@@ -43,7 +39,7 @@ async def staff(conn: AsyncConnection, *, before: str, limit: int) -> list[Staff
     return [_member(row) for row in rows]
 
 
-async def save_staff_member(conn: AsyncConnection, member: StaffMember) -> None:
+async def save_staff_member(conn: Connection, member: StaffMember) -> None:
     """Insert a new staff member, or write what changed of one. Raises ConcurrentUpdate."""
     statement = _INSERT if member.version == 1 else _UPDATE
     done = await conn.execute(
@@ -62,7 +58,7 @@ async def save_staff_member(conn: AsyncConnection, member: StaffMember) -> None:
     one_row(done.rowcount, member.id)
 
 
-async def use_staff_code(conn: AsyncConnection, user_id: str, step: int) -> bool:
+async def use_staff_code(conn: Connection, user_id: str, step: int) -> bool:
     """Use up the codes up to a step. False where somebody else did so first."""
     done = await conn.execute(
         text("UPDATE staff SET last_step = :step WHERE user_id = :id AND last_step < :step"),
@@ -71,7 +67,7 @@ async def use_staff_code(conn: AsyncConnection, user_id: str, step: int) -> bool
     return bool(done.rowcount)
 
 
-def _member(row: Row[Any]) -> StaffMember:
+def _member(row: Row) -> StaffMember:
     return StaffMember(
         id=row.id,
         user_id=row.user_id,

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import unicodedata
 from datetime import datetime
-from typing import Any
-
-from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.identity.domain import TokenPurpose, User
+from servers.runtime.connection import Connection
 from servers.runtime.db import one_row
-from servers.runtime.sql import text
+from servers.runtime.sql import Row, text
 
 
 def email_key(email: str) -> str:
@@ -19,7 +16,7 @@ def email_key(email: str) -> str:
     return unicodedata.normalize("NFKC", email).casefold()
 
 
-async def insert_user(conn: AsyncConnection, user: User) -> bool:
+async def insert_user(conn: Connection, user: User) -> bool:
     """Insert a user. False where the address is taken."""
     done = await conn.execute(
         text(
@@ -43,7 +40,7 @@ async def insert_user(conn: AsyncConnection, user: User) -> bool:
     return bool(done.rowcount)
 
 
-async def user_by_email(conn: AsyncConnection, email: str) -> User | None:
+async def user_by_email(conn: Connection, email: str) -> User | None:
     """Return the user with an address."""
     row = (
         await conn.execute(text("SELECT * FROM users WHERE email_key = :key"), {"key": email_key(email)})
@@ -51,18 +48,18 @@ async def user_by_email(conn: AsyncConnection, email: str) -> User | None:
     return _user(row) if row is not None else None
 
 
-async def user(conn: AsyncConnection, user_id: str, *, lock: bool = False) -> User:
+async def user(conn: Connection, user_id: str, *, lock: bool = False) -> User:
     """Return a user who exists."""
     suffix = " FOR UPDATE" if lock else ""
     return _user((await conn.execute(text(f"SELECT * FROM users WHERE id = :id{suffix}"), {"id": user_id})).one())
 
 
-async def user_exists(conn: AsyncConnection, user_id: str) -> bool:
+async def user_exists(conn: Connection, user_id: str) -> bool:
     """Tell whether there is such a user."""
     return bool(await conn.scalar(text("SELECT 1 FROM users WHERE id = :id"), {"id": user_id}))
 
 
-async def update_user(conn: AsyncConnection, user: User, *, expected: int) -> None:
+async def update_user(conn: Connection, user: User, *, expected: int) -> None:
     """Write what may change of a user. Raises ConcurrentUpdate."""
     done = await conn.execute(
         text(
@@ -86,7 +83,7 @@ async def update_user(conn: AsyncConnection, user: User, *, expected: int) -> No
 
 
 async def insert_email_token(
-    conn: AsyncConnection, hashed: bytes, user_id: str, purpose: TokenPurpose, expire_time: datetime
+    conn: Connection, hashed: bytes, user_id: str, purpose: TokenPurpose, expire_time: datetime
 ) -> None:
     """Store a token of a mail, by its hash."""
     await conn.execute(
@@ -101,7 +98,7 @@ async def insert_email_token(
 
 
 async def email_token(
-    conn: AsyncConnection, hashed: bytes, purpose: TokenPurpose, now: datetime, *, unused: bool
+    conn: Connection, hashed: bytes, purpose: TokenPurpose, now: datetime, *, unused: bool
 ) -> str | None:
     """Return whose token it is, locked; None where it does not work."""
     found: str | None = await conn.scalar(
@@ -116,7 +113,7 @@ async def email_token(
     return found
 
 
-async def use_email_tokens(conn: AsyncConnection, user_id: str, purpose: TokenPurpose) -> None:
+async def use_email_tokens(conn: Connection, user_id: str, purpose: TokenPurpose) -> None:
     """Use up every token of a purpose that a user has."""
     await conn.execute(
         text("UPDATE email_tokens SET used = true WHERE user_id = :user_id AND purpose = :purpose AND NOT used"),
@@ -124,13 +121,13 @@ async def use_email_tokens(conn: AsyncConnection, user_id: str, purpose: TokenPu
     )
 
 
-async def delete_old_email_tokens(conn: AsyncConnection, now: datetime) -> int:
+async def delete_old_email_tokens(conn: Connection, now: datetime) -> int:
     """Delete tokens past their end. Returns how many."""
     gone = await conn.execute(text("DELETE FROM email_tokens WHERE expire_time < :now"), {"now": now})
     return gone.rowcount
 
 
-def _user(row: Row[Any]) -> User:
+def _user(row: Row) -> User:
     return User(
         id=row.id,
         email=row.email,

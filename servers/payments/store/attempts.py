@@ -6,9 +6,6 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from servers.kernel.money import Money
 from servers.payments.domain import (
     ATTEMPT,
@@ -22,11 +19,12 @@ from servers.payments.domain import (
     Usage,
 )
 from servers.payments.store.rows import DECLINE_COLUMNS, NOTHING_ASKED, action_in, decline_in, decline_values, manner_of
+from servers.runtime.connection import Connection
 from servers.runtime.db import one_row
-from servers.runtime.sql import text
+from servers.runtime.sql import Row, text
 
 
-async def insert_attempt(conn: AsyncConnection, attempt: Attempt) -> None:
+async def insert_attempt(conn: Connection, attempt: Attempt) -> None:
     """Insert a new attempt. The partial unique index refuses a second open one."""
     await conn.execute(
         text(
@@ -59,7 +57,7 @@ async def insert_attempt(conn: AsyncConnection, attempt: Attempt) -> None:
 
 
 async def advance_attempt(
-    conn: AsyncConnection,
+    conn: Connection,
     attempt: Attempt,
     trigger: str,
     *,
@@ -96,13 +94,13 @@ async def advance_attempt(
     return moved
 
 
-async def attempt_by_id(conn: AsyncConnection, attempt_id: str) -> Attempt:
+async def attempt_by_id(conn: Connection, attempt_id: str) -> Attempt:
     """Return an attempt by its id."""
     row = (await conn.execute(text("SELECT * FROM attempts WHERE id = :id"), {"id": attempt_id})).one()
     return attempt_of(row)
 
 
-async def attempts(conn: AsyncConnection, payment: Payment, *, before: str, limit: int) -> list[Attempt]:
+async def attempts(conn: Connection, payment: Payment, *, before: str, limit: int) -> list[Attempt]:
     """Return a payment's attempts, newest first."""
     rows = await conn.execute(
         text(
@@ -116,7 +114,7 @@ async def attempts(conn: AsyncConnection, payment: Payment, *, before: str, limi
     return [attempt_of(row) for row in rows]
 
 
-async def insert_capture(conn: AsyncConnection, payment: Payment, capture: Capture) -> None:
+async def insert_capture(conn: Connection, payment: Payment, capture: Capture) -> None:
     """Insert a capture."""
     await conn.execute(
         text(
@@ -143,7 +141,7 @@ async def insert_capture(conn: AsyncConnection, payment: Payment, capture: Captu
     )
 
 
-def capture_of(row: Row[Any]) -> Capture:
+def capture_of(row: Row) -> Capture:
     """Return the capture of a row."""
     return Capture(
         id=row.id,
@@ -159,7 +157,7 @@ def capture_of(row: Row[Any]) -> Capture:
     )
 
 
-async def captures(conn: AsyncConnection, payment: Payment, *, before: str, limit: int) -> list[Capture]:
+async def captures(conn: Connection, payment: Payment, *, before: str, limit: int) -> list[Capture]:
     """Return a payment's captures, newest first."""
     rows = await conn.execute(
         text(
@@ -173,7 +171,7 @@ async def captures(conn: AsyncConnection, payment: Payment, *, before: str, limi
     return [capture_of(row) for row in rows]
 
 
-def attempt_of(row: Row[Any]) -> Attempt:
+def attempt_of(row: Row) -> Attempt:
     """Return the attempt of a row."""
     return Attempt(
         id=row.id,

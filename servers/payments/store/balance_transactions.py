@@ -6,15 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
-
-from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.kernel.money import Money
 from servers.payments.domain import BalanceTransaction, ReconciliationItem
+from servers.runtime.connection import Connection
 from servers.runtime.db import one_row
-from servers.runtime.sql import text
+from servers.runtime.sql import Row, text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +32,7 @@ class Judged:
     explained: bool
 
 
-async def reconciliation_progress(conn: AsyncConnection, *, start: datetime) -> Progress:
+async def reconciliation_progress(conn: Connection, *, start: datetime) -> Progress:
     """Return how far it got; from `start` where it never ran."""
     await conn.execute(
         text(
@@ -51,7 +48,7 @@ async def reconciliation_progress(conn: AsyncConnection, *, start: datetime) -> 
 
 
 async def advance_reconciliation(
-    conn: AsyncConnection, *, pulled_until: datetime | None = None, expected_until: datetime | None = None
+    conn: Connection, *, pulled_until: datetime | None = None, expected_until: datetime | None = None
 ) -> None:
     """Note how far it got; never back."""
     await conn.execute(
@@ -65,7 +62,7 @@ async def advance_reconciliation(
     )
 
 
-async def save_balance(conn: AsyncConnection, balance: Mapping[str, int], now: datetime) -> Mapping[str, int]:
+async def save_balance(conn: Connection, balance: Mapping[str, int], now: datetime) -> Mapping[str, int]:
     """Note Stripe's balance per currency beside the sum of the lines that were pulled. What stood there before the first line is
     the baseline. Returns by how much they differ, per currency."""
     await conn.execute(
@@ -96,7 +93,7 @@ async def save_balance(conn: AsyncConnection, balance: Mapping[str, int], now: d
     return dict(sorted(differences.items()))
 
 
-async def save_balance_transactions(conn: AsyncConnection, arrived: Sequence[BalanceTransaction], now: datetime) -> int:
+async def save_balance_transactions(conn: Connection, arrived: Sequence[BalanceTransaction], now: datetime) -> int:
     """Store what was pulled; what is there already stays. Returns how many are new."""
     if not arrived:
         return 0
@@ -130,7 +127,7 @@ async def save_balance_transactions(conn: AsyncConnection, arrived: Sequence[Bal
 
 
 async def stored_balance_transactions(
-    conn: AsyncConnection, *, before: datetime, after: tuple[datetime, str] | None, limit: int
+    conn: Connection, *, before: datetime, after: tuple[datetime, str] | None, limit: int
 ) -> list[tuple[datetime, str]]:
     """Return time and id of lines that nobody has judged yet, oldest first, behind the line `after`."""
     time, identifier = after if after is not None else (datetime.min.replace(tzinfo=UTC), "")
@@ -147,7 +144,7 @@ async def stored_balance_transactions(
     return [(row.create_time, row.id) for row in rows]
 
 
-async def lock_stored(conn: AsyncConnection, identifier: str) -> BalanceTransaction | None:
+async def lock_stored(conn: Connection, identifier: str) -> BalanceTransaction | None:
     """Lock a line for judging; None where somebody else judges it or has."""
     row = (
         await conn.execute(
@@ -161,7 +158,7 @@ async def lock_stored(conn: AsyncConnection, identifier: str) -> BalanceTransact
 
 
 async def save_judgement(
-    conn: AsyncConnection,
+    conn: Connection,
     identifier: str,
     *,
     matched: Money,
@@ -195,7 +192,7 @@ async def save_judgement(
     one_row(done.rowcount, identifier)
 
 
-async def judged_lines(conn: AsyncConnection, *, limit: int) -> list[Judged]:
+async def judged_lines(conn: Connection, *, limit: int) -> list[Judged]:
     """Return lines that are to be booked, oldest first."""
     rows = await conn.execute(
         text("SELECT * FROM balance_transactions WHERE state = 'JUDGED' ORDER BY create_time, id LIMIT :limit"),
@@ -212,7 +209,7 @@ async def judged_lines(conn: AsyncConnection, *, limit: int) -> list[Judged]:
     ]
 
 
-async def note_booked(conn: AsyncConnection, identifier: str) -> None:
+async def note_booked(conn: Connection, identifier: str) -> None:
     """Note that a line is in the ledger."""
     await conn.execute(
         text("UPDATE balance_transactions SET state = 'BOOKED' WHERE id = :id AND state = 'JUDGED'"),
@@ -220,7 +217,7 @@ async def note_booked(conn: AsyncConnection, identifier: str) -> None:
     )
 
 
-async def payment_of_line(conn: AsyncConnection, line: BalanceTransaction) -> tuple[str, str, bool] | None:
+async def payment_of_line(conn: Connection, line: BalanceTransaction) -> tuple[str, str, bool] | None:
     """Return owner and id of the payment that a line is about, and whether something of it is still under way."""
     row = (
         await conn.execute(
@@ -242,7 +239,7 @@ async def payment_of_line(conn: AsyncConnection, line: BalanceTransaction) -> tu
     return (row.owner_id, row.id, row.open) if row is not None else None
 
 
-async def lines_of_item(conn: AsyncConnection, item: ReconciliationItem) -> list[BalanceTransaction]:
+async def lines_of_item(conn: Connection, item: ReconciliationItem) -> list[BalanceTransaction]:
     """Return the balance transactions of an item, oldest first."""
     rows = await conn.execute(
         text("SELECT * FROM balance_transactions WHERE item_id = :item ORDER BY create_time, id"), {"item": item.id}
@@ -250,7 +247,7 @@ async def lines_of_item(conn: AsyncConnection, item: ReconciliationItem) -> list
     return [_transaction(row) for row in rows]
 
 
-async def in_suspense(conn: AsyncConnection, item: ReconciliationItem) -> Money | None:
+async def in_suspense(conn: Connection, item: ReconciliationItem) -> Money | None:
     """Return what an item's lines put into suspense, or are about to, or None where there is nothing of it."""
     row = (
         await conn.execute(
@@ -268,7 +265,7 @@ async def in_suspense(conn: AsyncConnection, item: ReconciliationItem) -> Money 
     return Money(amount_minor=int(row.minor), currency=row.currency) if row is not None and row.minor else None
 
 
-def _transaction(row: Row[Any]) -> BalanceTransaction:
+def _transaction(row: Row) -> BalanceTransaction:
     return BalanceTransaction(
         id=row.id,
         type=row.type,

@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from servers.kernel.money import Money
 from servers.payments.domain import Dispute, DisputeStage, DisputeState, FeePayer, FundsMovement, Payment
+from servers.runtime.connection import Connection
 from servers.runtime.db import one_row
-from servers.runtime.sql import text
+from servers.runtime.sql import Row, text
 
 
-async def insert_dispute(conn: AsyncConnection, dispute: Dispute) -> None:
+async def insert_dispute(conn: Connection, dispute: Dispute) -> None:
     """Insert a new dispute; its payment's row is locked by the caller."""
     await conn.execute(
         text(
@@ -41,7 +39,7 @@ async def insert_dispute(conn: AsyncConnection, dispute: Dispute) -> None:
     )
 
 
-async def save_dispute(conn: AsyncConnection, moved: Dispute, *, expected: int) -> None:
+async def save_dispute(conn: Connection, moved: Dispute, *, expected: int) -> None:
     """Write down a dispute's next version. Raises ConcurrentUpdate where the version is not the expected one."""
     done = await conn.execute(
         text(
@@ -58,7 +56,7 @@ async def save_dispute(conn: AsyncConnection, moved: Dispute, *, expected: int) 
     one_row(done.rowcount, moved.id)
 
 
-async def add_movement(conn: AsyncConnection, dispute: Dispute, movement: FundsMovement) -> None:
+async def add_movement(conn: Connection, dispute: Dispute, movement: FundsMovement) -> None:
     """Write down one of Stripe's balance transactions for a dispute."""
     await conn.execute(
         text(
@@ -80,24 +78,24 @@ async def add_movement(conn: AsyncConnection, dispute: Dispute, movement: FundsM
 
 
 async def dispute(
-    conn: AsyncConnection, dispute_id: str, *, owner_id: str | None = None, lock: bool = False
+    conn: Connection, dispute_id: str, *, owner_id: str | None = None, lock: bool = False
 ) -> Dispute | None:
     """Return a dispute, of one merchant where given."""
     clause = " AND owner_id = :owner_id" if owner_id is not None else ""
     return await _one(conn, f"id = :id{clause}", {"id": dispute_id, "owner_id": owner_id}, lock=lock)
 
 
-async def dispute_by_stripe_id(conn: AsyncConnection, stripe_dispute_id: str, *, lock: bool = False) -> Dispute | None:
+async def dispute_by_stripe_id(conn: Connection, stripe_dispute_id: str, *, lock: bool = False) -> Dispute | None:
     """Return what we have of a dispute of Stripe's."""
     return await _one(conn, "stripe_dispute_id = :id", {"id": stripe_dispute_id}, lock=lock)
 
 
-async def dispute_by_warning(conn: AsyncConnection, stripe_warning_id: str) -> Dispute | None:
+async def dispute_by_warning(conn: Connection, stripe_warning_id: str) -> Dispute | None:
     """Return what we have of an early fraud warning of Stripe's."""
     return await _one(conn, "stripe_warning_id = :id", {"id": stripe_warning_id}, lock=False)
 
 
-async def open_warnings(conn: AsyncConnection, payment: Payment) -> list[Dispute]:
+async def open_warnings(conn: Connection, payment: Payment) -> list[Dispute]:
     """Return the payment's early warnings that nothing has come of yet, oldest first; its row is locked by the caller."""
     rows = await conn.execute(
         text(
@@ -112,7 +110,7 @@ async def open_warnings(conn: AsyncConnection, payment: Payment) -> list[Dispute
 
 
 async def disputes(
-    conn: AsyncConnection,
+    conn: Connection,
     owner_id: str,
     *,
     state: str,
@@ -148,14 +146,14 @@ async def disputes(
     return await _wholes(conn, rows.all())
 
 
-async def _one(conn: AsyncConnection, where: str, keys: dict[str, Any], *, lock: bool) -> Dispute | None:
+async def _one(conn: Connection, where: str, keys: dict[str, Any], *, lock: bool) -> Dispute | None:
     row = (
         await conn.execute(text(f"SELECT * FROM disputes WHERE {where}{' FOR UPDATE' if lock else ''}"), keys)
     ).one_or_none()
     return (await _wholes(conn, [row]))[0] if row is not None else None
 
 
-async def _wholes(conn: AsyncConnection, rows: Sequence[Row[Any]]) -> list[Dispute]:
+async def _wholes(conn: Connection, rows: Sequence[Row]) -> list[Dispute]:
     """Add each dispute's movements: one statement, however many disputes there are."""
     movements: dict[str, list[FundsMovement]] = {}
     if rows:
@@ -202,7 +200,7 @@ def _values(dispute: Dispute) -> dict[str, Any]:
     }
 
 
-def _dispute(row: Row[Any], movements: tuple[FundsMovement, ...]) -> Dispute:
+def _dispute(row: Row, movements: tuple[FundsMovement, ...]) -> Dispute:
     return Dispute(
         id=row.id,
         payment_id=row.payment_id,

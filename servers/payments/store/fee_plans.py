@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from datetime import datetime
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from servers.payments.domain import FeePlan, FeeRefund, MerchantFeePlan, version_name
+from servers.runtime.connection import Connection
 from servers.runtime.db import one_row
 from servers.runtime.sql import text
 
 
-async def fee_plan(conn: AsyncConnection, merchant_id: str, *, at: datetime | None = None) -> MerchantFeePlan | None:
+async def fee_plan(conn: Connection, merchant_id: str, *, at: datetime | None = None) -> MerchantFeePlan | None:
     """Return the version of a merchant's plan that was in force at an instant, or the newest one."""
     clause = " AND effective_time <= :at" if at is not None else ""
     row = (
@@ -40,7 +39,7 @@ async def fee_plan(conn: AsyncConnection, merchant_id: str, *, at: datetime | No
     )
 
 
-async def insert_fee_plan(conn: AsyncConnection, own: MerchantFeePlan) -> None:
+async def insert_fee_plan(conn: Connection, own: MerchantFeePlan) -> None:
     """Write the version after the one that was read. Raises ConcurrentUpdate where somebody else has written it."""
     done = await conn.execute(
         text(

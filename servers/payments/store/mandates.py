@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
-
-from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.payments.domain import Mandate, MandateState, PaymentSettings, Usage
+from servers.runtime.connection import Connection
 from servers.runtime.db import one_row
-from servers.runtime.sql import text
+from servers.runtime.sql import Row, text
 
 
-async def insert_mandate(conn: AsyncConnection, mandate: Mandate) -> None:
+async def insert_mandate(conn: Connection, mandate: Mandate) -> None:
     """Insert a mandate. The partial unique index refuses a second active one of the same card and merchant."""
     await conn.execute(
         text(
@@ -36,7 +33,7 @@ async def insert_mandate(conn: AsyncConnection, mandate: Mandate) -> None:
     )
 
 
-async def mandate(conn: AsyncConnection, owner_id: str, mandate_id: str, *, lock: bool = False) -> Mandate | None:
+async def mandate(conn: Connection, owner_id: str, mandate_id: str, *, lock: bool = False) -> Mandate | None:
     """Return one of a user's mandates."""
     suffix = " FOR UPDATE" if lock else ""
     row = (
@@ -49,7 +46,7 @@ async def mandate(conn: AsyncConnection, owner_id: str, mandate_id: str, *, lock
 
 
 async def active_mandates(
-    conn: AsyncConnection, *, owner_id: str = "", merchant_id: str = "", method_id: str, lock: bool = False
+    conn: Connection, *, owner_id: str = "", merchant_id: str = "", method_id: str, lock: bool = False
 ) -> list[Mandate]:
     """Return the active mandates for a card: of its owner, or of one merchant, or of both."""
     rows = await conn.execute(
@@ -66,7 +63,7 @@ async def active_mandates(
 
 
 async def mandates(
-    conn: AsyncConnection,
+    conn: Connection,
     *,
     owner_id: str | None,
     merchant_id: str | None,
@@ -96,7 +93,7 @@ async def mandates(
     return [_mandate(row) for row in rows]
 
 
-async def update_mandate(conn: AsyncConnection, mandate: Mandate, *, expected_version: int) -> None:
+async def update_mandate(conn: Connection, mandate: Mandate, *, expected_version: int) -> None:
     """Write a mandate's new state. Raises ConcurrentUpdate."""
     done = await conn.execute(
         text(
@@ -118,7 +115,7 @@ async def update_mandate(conn: AsyncConnection, mandate: Mandate, *, expected_ve
     one_row(done.rowcount, mandate.id)
 
 
-async def payment_settings(conn: AsyncConnection, merchant_id: str, *, lock: bool = False) -> PaymentSettings:
+async def payment_settings(conn: Connection, merchant_id: str, *, lock: bool = False) -> PaymentSettings:
     """Return a merchant's settings; version 0 where there are none yet."""
     suffix = " FOR UPDATE" if lock else ""
     row = (
@@ -137,7 +134,7 @@ async def payment_settings(conn: AsyncConnection, merchant_id: str, *, lock: boo
     )
 
 
-async def save_payment_settings(conn: AsyncConnection, settings: PaymentSettings, now: datetime) -> None:
+async def save_payment_settings(conn: Connection, settings: PaymentSettings, now: datetime) -> None:
     """Write a merchant's settings as the version after the one that was read. Raises ConcurrentUpdate."""
     done = await conn.execute(
         text(
@@ -161,7 +158,7 @@ async def save_payment_settings(conn: AsyncConnection, settings: PaymentSettings
     one_row(done.rowcount, settings.merchant_id)
 
 
-def _mandate(row: Row[Any]) -> Mandate:
+def _mandate(row: Row) -> Mandate:
     return Mandate(
         id=row.id,
         owner_id=row.owner_id,

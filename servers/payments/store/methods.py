@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
-
-from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.payments.domain import (
     Card,
     MethodState,
     PaymentMethod,
 )
+from servers.runtime.connection import Connection
 from servers.runtime.db import one_row
-from servers.runtime.sql import text
+from servers.runtime.sql import Row, text
 
 
-async def stripe_customer(conn: AsyncConnection, owner_id: str) -> str | None:
+async def stripe_customer(conn: Connection, owner_id: str) -> str | None:
     """Return the Stripe customer of a user."""
     found: str | None = await conn.scalar(
         text("SELECT stripe_id FROM stripe_customers WHERE owner_id = :owner"), {"owner": owner_id}
@@ -25,7 +22,7 @@ async def stripe_customer(conn: AsyncConnection, owner_id: str) -> str | None:
     return found
 
 
-async def save_stripe_customer(conn: AsyncConnection, owner_id: str, stripe_id: str, now: datetime) -> str:
+async def save_stripe_customer(conn: Connection, owner_id: str, stripe_id: str, now: datetime) -> str:
     """Remember the Stripe customer of a user. Returns the one that was remembered first."""
     await conn.execute(
         text("INSERT INTO stripe_customers VALUES (:owner, :stripe_id, :now) ON CONFLICT (owner_id) DO NOTHING"),
@@ -34,7 +31,7 @@ async def save_stripe_customer(conn: AsyncConnection, owner_id: str, stripe_id: 
     return await stripe_customer(conn, owner_id) or stripe_id
 
 
-async def insert_method(conn: AsyncConnection, method: PaymentMethod) -> None:
+async def insert_method(conn: Connection, method: PaymentMethod) -> None:
     """Insert a payment method that is about to be attached, or that Stripe has attached itself."""
     await conn.execute(
         text(
@@ -58,7 +55,7 @@ async def insert_method(conn: AsyncConnection, method: PaymentMethod) -> None:
     )
 
 
-async def method(conn: AsyncConnection, owner_id: str, method_id: str, *, lock: bool = False) -> PaymentMethod | None:
+async def method(conn: Connection, owner_id: str, method_id: str, *, lock: bool = False) -> PaymentMethod | None:
     """Return one of a user's payment methods."""
     suffix = " FOR UPDATE" if lock else ""
     row = (
@@ -70,7 +67,7 @@ async def method(conn: AsyncConnection, owner_id: str, method_id: str, *, lock: 
     return _method(row) if row is not None else None
 
 
-async def method_by_stripe_id(conn: AsyncConnection, owner_id: str, stripe_id: str) -> PaymentMethod | None:
+async def method_by_stripe_id(conn: Connection, owner_id: str, stripe_id: str) -> PaymentMethod | None:
     """Return a user's attached payment method by Stripe's id of it."""
     row = (
         await conn.execute(
@@ -79,17 +76,17 @@ async def method_by_stripe_id(conn: AsyncConnection, owner_id: str, stripe_id: s
             ),
             {"owner": owner_id, "stripe_id": stripe_id},
         )
-    ).first()
+    ).one_or_none()
     return _method(row) if row is not None else None
 
 
-async def method_by_id(conn: AsyncConnection, method_id: str) -> PaymentMethod:
+async def method_by_id(conn: Connection, method_id: str) -> PaymentMethod:
     """Return a payment method for the janitor, who acts for nobody."""
     row = (await conn.execute(text("SELECT * FROM payment_methods WHERE id = :id"), {"id": method_id})).one()
     return _method(row)
 
 
-async def methods(conn: AsyncConnection, owner_id: str, *, before: str, limit: int) -> list[PaymentMethod]:
+async def methods(conn: Connection, owner_id: str, *, before: str, limit: int) -> list[PaymentMethod]:
     """Return a user's attached payment methods, newest first."""
     rows = await conn.execute(
         text(
@@ -103,7 +100,7 @@ async def methods(conn: AsyncConnection, owner_id: str, *, before: str, limit: i
     return [_method(row) for row in rows]
 
 
-async def default_method(conn: AsyncConnection, owner_id: str) -> PaymentMethod | None:
+async def default_method(conn: Connection, owner_id: str) -> PaymentMethod | None:
     """Return the card that a user made the default, locked; every change of a default passes here and waits for the others."""
     await conn.execute(text("SELECT 1 FROM stripe_customers WHERE owner_id = :owner FOR UPDATE"), {"owner": owner_id})
     found = await conn.execute(
@@ -113,7 +110,7 @@ async def default_method(conn: AsyncConnection, owner_id: str) -> PaymentMethod 
     return _method(row) if row is not None else None
 
 
-async def method_in_use(conn: AsyncConnection, method: PaymentMethod) -> bool:
+async def method_in_use(conn: Connection, method: PaymentMethod) -> bool:
     """Tell whether an attempt with a card is under way."""
     return bool(
         await conn.scalar(
@@ -129,7 +126,7 @@ async def method_in_use(conn: AsyncConnection, method: PaymentMethod) -> bool:
     )
 
 
-async def update_method(conn: AsyncConnection, method: PaymentMethod, *, expected_version: int) -> None:
+async def update_method(conn: Connection, method: PaymentMethod, *, expected_version: int) -> None:
     """Write a payment method's new state. Raises ConcurrentUpdate."""
     done = await conn.execute(
         text(
@@ -168,7 +165,7 @@ def _card_columns(card: Card | None) -> dict[str, str | int | None]:
     }
 
 
-def _method(row: Row[Any]) -> PaymentMethod:
+def _method(row: Row) -> PaymentMethod:
     card = None
     if row.brand is not None:
         card = Card(

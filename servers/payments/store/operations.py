@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
-
-from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.payments.domain import OPERATION, Operation, OperationKind, OperationState
+from servers.runtime.connection import Connection
 from servers.runtime.db import one_row
-from servers.runtime.sql import text
+from servers.runtime.sql import Row, text
 
 
-async def insert_operation(conn: AsyncConnection, operation: Operation) -> None:
+async def insert_operation(conn: Connection, operation: Operation) -> None:
     """Insert a new operation. The partial unique index refuses a second open one of the payment."""
     await conn.execute(
         text(
@@ -40,7 +37,7 @@ async def insert_operation(conn: AsyncConnection, operation: Operation) -> None:
     )
 
 
-async def operation_by_id(conn: AsyncConnection, operation_id: str) -> Operation:
+async def operation_by_id(conn: Connection, operation_id: str) -> Operation:
     """Return an operation by its id."""
     return operation_of(
         (await conn.execute(text("SELECT * FROM operations WHERE id = :id"), {"id": operation_id})).one()
@@ -48,7 +45,7 @@ async def operation_by_id(conn: AsyncConnection, operation_id: str) -> Operation
 
 
 async def advance_operation(
-    conn: AsyncConnection, operation: Operation, trigger: str, *, now: datetime, failure_code: str = ""
+    conn: Connection, operation: Operation, trigger: str, *, now: datetime, failure_code: str = ""
 ) -> Operation:
     """Walk one arrow of the operation's machine; its payment's row is locked by the caller. Raises ConcurrentUpdate."""
     target = OPERATION.arrow(operation.state, trigger, operation.payment_id).target
@@ -72,7 +69,7 @@ async def advance_operation(
     return replace(operation, state=target, failure_code=failure_code, update_time=now)
 
 
-def operation_of(row: Row[Any]) -> Operation:
+def operation_of(row: Row) -> Operation:
     """Return the operation of a row."""
     return Operation(
         id=row.id,

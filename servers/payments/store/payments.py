@@ -9,8 +9,6 @@ from datetime import datetime
 from typing import Any, Final
 
 from psycopg.types.json import Jsonb
-from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.kernel.money import Money
 from servers.payments.domain import (
@@ -27,11 +25,12 @@ from servers.payments.store.attempts import attempt_by_id, attempt_of, capture_o
 from servers.payments.store.operations import operation_of
 from servers.payments.store.rows import record
 from servers.payments.store.suspense import item_of
+from servers.runtime.connection import Connection
 from servers.runtime.db import one_row
-from servers.runtime.sql import text
+from servers.runtime.sql import Row, text
 
 
-async def insert_payment(conn: AsyncConnection, payment: Payment) -> bool:
+async def insert_payment(conn: Connection, payment: Payment) -> bool:
     """Insert a new payment. False where it is there: a top-up's payment, whose id follows from the top-up's, was made at once by
     somebody else, and is committed by now."""
     done = await conn.execute(
@@ -69,7 +68,7 @@ async def insert_payment(conn: AsyncConnection, payment: Payment) -> bool:
 
 
 async def payment(
-    conn: AsyncConnection,
+    conn: Connection,
     payment_id: str,
     *,
     owner_id: str | None = None,
@@ -86,7 +85,7 @@ async def payment(
     return _one(await _found(conn, f"payments p WHERE {' AND '.join(clauses)}", values, lock=lock))
 
 
-async def payment_of_attempt(conn: AsyncConnection, attempt_id: str, *, lock: bool = False) -> tuple[Payment, Attempt]:
+async def payment_of_attempt(conn: Connection, attempt_id: str, *, lock: bool = False) -> tuple[Payment, Attempt]:
     """Return the payment that an attempt belongs to, locked where asked for, and the attempt as it is under that lock."""
     (payment,) = await _found(conn, f"{_OF_ATTEMPT} WHERE a.id = :id", {"id": attempt_id}, lock=lock)
     latest = payment.latest_attempt
@@ -94,18 +93,18 @@ async def payment_of_attempt(conn: AsyncConnection, attempt_id: str, *, lock: bo
     return payment, mine
 
 
-async def payment_by_intent(conn: AsyncConnection, intent_id: str, *, lock: bool = False) -> Payment | None:
+async def payment_by_intent(conn: Connection, intent_id: str, *, lock: bool = False) -> Payment | None:
     """Return the payment that a Stripe PaymentIntent carries out."""
     clauses = "payments p WHERE p.stripe_payment_intent_id = :intent"
     return _one(await _found(conn, clauses, {"intent": intent_id}, lock=lock))
 
 
-async def payment_by_charge(conn: AsyncConnection, charge_id: str) -> Payment | None:
+async def payment_by_charge(conn: Connection, charge_id: str) -> Payment | None:
     """Return the payment that a charge of Stripe's belongs to."""
     return _one(await _found(conn, f"{_OF_ATTEMPT} WHERE a.charge_id = :charge", {"charge": charge_id}))
 
 
-async def ended_windows(conn: AsyncConnection, now: datetime, limit: int) -> list[Payment]:
+async def ended_windows(conn: Connection, now: datetime, limit: int) -> list[Payment]:
     """Return payments whose authorization should have ended, those that ended first first."""
     clauses = """payments p
         WHERE p.state IN ('REQUIRES_CAPTURE', 'PARTIALLY_CAPTURED') AND p.capture_before_time <= :now
@@ -113,13 +112,13 @@ async def ended_windows(conn: AsyncConnection, now: datetime, limit: int) -> lis
     return await _found(conn, clauses, {"now": now, "limit": limit})
 
 
-async def due_payments(conn: AsyncConnection, now: datetime, limit: int) -> list[Payment]:
+async def due_payments(conn: Connection, now: datetime, limit: int) -> list[Payment]:
     """Return payments that the sweep has something to do with, those that have waited longest first."""
     clauses = "payments p WHERE p.due_time <= :now ORDER BY p.due_time LIMIT :limit"
     return await _found(conn, clauses, {"now": now, "limit": limit})
 
 
-async def postpone_payment(conn: AsyncConnection, payment: Payment, due_time: datetime) -> Payment:
+async def postpone_payment(conn: Connection, payment: Payment, due_time: datetime) -> Payment:
     """Note when the sweep looks at a payment the next time: nothing that anybody sees."""
     await conn.execute(
         text("UPDATE payments SET due_time = :due WHERE owner_id = :owner_id AND id = :id"),
@@ -129,7 +128,7 @@ async def postpone_payment(conn: AsyncConnection, payment: Payment, due_time: da
 
 
 async def payments(
-    conn: AsyncConnection,
+    conn: Connection,
     *,
     owner_id: str | None,
     customer_id: str | None,
@@ -156,7 +155,7 @@ async def payments(
     return await _found(conn, clauses, values)
 
 
-async def advance(conn: AsyncConnection, payment: Payment, trigger: str, *, now: datetime, **changes: Any) -> Payment:
+async def advance(conn: Connection, payment: Payment, trigger: str, *, now: datetime, **changes: Any) -> Payment:
     """Walk one arrow of the payment's machine. Raises PaymentStateInvalid, or ConcurrentUpdate where the version moved."""
     target = PAYMENT.arrow(payment.state, trigger, payment.id).target
     if target in PAYMENT.terminal:
@@ -164,7 +163,7 @@ async def advance(conn: AsyncConnection, payment: Payment, trigger: str, *, now:
     return await _write(conn, payment, now, state=target, **changes)
 
 
-async def reserve_capture(conn: AsyncConnection, payment: Payment, amount_minor: int, now: datetime) -> Payment:
+async def reserve_capture(conn: Connection, payment: Payment, amount_minor: int, now: datetime) -> Payment:
     """Move a capture's amount from what is capturable to what is pending; its row is locked by the caller, and the constraints
     refuse what the caller did not check. Raises ConcurrentUpdate."""
     return await _write(
@@ -176,17 +175,17 @@ async def reserve_capture(conn: AsyncConnection, payment: Payment, amount_minor:
     )
 
 
-async def release_capture(conn: AsyncConnection, payment: Payment, amount_minor: int, now: datetime) -> Payment:
+async def release_capture(conn: Connection, payment: Payment, amount_minor: int, now: datetime) -> Payment:
     """Take a reservation back: the capture did not take place. Raises ConcurrentUpdate."""
     return await reserve_capture(conn, payment, -amount_minor, now)
 
 
-async def touch(conn: AsyncConnection, payment: Payment, now: datetime) -> Payment:
+async def touch(conn: Connection, payment: Payment, now: datetime) -> Payment:
     """Raise the version of a payment of which something else than its row has changed. Raises ConcurrentUpdate."""
     return await _write(conn, payment, now)
 
 
-async def _write(conn: AsyncConnection, payment: Payment, now: datetime, **changes: Any) -> Payment:
+async def _write(conn: Connection, payment: Payment, now: datetime, **changes: Any) -> Payment:
     moved = replace(payment, version=payment.version + 1, update_time=now, **changes)
     review = moved.review
     columns = {
@@ -206,7 +205,7 @@ async def _write(conn: AsyncConnection, payment: Payment, now: datetime, **chang
     return await _update(conn, moved, columns)
 
 
-async def change_details(conn: AsyncConnection, payment: Payment, now: datetime, **changes: Any) -> Payment:
+async def change_details(conn: Connection, payment: Payment, now: datetime, **changes: Any) -> Payment:
     """Write what a merchant may change of a payment, whatever its state. Raises ConcurrentUpdate."""
     moved = replace(payment, version=payment.version + 1, update_time=now, **changes)
     columns = {
@@ -219,7 +218,7 @@ async def change_details(conn: AsyncConnection, payment: Payment, now: datetime,
     return await _update(conn, moved, columns)
 
 
-async def _update(conn: AsyncConnection, moved: Payment, columns: Mapping[str, object]) -> Payment:
+async def _update(conn: Connection, moved: Payment, columns: Mapping[str, object]) -> Payment:
     """Write columns of the version before `moved`. Raises ConcurrentUpdate where that is not the newest any more."""
     assignments = "".join(f"{name} = :{name}, " for name in columns)
     done = await conn.execute(
@@ -241,7 +240,7 @@ async def _update(conn: AsyncConnection, moved: Payment, columns: Mapping[str, o
     return moved
 
 
-async def save_intent_id(conn: AsyncConnection, payment: Payment, intent_id: str) -> None:
+async def save_intent_id(conn: Connection, payment: Payment, intent_id: str) -> None:
     """Remember the payment's one PaymentIntent, once. Raises ConcurrentUpdate where another one is remembered: that is the one."""
     done = await conn.execute(
         text(
@@ -255,7 +254,7 @@ async def save_intent_id(conn: AsyncConnection, payment: Payment, intent_id: str
     one_row(done.rowcount, payment.id)
 
 
-async def reserve_refund(conn: AsyncConnection, payment: Payment, amount_minor: int, now: datetime) -> Payment | None:
+async def reserve_refund(conn: Connection, payment: Payment, amount_minor: int, now: datetime) -> Payment | None:
     """Take a refund's amount out of what can be refunded: one conditional statement. None where there is not enough, or while a
     chargeback is open."""
     done = await conn.execute(
@@ -287,7 +286,7 @@ async def reserve_refund(conn: AsyncConnection, payment: Payment, amount_minor: 
 
 
 async def move_refund_counters(
-    conn: AsyncConnection, payment: Payment, *, pending_minor: int, refunded_minor: int, now: datetime
+    conn: Connection, payment: Payment, *, pending_minor: int, refunded_minor: int, now: datetime
 ) -> Payment:
     """Add to the payment's refund counters. Raises ConcurrentUpdate."""
     moved = replace(
@@ -303,7 +302,7 @@ async def move_refund_counters(
 
 
 async def move_dispute_counters(
-    conn: AsyncConnection, payment: Payment, *, disputed_minor: int, open_chargebacks: int, now: datetime
+    conn: Connection, payment: Payment, *, disputed_minor: int, open_chargebacks: int, now: datetime
 ) -> Payment:
     """Add to the payment's dispute counters: whatever they become, it has happened outside. Raises ConcurrentUpdate."""
     moved = replace(
@@ -330,25 +329,23 @@ _PARTS: Final = """
 """A payment's newest attempt, captures, open operation and suspense items."""
 
 
-async def _found(
-    conn: AsyncConnection, clauses: str, values: Mapping[str, object], *, lock: bool = False
-) -> list[Payment]:
+async def _found(conn: Connection, clauses: str, values: Mapping[str, object], *, lock: bool = False) -> list[Payment]:
     """Return the payments that `clauses` about `p` find, with what belongs to them: all as it was at one moment. Where they are
     locked that is read after the locks: the statement that waits for one sees everything else as it was before it waited."""
+    whole = text(f"SELECT p.*, {_PARTS} FROM {clauses}")
     if not lock:
-        return [_payment(row) for row in await conn.execute(text(f"SELECT p.*, {_PARTS} FROM {clauses}"), values)]
-    locked = (await conn.execute(text(f"SELECT p.owner_id, p.id FROM {clauses} FOR UPDATE OF p"), values)).all()
-    whole = f"SELECT p.*, {_PARTS} FROM payments p WHERE p.owner_id = :owner_id AND p.id = :id"
-    return [
-        _payment((await conn.execute(text(whole), {"owner_id": row.owner_id, "id": row.id})).one()) for row in locked
-    ]
+        return [_payment(row) for row in await conn.execute(whole, values)]
+    locked, found = await conn.execute_together([text(f"SELECT p.id FROM {clauses} FOR UPDATE OF p"), whole], values)
+    # The second may see what was committed after the first had looked, and is not locked.
+    mine = set(locked.scalars())
+    return [_payment(row) for row in found if row.id in mine]
 
 
 def _one(payments: Sequence[Payment]) -> Payment | None:
     return payments[0] if payments else None
 
 
-def _review(row: Row[Any]) -> Review | None:
+def _review(row: Row) -> Review | None:
     if not row.review_state:
         return None
     return Review(
@@ -356,7 +353,7 @@ def _review(row: Row[Any]) -> Review | None:
     )
 
 
-def _payment(row: Row[Any]) -> Payment:
+def _payment(row: Row) -> Payment:
     return Payment(
         id=row.id,
         owner_id=row.owner_id,

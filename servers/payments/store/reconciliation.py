@@ -7,9 +7,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from servers.kernel.money import Money
 from servers.payments.domain import (
     RECONCILIATION_ITEM,
@@ -20,8 +17,9 @@ from servers.payments.domain import (
     MatchMode,
     ReconciliationItem,
 )
+from servers.runtime.connection import Connection
 from servers.runtime.db import one_row
-from servers.runtime.sql import text
+from servers.runtime.sql import Row, text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +62,7 @@ _MOVEMENTS: Final = """
     """
 
 
-async def unexpected_yet(conn: AsyncConnection, *, since: datetime, limit: int) -> list[Expectation]:
+async def unexpected_yet(conn: Connection, *, since: datetime, limit: int) -> list[Expectation]:
     """Return captures from cards, money in suspense, refunds that succeeded at Stripe and what moved for disputes, of which no item
     speaks yet, oldest first."""
     rows = await conn.execute(
@@ -85,7 +83,7 @@ async def unexpected_yet(conn: AsyncConnection, *, since: datetime, limit: int) 
     return [_expectation(row) for row in rows]
 
 
-async def expectations_of_charge(conn: AsyncConnection, line: BalanceTransaction) -> list[Expectation]:
+async def expectations_of_charge(conn: Connection, line: BalanceTransaction) -> list[Expectation]:
     """Return what was captured of the payment that a charge's line is about, oldest first."""
     found = await conn.execute(
         text(
@@ -108,7 +106,7 @@ async def expectations_of_charge(conn: AsyncConnection, line: BalanceTransaction
     return [replace(_expectation(row), stripe_source_id=line.source_id) for row in rows]
 
 
-async def expectation_of_refund(conn: AsyncConnection, stripe_refund_id: str) -> Expectation | None:
+async def expectation_of_refund(conn: Connection, stripe_refund_id: str) -> Expectation | None:
     """Return our refund that has this id at Stripe."""
     row = (
         await conn.execute(text(f"{_REFUNDS} WHERE r.stripe_refund_id = :refund"), {"refund": stripe_refund_id})
@@ -116,13 +114,13 @@ async def expectation_of_refund(conn: AsyncConnection, stripe_refund_id: str) ->
     return _expectation(row) if row is not None else None
 
 
-async def expectation_of_movement(conn: AsyncConnection, line_id: str) -> Expectation | None:
+async def expectation_of_movement(conn: Connection, line_id: str) -> Expectation | None:
     """Return what one of our disputes tells of a balance transaction."""
     row = (await conn.execute(text(f"{_MOVEMENTS} WHERE m.id = :id"), {"id": line_id})).one_or_none()
     return _expectation(row) if row is not None else None
 
 
-async def items_of_source(conn: AsyncConnection, stripe_source_id: str, kind: ItemKind) -> list[ReconciliationItem]:
+async def items_of_source(conn: Connection, stripe_source_id: str, kind: ItemKind) -> list[ReconciliationItem]:
     """Lock the items of a charge or refund at Stripe, oldest first."""
     rows = await conn.execute(
         text(
@@ -136,9 +134,9 @@ async def items_of_source(conn: AsyncConnection, stripe_source_id: str, kind: It
     return [_item(row) for row in rows]
 
 
-async def insert_reconciliation_items(conn: AsyncConnection, items: Iterable[ReconciliationItem]) -> None:
+async def insert_reconciliation_items(conn: Connection, items: Iterable[ReconciliationItem]) -> None:
     """Insert new items."""
-    await conn.execute(
+    await conn.execute_each(
         text(
             """
             INSERT INTO reconciliation_items (owner_id, id, kind, state, break_type, match_mode, payment_id, source_id,
@@ -153,7 +151,7 @@ async def insert_reconciliation_items(conn: AsyncConnection, items: Iterable[Rec
 
 
 async def advance_reconciliation_item(
-    conn: AsyncConnection, item: ReconciliationItem, trigger: str, *, now: datetime, **changes: Any
+    conn: Connection, item: ReconciliationItem, trigger: str, *, now: datetime, **changes: Any
 ) -> ReconciliationItem:
     """Walk one arrow of the item's machine. Raises ItemStateInvalid, or ConcurrentUpdate where the version moved."""
     moved = replace(
@@ -181,7 +179,7 @@ async def advance_reconciliation_item(
     return moved
 
 
-async def reconciliation_item(conn: AsyncConnection, item_id: str, *, lock: bool = False) -> ReconciliationItem | None:
+async def reconciliation_item(conn: Connection, item_id: str, *, lock: bool = False) -> ReconciliationItem | None:
     """Return an item."""
     suffix = " FOR NO KEY UPDATE" if lock else ""
     row = (
@@ -191,7 +189,7 @@ async def reconciliation_item(conn: AsyncConnection, item_id: str, *, lock: bool
 
 
 async def reconciliation_items(
-    conn: AsyncConnection, *, state: str, kind: str, payment_id: str, before: str, limit: int
+    conn: Connection, *, state: str, kind: str, payment_id: str, before: str, limit: int
 ) -> list[ReconciliationItem]:
     """Return items, newest first."""
     rows = await conn.execute(
@@ -208,7 +206,7 @@ async def reconciliation_items(
     return [_item(row) for row in rows]
 
 
-async def overdue_items(conn: AsyncConnection, *, now: datetime, limit: int) -> list[ReconciliationItem]:
+async def overdue_items(conn: Connection, *, now: datetime, limit: int) -> list[ReconciliationItem]:
     """Lock items whose time is over while something is still to come."""
     rows = await conn.execute(
         text(
@@ -222,7 +220,7 @@ async def overdue_items(conn: AsyncConnection, *, now: datetime, limit: int) -> 
     return [_item(row) for row in rows]
 
 
-async def write_offs(conn: AsyncConnection, *, limit: int) -> list[ReconciliationItem]:
+async def write_offs(conn: Connection, *, limit: int) -> list[ReconciliationItem]:
     """Return items whose write-off is decided and not in the ledger yet."""
     rows = await conn.execute(
         text(
@@ -236,7 +234,7 @@ async def write_offs(conn: AsyncConnection, *, limit: int) -> list[Reconciliatio
     return [_item(row) for row in rows]
 
 
-async def note_write_off(conn: AsyncConnection, item: ReconciliationItem) -> None:
+async def note_write_off(conn: Connection, item: ReconciliationItem) -> None:
     """Note that an item's write-off is in the ledger."""
     await conn.execute(
         text("UPDATE reconciliation_items SET write_off_booked = true WHERE owner_id = :owner_id AND id = :id"),
@@ -274,7 +272,7 @@ def _money(minor: int | None, currency: str | None) -> Money | None:
     return Money(amount_minor=minor, currency=currency) if minor is not None and currency is not None else None
 
 
-def _item(row: Row[Any]) -> ReconciliationItem:
+def _item(row: Row) -> ReconciliationItem:
     return ReconciliationItem(
         id=row.id,
         owner_id=row.owner_id,
@@ -297,7 +295,7 @@ def _item(row: Row[Any]) -> ReconciliationItem:
     )
 
 
-def _expectation(row: Row[Any]) -> Expectation:
+def _expectation(row: Row) -> Expectation:
     return Expectation(
         owner_id=row.owner_id,
         kind=ItemKind(row.kind),

@@ -5,10 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
-
-from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.kernel.money import Money
 from servers.payments.domain import (
@@ -17,11 +13,12 @@ from servers.payments.domain import (
     Refund,
     RefundState,
 )
+from servers.runtime.connection import Connection
 from servers.runtime.db import one_row
-from servers.runtime.sql import text
+from servers.runtime.sql import Row, text
 
 
-async def insert_refund(conn: AsyncConnection, refund: Refund) -> None:
+async def insert_refund(conn: Connection, refund: Refund) -> None:
     """Insert a new refund."""
     await conn.execute(
         text(
@@ -50,9 +47,7 @@ async def insert_refund(conn: AsyncConnection, refund: Refund) -> None:
     )
 
 
-async def refund(
-    conn: AsyncConnection, refund_id: str, *, owner_id: str | None = None, lock: bool = False
-) -> Refund | None:
+async def refund(conn: Connection, refund_id: str, *, owner_id: str | None = None, lock: bool = False) -> Refund | None:
     """Return a refund, of one merchant where given."""
     clause = " AND owner_id = :owner_id" if owner_id is not None else ""
     row = (
@@ -64,7 +59,7 @@ async def refund(
     return _refund(row) if row is not None else None
 
 
-async def refunds(conn: AsyncConnection, payment: Payment, *, before: str, limit: int) -> list[Refund]:
+async def refunds(conn: Connection, payment: Payment, *, before: str, limit: int) -> list[Refund]:
     """Return a payment's refunds, newest first."""
     rows = await conn.execute(
         text(
@@ -78,7 +73,7 @@ async def refunds(conn: AsyncConnection, payment: Payment, *, before: str, limit
     return [_refund(row) for row in rows]
 
 
-async def returned_fees(conn: AsyncConnection, payment: Payment) -> int:
+async def returned_fees(conn: Connection, payment: Payment) -> int:
     """Return what a payment's refunds return of its fee, those aside that came to nothing."""
     done = await conn.execute(
         text(
@@ -92,9 +87,7 @@ async def returned_fees(conn: AsyncConnection, payment: Payment) -> int:
     return int(done.scalar_one())
 
 
-async def refunds_of_merchant(
-    conn: AsyncConnection, owner_id: str, *, state: str, before: str, limit: int
-) -> list[Refund]:
+async def refunds_of_merchant(conn: Connection, owner_id: str, *, state: str, before: str, limit: int) -> list[Refund]:
     """Return a merchant's refunds, newest first."""
     rows = await conn.execute(
         text(
@@ -109,7 +102,7 @@ async def refunds_of_merchant(
 
 
 async def advance_refund(
-    conn: AsyncConnection, refund: Refund, trigger: str, *, stripe_refund_id: str = "", failure_reason: str = "",
+    conn: Connection, refund: Refund, trigger: str, *, stripe_refund_id: str = "", failure_reason: str = "",
     pending_reason: str = "", retry_time: datetime | None = None, now: datetime,
 ) -> Refund:  # fmt: skip
     """Walk one arrow of the refund's machine. Raises RefundStateInvalid, or ConcurrentUpdate where the version moved."""
@@ -150,7 +143,7 @@ async def advance_refund(
     return moved
 
 
-async def note_refund(conn: AsyncConnection, refund: Refund, *, uncertain: bool, stripe_refund_id: str = "") -> Refund:
+async def note_refund(conn: Connection, refund: Refund, *, uncertain: bool, stripe_refund_id: str = "") -> Refund:
     """Note what is known of a refund that stays PENDING: not a change of state, so no version and no event."""
     stripe_id = stripe_refund_id or refund.stripe_refund_id
     await conn.execute(
@@ -165,7 +158,7 @@ async def note_refund(conn: AsyncConnection, refund: Refund, *, uncertain: bool,
     return replace(refund, uncertain=uncertain, stripe_refund_id=stripe_id)
 
 
-async def waiting_refunds(conn: AsyncConnection, now: datetime, limit: int) -> list[Refund]:
+async def waiting_refunds(conn: Connection, now: datetime, limit: int) -> list[Refund]:
     """Return refunds that wait for their merchant's balance and are due to be tried again."""
     rows = await conn.execute(
         text("SELECT * FROM refunds WHERE retry_time <= :now ORDER BY retry_time LIMIT :limit"),
@@ -174,7 +167,7 @@ async def waiting_refunds(conn: AsyncConnection, now: datetime, limit: int) -> l
     return [_refund(row) for row in rows]
 
 
-async def postpone_refund(conn: AsyncConnection, refund: Refund, retry_time: datetime) -> None:
+async def postpone_refund(conn: Connection, refund: Refund, retry_time: datetime) -> None:
     """Note when a refund that waits is tried the next time: nothing that anybody sees."""
     await conn.execute(
         text("UPDATE refunds SET retry_time = :retry WHERE owner_id = :owner_id AND id = :id"),
@@ -182,7 +175,7 @@ async def postpone_refund(conn: AsyncConnection, refund: Refund, retry_time: dat
     )
 
 
-def _refund(row: Row[Any]) -> Refund:
+def _refund(row: Row) -> Refund:
     return Refund(
         id=row.id,
         payment_id=row.payment_id,

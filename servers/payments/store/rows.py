@@ -7,9 +7,8 @@ from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, Final
 
-from sqlalchemy import Row
-
 from servers.payments.domain import Decline, Manner, NextAction, Usage
+from servers.runtime.sql import Row
 
 NOTHING_ASKED: Final = NextAction()
 
@@ -28,7 +27,7 @@ def _value(name: str, value: Any) -> Any:
     return value
 
 
-def decline_in(row: Row[Any]) -> Decline | None:
+def decline_in(row: Row) -> Decline | None:
     """Return the decline that a row holds, if any."""
     if row.decline_code is None:
         return None
@@ -58,12 +57,12 @@ def decline_values(decline: Decline | None) -> dict[str, object]:
     }
 
 
-def action_in(row: Row[Any]) -> NextAction:
+def action_in(row: Row) -> NextAction:
     """Return the next action that a row holds."""
     return NextAction(url=row.next_action_url, sealed_secret=bytes(row.next_action_secret or b""))
 
 
-def manner_of(row: Row[Any], *, save_for: Usage, off_session: bool) -> Manner:
+def manner_of(row: Row, *, save_for: Usage, off_session: bool) -> Manner:
     """Return how a confirm is made."""
     return Manner(
         off_session=off_session, return_url=row.return_url, use_stripe_sdk=row.use_stripe_sdk, save_for=save_for

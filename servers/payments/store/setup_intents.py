@@ -6,16 +6,14 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from servers.payments.domain import SETUP, NextAction, SetupIntent, SetupState, Usage
 from servers.payments.store.rows import DECLINE_COLUMNS, NOTHING_ASKED, action_in, decline_in, decline_values, manner_of
+from servers.runtime.connection import Connection
 from servers.runtime.db import one_row
-from servers.runtime.sql import text
+from servers.runtime.sql import Row, text
 
 
-async def insert_setup(conn: AsyncConnection, setup: SetupIntent) -> None:
+async def insert_setup(conn: Connection, setup: SetupIntent) -> None:
     """Insert a new setup intent."""
     await conn.execute(
         text(
@@ -37,7 +35,7 @@ async def insert_setup(conn: AsyncConnection, setup: SetupIntent) -> None:
     )
 
 
-async def setup(conn: AsyncConnection, setup_id: str, *, lock: bool = False) -> SetupIntent | None:
+async def setup(conn: Connection, setup_id: str, *, lock: bool = False) -> SetupIntent | None:
     """Return a setup intent; the caller checks whose it is."""
     suffix = " FOR UPDATE" if lock else ""
     row = (
@@ -47,7 +45,7 @@ async def setup(conn: AsyncConnection, setup_id: str, *, lock: bool = False) -> 
 
 
 async def advance_setup(
-    conn: AsyncConnection,
+    conn: Connection,
     setup: SetupIntent,
     trigger: str,
     *,
@@ -69,14 +67,14 @@ async def advance_setup(
     return moved
 
 
-async def note_setup(conn: AsyncConnection, setup: SetupIntent, **changes: Any) -> SetupIntent:
+async def note_setup(conn: Connection, setup: SetupIntent, **changes: Any) -> SetupIntent:
     """Note what is known of a setup intent whose state stays: not a change, so no version and no event."""
     noted = replace(setup, **changes)
     await _write(conn, noted, expected_version=setup.version)
     return noted
 
 
-async def _write(conn: AsyncConnection, setup: SetupIntent, *, expected_version: int) -> None:
+async def _write(conn: Connection, setup: SetupIntent, *, expected_version: int) -> None:
     done = await conn.execute(
         text(
             f"""
@@ -111,7 +109,7 @@ async def _write(conn: AsyncConnection, setup: SetupIntent, *, expected_version:
     one_row(done.rowcount, setup.id)
 
 
-def _setup(row: Row[Any]) -> SetupIntent:
+def _setup(row: Row) -> SetupIntent:
     return SetupIntent(
         id=row.id,
         owner_id=row.owner_id,

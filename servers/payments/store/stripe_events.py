@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
-
-from servers.runtime.sql import text
+from servers.runtime.connection import Connection
+from servers.runtime.sql import Row, text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +40,7 @@ class EventCursor:
     """When the last round ended."""
 
 
-async def insert_stripe_event(conn: AsyncConnection, parameters: dict[str, Any]) -> bool:
+async def insert_stripe_event(conn: Connection, parameters: dict[str, Any]) -> bool:
     """Store an event. False where it is stored already."""
     done = await conn.execute(
         text(
@@ -58,7 +56,7 @@ async def insert_stripe_event(conn: AsyncConnection, parameters: dict[str, Any])
     return bool(done.rowcount)
 
 
-async def try_stripe_event(conn: AsyncConnection, event_id: str) -> Row[Any] | None:
+async def try_stripe_event(conn: Connection, event_id: str) -> Row | None:
     """Count one more try of an event that waits, and return it; None where nothing waits."""
     return (
         await conn.execute(
@@ -73,7 +71,7 @@ async def try_stripe_event(conn: AsyncConnection, event_id: str) -> Row[Any] | N
     ).one_or_none()
 
 
-async def settle_stripe_event(conn: AsyncConnection, event_id: str, state: str, error: str) -> bool:
+async def settle_stripe_event(conn: Connection, event_id: str, state: str, error: str) -> bool:
     """Note what became of an event that waits."""
     done = await conn.execute(
         text("UPDATE stripe_events SET state = :state, error = :error WHERE id = :id AND state = 'STORED'"),
@@ -82,7 +80,7 @@ async def settle_stripe_event(conn: AsyncConnection, event_id: str, state: str, 
     return bool(done.rowcount)
 
 
-async def replay_stripe_events(conn: AsyncConnection, *, event_id: str, limit: int) -> list[str]:
+async def replay_stripe_events(conn: Connection, *, event_id: str, limit: int) -> list[str]:
     """Let an event wait again, or dead ones where none is named. Returns their ids."""
     which = (
         "id = :id" if event_id else "id IN (SELECT id FROM stripe_events WHERE state = 'DEAD' ORDER BY id LIMIT :limit)"
@@ -94,14 +92,14 @@ async def replay_stripe_events(conn: AsyncConnection, *, event_id: str, limit: i
     return list(rows.scalars())
 
 
-async def stripe_event(conn: AsyncConnection, event_id: str) -> StripeEvent | None:
+async def stripe_event(conn: Connection, event_id: str) -> StripeEvent | None:
     """Return an event."""
     row = (await conn.execute(text("SELECT * FROM stripe_events WHERE id = :id"), {"id": event_id})).one_or_none()
     return _event(row) if row is not None else None
 
 
 async def stripe_events(
-    conn: AsyncConnection, *, state: str, before: tuple[datetime, str] | None, limit: int
+    conn: Connection, *, state: str, before: tuple[datetime, str] | None, limit: int
 ) -> list[StripeEvent]:
     """Return events, those that came last first."""
     place = "" if before is None else " AND (receive_time, id) < (:time, :id)"
@@ -120,13 +118,13 @@ async def stripe_events(
     return [_event(row) for row in rows]
 
 
-async def known_stripe_events(conn: AsyncConnection, ids: Sequence[str]) -> set[str]:
+async def known_stripe_events(conn: Connection, ids: Sequence[str]) -> set[str]:
     """Return those of the ids that are stored."""
     rows = await conn.execute(text("SELECT id FROM stripe_events WHERE id = ANY(:ids)"), {"ids": list(ids)})
     return set(rows.scalars())
 
 
-async def event_cursor(conn: AsyncConnection, now: datetime) -> EventCursor:
+async def event_cursor(conn: Connection, now: datetime) -> EventCursor:
     """Return how far the list of events was looked through; a platform that starts looks from now on."""
     await conn.execute(
         text(
@@ -145,7 +143,7 @@ async def event_cursor(conn: AsyncConnection, now: datetime) -> EventCursor:
     )
 
 
-async def move_event_cursor(conn: AsyncConnection, before: EventCursor, after: EventCursor) -> bool:
+async def move_event_cursor(conn: Connection, before: EventCursor, after: EventCursor) -> bool:
     """Move the cursor. False where somebody else has."""
     done = await conn.execute(
         text(
@@ -167,7 +165,7 @@ async def move_event_cursor(conn: AsyncConnection, before: EventCursor, after: E
     return bool(done.rowcount)
 
 
-def _event(row: Row[Any]) -> StripeEvent:
+def _event(row: Row) -> StripeEvent:
     return StripeEvent(
         id=row.id,
         type=row.type,

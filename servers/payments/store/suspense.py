@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
-
-from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from servers.kernel.money import Money
 from servers.payments.domain import Payment, StaffAction, SuspenseCause, SuspenseItem
-from servers.runtime.sql import text
+from servers.runtime.connection import Connection
+from servers.runtime.sql import Row, text
 
 
-async def insert_suspense_item(conn: AsyncConnection, payment: Payment, item: SuspenseItem) -> None:
+async def insert_suspense_item(conn: Connection, payment: Payment, item: SuspenseItem) -> None:
     """Insert a suspense item of a payment."""
     await conn.execute(
         text(
@@ -34,7 +31,7 @@ async def insert_suspense_item(conn: AsyncConnection, payment: Payment, item: Su
     )
 
 
-async def old_suspense(conn: AsyncConnection, before: datetime) -> list[str]:
+async def old_suspense(conn: Connection, before: datetime) -> list[str]:
     """Return the items that were found before a time and are neither accepted nor back, nor on their way back."""
     rows = await conn.execute(
         text(
@@ -51,7 +48,7 @@ async def old_suspense(conn: AsyncConnection, before: datetime) -> list[str]:
     return list(rows.scalars())
 
 
-async def insert_staff_action(conn: AsyncConnection, action: StaffAction) -> None:
+async def insert_staff_action(conn: Connection, action: StaffAction) -> None:
     """Append what somebody of the staff decided, in the transaction that does it."""
     await conn.execute(
         text(
@@ -77,7 +74,7 @@ async def insert_staff_action(conn: AsyncConnection, action: StaffAction) -> Non
     )
 
 
-def item_of(row: Row[Any]) -> SuspenseItem:
+def item_of(row: Row) -> SuspenseItem:
     """Return the suspense item of a row."""
     return SuspenseItem(
         id=row.id,

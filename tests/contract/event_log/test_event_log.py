@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from servers.runtime.db import DatabaseOptions, engine_for
+from servers.runtime.connection import DatabaseOptions, engine_for
 from servers.runtime.eventlog import Delivered, EventLog, EventRecord, LogConsumer, OwnershipLost
 from servers.runtime.eventlog_postgres import PostgresEventLog
 from tests.support.postgres import TestPostgres

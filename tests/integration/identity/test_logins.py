@@ -91,7 +91,7 @@ async def test_of_64_refreshes_at_once_one_wins_and_the_family_ends(make: Make) 
     with pytest.raises(RefreshTokenInvalid):
         await usecases.refresh(deps, ticket(), won[0].refresh_token)
     async with deps.db.read() as conn:
-        states = (await conn.execute(text("SELECT state FROM sessions"))).scalars().all()
+        states = (await conn.execute(text("SELECT state FROM sessions"))).scalars()
     assert states == ["REVOKED"]
 
 

@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
+from servers.runtime.connection import DatabaseOptions, engine_for
 from servers.runtime.consumer import Consumer
-from servers.runtime.db import Database, DatabaseOptions, UnitOfWork, engine_for
+from servers.runtime.db import Database, UnitOfWork
 from servers.runtime.eventlog import Delivered, EventLog
 from servers.runtime.eventlog_postgres import PostgresEventLog
 from servers.runtime.outbox import OutboxEvent
@@ -90,7 +91,7 @@ async def test_a_change_is_told_once_or_not_at_all(make_database: MakeDatabase) 
                 await uow.outbound.record(verb="v", target="x", key="x", request_digest="")
                 uow.outbox.append(event("b", 1), event("a", 1), event("c", 1))
     async with db.read() as conn:
-        told = await conn.scalars(text("SELECT subject FROM outbox"))
+        told = (await conn.execute(text("SELECT subject FROM outbox"))).scalars()
         assert (list(told), await conn.scalar(text("SELECT count(*) FROM outbound_calls"))) == (["a"], 0)
 
 

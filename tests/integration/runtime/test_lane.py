@@ -27,8 +27,8 @@ async def test_all_that_a_transaction_sends_is_committed_together(make_database:
     db = await make_database("wallets")
     lane = db.lane()
     async with lane.transaction():
-        await (await lane.session()).execute(text("INSERT INTO inbox VALUES ('lane', 'a', now())"))
-        first, second = await lane.run(("SELECT event_id FROM inbox", ()), ("SELECT 1 + %s", (1,)))
+        await lane.conn.execute(text("INSERT INTO inbox VALUES ('lane', 'a', now())"))
+        first, second = await lane.conn.send(("SELECT event_id FROM inbox", ()), ("SELECT 1 + %s", (1,)))
         assert (first, second) == ([("a",)], [(2,)])
         lane.close_with(seen("b"), seen("c"))
         assert await rows(db) == []
@@ -43,7 +43,7 @@ async def test_where_a_closing_statement_fails_nothing_is_committed_and_the_lane
     lane = db.lane()
     with pytest.raises(IntegrityError):
         async with lane.transaction():
-            await lane.run(seen("a"))
+            await lane.conn.send(seen("a"))
             lane.close_with(seen("b"), seen("a"), seen("c"))
     assert await rows(db) == []
     async with lane.transaction():
@@ -59,11 +59,11 @@ async def test_an_exception_of_the_body_undoes_what_was_sent_and_forgets_what_wa
     lane = db.lane()
     with pytest.raises(ZeroDivisionError):
         async with lane.transaction():
-            await lane.run(seen("a"))
+            await lane.conn.send(seen("a"))
             lane.close_with(seen("b"))
             raise ZeroDivisionError
     async with lane.transaction():
-        await lane.run(seen("c"))
+        await lane.conn.send(seen("c"))
     assert await rows(db) == ["c"]
     await lane.close()
 
@@ -73,9 +73,9 @@ async def test_a_transaction_that_has_failed_unnoticed_does_not_pass_for_committ
     lane = db.lane()
     with pytest.raises(InvariantBroken):
         async with lane.transaction():
-            await lane.run(seen("a"))
+            await lane.conn.send(seen("a"))
             with pytest.raises(DBAPIError):
-                await (await lane.session()).execute(text("SELECT 1 / 0"))
+                await lane.conn.execute(text("SELECT 1 / 0"))
     assert await rows(db) == []
     await lane.close()
 
@@ -85,7 +85,7 @@ async def test_a_connection_that_broke_is_told_as_such_and_replaced(make_databas
     lane = db.lane()
     with pytest.raises(DBAPIError) as failed:
         async with lane.transaction():
-            [[(pid,)]] = await lane.run(("SELECT pg_backend_pid()", ()))
+            [[(pid,)]] = await lane.conn.send(("SELECT pg_backend_pid()", ()))
             async with db.read() as conn:
                 await conn.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
             lane.close_with(seen("a"))

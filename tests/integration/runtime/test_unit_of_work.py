@@ -7,13 +7,13 @@ import asyncio
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from servers.runtime.connection import Connection
 from tests.integration.runtime.test_lane import rows
 from tests.support.postgres import MakeDatabase
 
 
-async def see(conn: AsyncConnection, event_id: str) -> None:
+async def see(conn: Connection, event_id: str) -> None:
     """Write an inbox row."""
     await conn.execute(text("INSERT INTO inbox VALUES ('uow', :id, now())"), {"id": event_id})
 
