@@ -6,10 +6,11 @@ import asyncio
 import hashlib
 import hmac
 import json
+import ssl
 import time
 from typing import Final
 
-import httpx
+import aiohttp
 
 from sandbox.stripe.clock import Clock
 from sandbox.stripe.mishaps import Kind, Mishap, Mishaps
@@ -22,6 +23,7 @@ RETRY_SECONDS: Final = (1, 2, 5, 10, 30, 60, 300, 3600)
 TRIES_MAX: Final = 80
 """After about three days Stripe gives up (https://docs.stripe.com/webhooks#retries)."""
 PARALLEL: Final = 8
+ANSWER_TIMEOUT: Final = aiohttp.ClientTimeout(total=10)
 TAKEN: Final = 1
 GIVEN_UP: Final = 2
 """What became of a delivery; 0 is still due."""
@@ -98,7 +100,7 @@ class Events:
 
     async def deliver(self) -> None:
         """Post due events until cancelled. What was not delivered before a restart is delivered after it."""
-        async with httpx.AsyncClient(verify=self._verify(), timeout=10) as client:
+        async with self._client() as client:
             while True:
                 self._wake.clear()
                 due = [] if self.paused or not self._settings.webhook_url else self._due()
@@ -120,7 +122,7 @@ class Events:
         )
         return rows.fetchall()
 
-    async def _post(self, client: httpx.AsyncClient, event_id: str, tries: int) -> None:
+    async def _post(self, client: aiohttp.ClientSession, event_id: str, tries: int) -> None:
         event = self._store.get("event", event_id) or {}
         # A delayed event was put off once already: its place in time is its only mark.
         mishap = None
@@ -165,12 +167,13 @@ class Events:
         if not self._settings.webhook_url:
             raise ValueError("there is no webhook endpoint")
         event = self._event(kind, subject, {})
-        async with httpx.AsyncClient(verify=self._verify(), timeout=10) as client:
+        async with self._client() as client:
             taken = await self._send(client, json.dumps(event, indent=2).encode(), signature)
         return {"event": event, "taken": taken}
 
-    def _verify(self) -> str | bool:
-        return str(self._settings.webhook_ca) if self._settings.webhook_ca else True
+    def _client(self) -> aiohttp.ClientSession:
+        tls = ssl.create_default_context(cafile=self._settings.webhook_ca)
+        return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls), timeout=ANSWER_TIMEOUT)
 
     def _told(self, event: Json, mishap: Mishap | None) -> Json:
         """Return what is said of an event: the truth, mostly."""
@@ -178,17 +181,19 @@ class Events:
             return event
         return {**event, "data": {**event["data"], "object": mishap.lie.tell(event["data"]["object"])}}
 
-    async def _send(self, client: httpx.AsyncClient, body: bytes, kind: Kind | None) -> bool:
+    async def _send(self, client: aiohttp.ClientSession, body: bytes, kind: Kind | None) -> bool:
         """Post a body, once. Returns whether the endpoint took it."""
         secret = FORGED_SECRET if kind is Kind.FORGE else self._settings.webhook_secret.get_secret_value()
         # Stripe signs with real time, whatever the business clock says: receivers refuse old signatures.
         at = int(time.time()) - (STALE_SECONDS if kind is Kind.STALE else 0)
         headers = {"stripe-signature": signed(body, secret, at), "content-type": "application/json; charset=utf-8"}
         try:
-            answer = await client.post(self._settings.webhook_url, content=body, headers=headers)
-        except httpx.HTTPError:
+            async with client.post(
+                self._settings.webhook_url, data=body, headers=headers, allow_redirects=False
+            ) as answer:
+                return 200 <= answer.status < 300
+        except (aiohttp.ClientError, TimeoutError):
             return False
-        return answer.is_success
 
 
 def signed(body: bytes, secret: str, at: int) -> str:
