@@ -7,7 +7,6 @@ from datetime import datetime
 
 from servers.notifications.domain import Email, EmailKind, EmailState
 from servers.runtime.connection import Connection
-from servers.runtime.db import one_row
 from servers.runtime.sql import Row, text
 
 
@@ -54,9 +53,9 @@ async def emails(conn: Connection, user_id: str, *, before: str, limit: int) -> 
     return [_email(row) for row in rows]
 
 
-async def save_email(conn: Connection, email: Email, *, expected: int, error: str) -> None:
+def save_email(conn: Connection, email: Email, *, expected: int, error: str) -> None:
     """Write the state of a mail. Raises ConcurrentUpdate."""
-    done = await conn.execute(
+    conn.write(
         text(
             """
             UPDATE emails SET state = :state, error = :error, version = :version, update_time = :now
@@ -71,8 +70,8 @@ async def save_email(conn: Connection, email: Email, *, expected: int, error: st
             "id": email.id,
             "expected": expected,
         },
+        one_of=email.id,
     )
-    one_row(done.rowcount, email.id)
 
 
 async def count_try(conn: Connection, email_id: str) -> int:

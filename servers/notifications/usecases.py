@@ -116,7 +116,7 @@ async def _settle(deps: Deps, email_id: str, trigger: str, error: str) -> None:
             return
         arrow = EMAIL.arrow(email.state, trigger, email.id)
         settled = replace(email, state=arrow.target, version=email.version + 1, update_time=deps.clock.now())
-        await store.save_email(uow.conn, settled, expected=email.version, error=error)
+        store.save_email(uow.conn, settled, expected=email.version, error=error)
         uow.outbox.append(event(arrow.event, settled))
     if error:
         _log.error("email.failed", email_id=email_id, kind=email.kind.value, error=error)

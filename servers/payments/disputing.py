@@ -67,11 +67,11 @@ class Disputing:
             raise DisputeStateInvalid(str(error), identifier, state.name if state is not None else "new") from error
         for trigger, then, movement in walk:
             if dispute is None:
-                payment, dispute = await self._open(uow, payment, self._new(payment, news, then), trigger)
+                payment, dispute = self._open(uow, payment, self._new(payment, news, then), trigger)
             else:
-                payment, dispute = await self._step(uow, payment, dispute, trigger, then, news, movement)
+                payment, dispute = self._step(uow, payment, dispute, trigger, then, news, movement)
         assert dispute is not None
-        return await self._note(uow, payment, dispute, news)
+        return self._note(uow, payment, dispute, news)
 
     async def warned(self, uow: UnitOfWork, payment: Payment, news: WarningNews) -> None:
         """Note an issuer's report of fraud, once; where the payment is refunded already, it is prevented at once."""
@@ -101,7 +101,7 @@ class Disputing:
             create_time=now,
             update_time=now,
         )
-        await self._open(uow, payment, dispute, "warn")
+        self._open(uow, payment, dispute, "warn")
         await self._prevent(uow, payment)
 
     async def refunded(self, uow: UnitOfWork, payment: Payment) -> None:
@@ -110,27 +110,27 @@ class Disputing:
         await self._prevent(uow, payment)
         self._alert(payment)
 
-    async def concede(self, uow: UnitOfWork, payment: Payment, dispute: Dispute) -> Dispute:
+    def concede(self, uow: UnitOfWork, payment: Payment, dispute: Dispute) -> Dispute:
         """Note that its merchant wants to accept a dispute. Raises DisputeStateInvalid."""
-        return (await self._walk(uow, payment, dispute, "concede", {"accepting": True}))[1]
+        return (self._walk(uow, payment, dispute, "concede", {"accepting": True}))[1]
 
-    async def let_go(self, uow: UnitOfWork, payment: Payment, dispute: Dispute) -> Dispute:
+    def let_go(self, uow: UnitOfWork, payment: Payment, dispute: Dispute) -> Dispute:
         """Note that the wish was not carried out."""
-        return (await self._walk(uow, payment, dispute, "let_go", {"accepting": False}))[1]
+        return (self._walk(uow, payment, dispute, "let_go", {"accepting": False}))[1]
 
     async def _prevent(self, uow: UnitOfWork, payment: Payment) -> None:
         if payment.captured_minor and payment.refunded_minor == payment.captured_minor:
             for warning in await store.open_warnings(uow.conn, payment):
-                await self._walk(uow, payment, warning, "prevent", {})
+                self._walk(uow, payment, warning, "prevent", {})
 
-    async def _open(self, uow: UnitOfWork, payment: Payment, dispute: Dispute, trigger: str) -> tuple[Payment, Dispute]:
-        payment = await self._count(uow, payment, None, dispute)
-        await store.insert_dispute(uow.conn, dispute)
+    def _open(self, uow: UnitOfWork, payment: Payment, dispute: Dispute, trigger: str) -> tuple[Payment, Dispute]:
+        payment = self._count(uow, payment, None, dispute)
+        store.insert_dispute(uow.conn, dispute)
         uow.outbox.append(self._events.dispute(DISPUTE.arrow(None, trigger).event, dispute, payment))
         _log.info("dispute.opened", dispute_id=dispute.id, payment_id=payment.id, stage=dispute.stage.value)
         return payment, dispute
 
-    async def _step(
+    def _step(
         self,
         uow: UnitOfWork,
         payment: Payment,
@@ -148,14 +148,14 @@ class Disputing:
         if DISPUTE.arrow(dispute.state, trigger, dispute.id).target is not DisputeState.NEEDS_RESPONSE:
             changes["accepting"] = False
         if movement is not None:
-            await store.add_movement(uow.conn, dispute, movement)
+            store.add_movement(uow.conn, dispute, movement)
             changes["movements"] = (*dispute.movements, movement)
-        payment, moved = await self._walk(uow, payment, dispute, trigger, changes)
+        payment, moved = self._walk(uow, payment, dispute, trigger, changes)
         if dispute.accepting and not moved.accepting:
-            await uow.outbound.settle(dispute.id, Answered(None))
+            uow.outbound.settle(dispute.id, Answered(None))
         return payment, moved
 
-    async def _walk(
+    def _walk(
         self, uow: UnitOfWork, payment: Payment, dispute: Dispute, trigger: str, changes: dict[str, Any]
     ) -> tuple[Payment, Dispute]:
         """Walk one arrow: a version and an outbox row. Raises DisputeStateInvalid, or ConcurrentUpdate where the version moved."""
@@ -163,13 +163,13 @@ class Disputing:
         moved = replace(
             dispute, state=arrow.target, version=dispute.version + 1, update_time=self._clock.now(), **changes
         )
-        payment = await self._count(uow, payment, dispute, moved)
-        await store.save_dispute(uow.conn, moved, expected=dispute.version)
+        payment = self._count(uow, payment, dispute, moved)
+        store.save_dispute(uow.conn, moved, expected=dispute.version)
         uow.outbox.append(self._events.dispute(arrow.event, moved, payment))
         _log.info("dispute.moved", dispute_id=moved.id, state=moved.state.value, trigger=trigger)
         return payment, moved
 
-    async def _note(self, uow: UnitOfWork, payment: Payment, dispute: Dispute, news: DisputeNews) -> Dispute:
+    def _note(self, uow: UnitOfWork, payment: Payment, dispute: Dispute, news: DisputeNews) -> Dispute:
         """Note what has changed besides the state. What a chargeback takes stays what it took."""
         changes = _evidence(news)
         if dispute.stage is DisputeStage.INQUIRY:
@@ -181,15 +181,15 @@ class Disputing:
         differs = any(getattr(dispute, name) != value for name, value in changes.items())
         if not differs or not DISPUTE.allows(dispute.state, "note"):
             return dispute
-        return (await self._walk(uow, payment, dispute, "note", changes))[1]
+        return (self._walk(uow, payment, dispute, "note", changes))[1]
 
-    async def _count(self, uow: UnitOfWork, payment: Payment, before: Dispute | None, after: Dispute) -> Payment:
+    def _count(self, uow: UnitOfWork, payment: Payment, before: Dispute | None, after: Dispute) -> Payment:
         """Count what a step takes from its payment or gives back."""
         disputed = after.counted_minor - (before.counted_minor if before is not None else 0)
         chargebacks = after.is_open_chargeback - (before.is_open_chargeback if before is not None else False)
         if not disputed and not chargebacks:
             return payment
-        moved = await store.move_dispute_counters(
+        moved = store.move_dispute_counters(
             uow.conn, payment, disputed_minor=disputed, open_chargebacks=chargebacks, now=self._clock.now()
         )
         uow.outbox.append(self._events.payment("payment.updated", moved))

@@ -99,12 +99,12 @@ class Outcomes:
             url=answer.url, sealed_secret=self._sealer.seal(secret.encode(), place=place) if secret else b""
         )
 
-    async def walk(self, uow: UnitOfWork, payment: Payment, *triggers: str, **changes: Any) -> Payment:
+    def walk(self, uow: UnitOfWork, payment: Payment, *triggers: str, **changes: Any) -> Payment:
         """Walk the payment's arrows in order: a version and an outbox row each. `changes` come with the last one."""
         for trigger in triggers:
             arrow = PAYMENT.arrow(payment.state, trigger, payment.id)
             with_it = changes if trigger == triggers[-1] else {}
-            payment = await store.advance(uow.conn, payment, trigger, now=self._clock.now(), **with_it)
+            payment = store.advance(uow.conn, payment, trigger, now=self._clock.now(), **with_it)
             uow.outbox.append(self._events.payment(arrow.event, payment))
         return payment
 
@@ -117,17 +117,17 @@ class Outcomes:
         ):
             return payment
         if what := differences(payment, result):
-            return await self._attempt_conflicts(uow, payment, attempt, result, what)
+            return self._attempt_conflicts(uow, payment, attempt, result, what)
         match result:
             case Charged():
                 return await self._charged(uow, payment, attempt, result, now)
             case Authorized():
                 return await self._authorized(uow, payment, attempt, result, now)
             case CardDeclined():
-                attempt = await store.advance_attempt(
+                attempt = store.advance_attempt(
                     uow.conn, attempt, "decline", now=now, decline=result.decline, charge_id=result.charge_id
                 )
-                payment = await self.walk(uow, replace(payment, latest_attempt=attempt), "decline")
+                payment = self.walk(uow, replace(payment, latest_attempt=attempt), "decline")
                 if payment.purpose is Purpose.TOP_UP:
                     # Who wants to try another card makes another top-up.
                     return await self.canceled(uow, payment, "cancel", reason="ABANDONED")
@@ -135,20 +135,16 @@ class Outcomes:
             case ActionRequired():
                 if attempt.state in (AttemptState.REQUIRES_ACTION, AttemptState.PENDING):
                     return payment  # who has answered already is not asked again: this was said before that
-                attempt = await store.advance_attempt(
+                attempt = store.advance_attempt(
                     uow.conn, attempt, "require_action", now=now, next_action=self.sealed(attempt.id, result)
                 )
-                return await self.walk(uow, replace(payment, latest_attempt=attempt), "require_action")
+                return self.walk(uow, replace(payment, latest_attempt=attempt), "require_action")
             case StillProcessing():
                 if attempt.state is AttemptState.PENDING:
                     return payment
-                attempt = await store.advance_attempt(uow.conn, attempt, "pend", now=now)
+                attempt = store.advance_attempt(uow.conn, attempt, "pend", now=now)
                 payment = replace(payment, latest_attempt=attempt)
-                return (
-                    await self.walk(uow, payment, "return")
-                    if payment.state is PaymentState.REQUIRES_ACTION
-                    else payment
-                )
+                return self.walk(uow, payment, "return") if payment.state is PaymentState.REQUIRES_ACTION else payment
             case NotConfirmed():
                 return payment
 
@@ -170,7 +166,7 @@ class Outcomes:
     ) -> Payment:
         payment = await self._succeeded(uow, payment, attempt, result.charge_id, result.used, now)
         ends = result.capture_before_time
-        return await self.walk(
+        return self.walk(
             uow,
             payment,
             *_steps(payment),
@@ -197,16 +193,16 @@ class Outcomes:
                 method_id=source.payment_method_id,
                 usage=usage,
             )
-        attempt = await store.advance_attempt(uow.conn, attempt, "succeed", now=now, charge_id=charge_id, source=source)
+        attempt = store.advance_attempt(uow.conn, attempt, "succeed", now=now, charge_id=charge_id, source=source)
         return replace(payment, latest_attempt=attempt)
 
-    async def _attempt_conflicts(
+    def _attempt_conflicts(
         self, uow: UnitOfWork, payment: Payment, attempt: Attempt, result: ChargeResult, what: tuple[str, ...]
     ) -> Payment:
         """Stripe speaks of something else than we asked for. An attempt that took or held money is over; any other may still do
         so."""
         if isinstance(result, Charged | Authorized):
-            attempt = await store.advance_attempt(
+            attempt = store.advance_attempt(
                 uow.conn,
                 attempt,
                 "succeed",
@@ -216,15 +212,13 @@ class Outcomes:
             )
             payment = replace(payment, latest_attempt=attempt)
         received = result.amount if isinstance(result, Charged) else None
-        return await self._conflict(uow, payment, received, what)
+        return self._conflict(uow, payment, received, what)
 
-    async def _conflict(
-        self, uow: UnitOfWork, payment: Payment, received: Money | None, what: tuple[str, ...]
-    ) -> Payment:
+    def _conflict(self, uow: UnitOfWork, payment: Payment, received: Money | None, what: tuple[str, ...]) -> Payment:
         """Nobody guesses, a person decides. `received`: what Stripe has taken in all, if anything; with another's id it is
         another's."""
         if received is not None and "id" not in what:
-            payment = await self.suspense.put(uow, payment, received)
+            payment = self.suspense.put(uow, payment, received)
         alert(
             "payment.conflicted",
             payment_id=payment.id,
@@ -232,13 +226,13 @@ class Outcomes:
             ours=told(payment.amount),
             received=told(received),
         )
-        return await self.walk(uow, payment, *_steps(payment), "conflict")
+        return self.walk(uow, payment, *_steps(payment), "conflict")
 
     async def accept(self, uow: UnitOfWork, payment: Payment) -> Payment:
         """End a conflict by taking what Stripe took, in the payment's currency, for the payment's money."""
         attempt = payment.latest_attempt
         if attempt is not None and attempt.state not in ATTEMPT.terminal:
-            attempt = await store.advance_attempt(
+            attempt = store.advance_attempt(
                 uow.conn, attempt, "succeed", now=self._clock.now(), next_action=NextAction()
             )
             payment = replace(payment, latest_attempt=attempt)
@@ -256,11 +250,9 @@ class Outcomes:
             payment = replace(payment, captures=(*payment.captures, capture), captured_minor=captured)
             captures.append(capture)
         over = max(0, payment.captured_minor - payment.amount.amount_minor)
-        payment = await self.walk(
-            uow, payment, "accept", overcapture_minor=over, capturable_minor=0, capture_pending_minor=0
-        )
+        payment = self.walk(uow, payment, "accept", overcapture_minor=over, capturable_minor=0, capture_pending_minor=0)
         for capture in captures:
-            await store.insert_capture(uow.conn, payment, capture)
+            store.insert_capture(uow.conn, payment, capture)
         return payment
 
     async def captured_elsewhere(self, uow: UnitOfWork, payment: Payment, status: IntentStatus) -> Payment:
@@ -269,7 +261,7 @@ class Outcomes:
         what = differences(payment, status)
         extra = status.received.amount_minor - payment.captured_minor
         if what or extra > payment.capturable_minor:
-            return await self._conflict(uow, payment, status.received, what or ("amount",))
+            return self._conflict(uow, payment, status.received, what or ("amount",))
         last = status.status in CLOSED or extra == payment.capturable_minor
         rest = 0 if last else payment.capturable_minor - extra
         return await self._captured(
@@ -297,8 +289,8 @@ class Outcomes:
         )
         payment = replace(payment, captures=(*payment.captures, capture))
         changes["captured_minor"] = payment.captured_minor + amount_minor
-        payment = await self.walk(uow, payment, *triggers, **changes)
-        await store.insert_capture(uow.conn, payment, capture)
+        payment = self.walk(uow, payment, *triggers, **changes)
+        store.insert_capture(uow.conn, payment, capture)
         return payment
 
     async def operation(
@@ -308,11 +300,11 @@ class Outcomes:
         if operation.state in OPERATION.terminal:
             return payment
         if isinstance(result, OperationRefused):
-            return await self.operation_failed(uow, payment, operation, result.code)
+            return self.operation_failed(uow, payment, operation, result.code)
         # A payment in conflict differs as it is: what cancels it is not compared again.
         what = differences(payment, result) if payment.state is not PaymentState.CONFLICTED else ()
         if what:
-            return await self._operation_conflicts(uow, payment, operation, result.received, what)
+            return self._operation_conflicts(uow, payment, operation, result.received, what)
         if operation.kind is OperationKind.CANCEL:
             return await self._cancel_answered(uow, payment, operation, result)
         expected = operation.captured_before_minor + operation.amount_minor
@@ -320,12 +312,12 @@ class Outcomes:
             operation.amount_minor > 0 or result.status == "succeeded"
         )
         if not took_place and result.status in CLOSED:
-            return await self.operation_failed(uow, payment, operation, "authorization_ended")
+            return self.operation_failed(uow, payment, operation, "authorization_ended")
         if not took_place:
             return payment
         if result.received.amount_minor != expected:
-            return await self._operation_conflicts(uow, payment, operation, result.received, ("amount",))
-        await store.advance_operation(uow.conn, operation, "succeed", now=self._clock.now())
+            return self._operation_conflicts(uow, payment, operation, result.received, ("amount",))
+        store.advance_operation(uow.conn, operation, "succeed", now=self._clock.now())
         last = operation.final or not payment.capturable_minor
         rest = 0 if last else payment.capturable_minor
         left = payment.capture_pending_minor - operation.amount_minor
@@ -333,7 +325,7 @@ class Outcomes:
         payment = replace(payment, open_operation=None)
         changes = {"capturable_minor": rest, "capture_pending_minor": left}
         if operation.amount_minor == 0:
-            return await self.walk(uow, payment, trigger, **changes)
+            return self.walk(uow, payment, trigger, **changes)
         return await self._captured(
             uow,
             payment,
@@ -343,24 +335,24 @@ class Outcomes:
             **changes,
         )
 
-    async def _operation_conflicts(
+    def _operation_conflicts(
         self, uow: UnitOfWork, payment: Payment, operation: Operation, received: Money, what: tuple[str, ...]
     ) -> Payment:
         """Close a capture or cancel that Stripe answered with something else than was asked for, as if it had not been: what Stripe
         took is in suspense until a person decides."""
-        payment = await self.operation_failed(uow, payment, operation, "conflict")
-        return await self._conflict(uow, payment, received, what)
+        payment = self.operation_failed(uow, payment, operation, "conflict")
+        return self._conflict(uow, payment, received, what)
 
     async def _cancel_answered(
         self, uow: UnitOfWork, payment: Payment, operation: Operation, result: IntentStatus
     ) -> Payment:
         if result.status == "succeeded":
             # The money was taken before the cancel arrived: that is applied instead, by whoever reads the attempt.
-            return await self.operation_failed(uow, payment, operation, "already_captured")
+            return self.operation_failed(uow, payment, operation, "already_captured")
         if result.status != "canceled":
             return payment
         now = self._clock.now()
-        await store.advance_operation(uow.conn, operation, "succeed", now=now)
+        store.advance_operation(uow.conn, operation, "succeed", now=now)
         payment = replace(payment, open_operation=None)
         trigger = "cancel_conflict" if payment.state is PaymentState.CONFLICTED else "cancel"
         return await self.canceled(uow, payment, trigger, reason=operation.reason)
@@ -375,9 +367,9 @@ class Outcomes:
         asked = attempt is not None and attempt.state in (AttemptState.REQUIRES_ACTION, AttemptState.IN_REVIEW)
         if attempt is not None and (asked or (trigger == "cancel_conflict" and attempt.state not in ATTEMPT.terminal)):
             now, why = self._clock.now(), PAYMENT_CANCELED
-            ended = await store.advance_attempt(uow.conn, attempt, "decline", now=now, decline=why)
+            ended = store.advance_attempt(uow.conn, attempt, "decline", now=now, decline=why)
             payment = replace(payment, latest_attempt=ended)
-        payment = await self.walk(
+        payment = self.walk(
             uow,
             payment,
             trigger,
@@ -391,32 +383,32 @@ class Outcomes:
                 await self.suspense.give_back(uow, payment, item)
         return payment
 
-    async def operation_failed(
+    def operation_failed(
         self, uow: UnitOfWork, payment: Payment, operation: Operation, code: str, *, trigger: str = "fail"
     ) -> Payment:
         """Apply that a capture or cancel did not take place: what it reserved is free again."""
-        await store.advance_operation(uow.conn, operation, trigger, now=self._clock.now(), failure_code=code)
+        store.advance_operation(uow.conn, operation, trigger, now=self._clock.now(), failure_code=code)
         payment = replace(payment, open_operation=None)
         if operation.kind is OperationKind.CAPTURE and operation.amount_minor:
-            payment = await store.release_capture(uow.conn, payment, operation.amount_minor, self._clock.now())
+            payment = store.release_capture(uow.conn, payment, operation.amount_minor, self._clock.now())
             uow.outbox.append(self._events.payment("payment.updated", payment))
         return payment
 
-    async def not_sent(self, uow: UnitOfWork, payment: Payment, attempt: Attempt) -> Payment:
+    def not_sent(self, uow: UnitOfWork, payment: Payment, attempt: Attempt) -> Payment:
         """Apply that Stripe provably never saw the confirm."""
-        attempt = await store.advance_attempt(uow.conn, attempt, "not_sent", now=self._clock.now())
-        return await self.walk(uow, replace(payment, latest_attempt=attempt), "not_sent")
+        attempt = store.advance_attempt(uow.conn, attempt, "not_sent", now=self._clock.now())
+        return self.walk(uow, replace(payment, latest_attempt=attempt), "not_sent")
 
-    async def lost(self, uow: UnitOfWork, payment: Payment, attempt: Attempt) -> Payment:
+    def lost(self, uow: UnitOfWork, payment: Payment, attempt: Attempt) -> Payment:
         """Apply that the answer was lost: the payment stays in PROCESSING, no second attempt starts."""
         if attempt.state is not AttemptState.SENT:
             return payment
-        attempt = await store.advance_attempt(uow.conn, attempt, "lose", now=self._clock.now())
+        attempt = store.advance_attempt(uow.conn, attempt, "lose", now=self._clock.now())
         return replace(payment, latest_attempt=attempt)
 
-    async def give_up(self, uow: UnitOfWork, payment: Payment, attempt: Attempt) -> Payment:
+    def give_up(self, uow: UnitOfWork, payment: Payment, attempt: Attempt) -> Payment:
         """Apply that nothing could be learnt of an attempt within the plan."""
-        given_up = await store.advance_attempt(uow.conn, attempt, "give_up", now=self._clock.now())
+        given_up = store.advance_attempt(uow.conn, attempt, "give_up", now=self._clock.now())
         return replace(payment, latest_attempt=given_up)
 
     async def refund(self, uow: UnitOfWork, payment: Payment, refund: Refund, result: RefundResult) -> Refund:
@@ -424,7 +416,7 @@ class Outcomes:
         if what := refund_differences(refund, payment.stripe_payment_intent_id, result):
             theirs, ours = told(result.echo.amount if result.echo is not None else None), told(refund.amount)
             alert("refund.conflicted", refund_id=refund.id, differs=what, ours=ours, theirs=theirs)
-            return refund if refund.uncertain else await store.note_refund(uow.conn, refund, uncertain=True)
+            return refund if refund.uncertain else store.note_refund(uow.conn, refund, uncertain=True)
         path: tuple[str, ...] = _REFUND_PATHS.get((refund.state, result.state), ())
         if refund.state is result.state is RefundState.PENDING and refund.pending_reason != result.pending_reason:
             path = ("wait",)
@@ -432,13 +424,13 @@ class Outcomes:
             payment, refund = await self._walk_refund(uow, payment, refund, trigger, result)
         known = refund.stripe_refund_id == (result.stripe_refund_id or refund.stripe_refund_id)
         if refund.state in OPEN_REFUNDS and refund.state is result.state and (refund.uncertain or not known):
-            return await store.note_refund(uow.conn, refund, uncertain=False, stripe_refund_id=result.stripe_refund_id)
+            return store.note_refund(uow.conn, refund, uncertain=False, stripe_refund_id=result.stripe_refund_id)
         return refund
 
     async def refund_waits(self, uow: UnitOfWork, payment: Payment, refund: Refund, retry_time: datetime) -> Refund:
         """Apply that the merchant's balance does not cover a refund: nothing was sent, and it is tried again."""
         if refund.pending_reason == SHORT_OF_BALANCE:
-            await store.postpone_refund(uow.conn, refund, retry_time)
+            store.postpone_refund(uow.conn, refund, retry_time)
             return replace(refund, retry_time=retry_time)
         why = SHORT_OF_BALANCE
         waits = RefundResult(stripe_refund_id="", state=RefundState.PENDING, failure_reason="", pending_reason=why)
@@ -456,7 +448,7 @@ class Outcomes:
     ) -> tuple[Payment, Refund]:
         now, amount = self._clock.now(), refund.amount.amount_minor
         arrow, was_open = REFUND.arrow(refund.state, trigger, refund.id), refund.state in OPEN_REFUNDS
-        refund = await store.advance_refund(
+        refund = store.advance_refund(
             uow.conn,
             refund,
             trigger,
@@ -474,7 +466,7 @@ class Outcomes:
             return payment, refund
         if not (was_open and refund.state in OPEN_REFUNDS):
             succeeded = refund.state is RefundState.SUCCEEDED
-            payment = await store.move_refund_counters(
+            payment = store.move_refund_counters(
                 uow.conn,
                 payment,
                 pending_minor=-amount if was_open else 0,

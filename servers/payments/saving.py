@@ -39,7 +39,7 @@ class Saving:
             create_time=now,
             update_time=now,
         )
-        await store.insert_method(uow.conn, method)
+        store.insert_method(uow.conn, method)
         uow.outbox.append(self._events.method(arrow.event, method))
         return method
 
@@ -53,7 +53,7 @@ class Saving:
         for mandate in active:
             if mandate.usage.covers(usage):
                 return mandate
-            await self.revoke(uow, mandate)
+            self.revoke(uow, mandate)
         arrow, now = MANDATE.arrow(None, "give"), self._clock.now()
         given = Mandate(
             id=new_id("man", clock=self._clock, bucket=bucket_of(owner_id)),
@@ -67,14 +67,14 @@ class Saving:
             update_time=now,
             revoke_time=None,
         )
-        await store.insert_mandate(uow.conn, given)
+        store.insert_mandate(uow.conn, given)
         uow.outbox.append(self._events.mandate(arrow.event, given))
         return given
 
-    async def revoke(self, uow: UnitOfWork, mandate: Mandate) -> Mandate:
+    def revoke(self, uow: UnitOfWork, mandate: Mandate) -> Mandate:
         """Revoke a mandate; its row is locked by the caller. Raises MandateStateInvalid."""
         arrow, now = MANDATE.arrow(mandate.state, "revoke", mandate.id), self._clock.now()
         moved = replace(mandate, state=arrow.target, version=mandate.version + 1, update_time=now, revoke_time=now)
-        await store.update_mandate(uow.conn, moved, expected_version=mandate.version)
+        store.update_mandate(uow.conn, moved, expected_version=mandate.version)
         uow.outbox.append(self._events.mandate(arrow.event, moved))
         return moved

@@ -32,7 +32,7 @@ class Suspense:
         self._events = events
         self._clock = clock
 
-    async def put(self, uow: UnitOfWork, payment: Payment, received: Money) -> Payment:
+    def put(self, uow: UnitOfWork, payment: Payment, received: Money) -> Payment:
         """Write down what Stripe has taken of a payment beyond what is accounted for, if anything. Told by the caller's event."""
         extra = received.amount_minor - payment.taken_by_stripe(received.currency)
         if extra <= 0:
@@ -46,17 +46,17 @@ class Suspense:
             cause=SuspenseCause.LATE_CAPTURE if ended else SuspenseCause.CONFLICT,
             create_time=self._clock.now(),
         )
-        await store.insert_suspense_item(uow.conn, payment, item)
+        store.insert_suspense_item(uow.conn, payment, item)
         return replace(payment, suspense=(*payment.suspense, item))
 
     async def found(self, uow: UnitOfWork, payment: Payment, received: Money) -> Payment:
         """Apply that Stripe has taken `received` in all of a payment that has ended, or is in conflict: its state stays. What came
         after the end goes back by itself."""
-        after = await self.put(uow, payment, received)
+        after = self.put(uow, payment, received)
         if after is payment:
             return payment
         item = after.suspense[-1]
-        after = await store.touch(uow.conn, after, self._clock.now())
+        after = store.touch(uow.conn, after, self._clock.now())
         uow.outbox.append(self._events.payment("payment.updated", after))
         if item.cause is SuspenseCause.LATE_CAPTURE:
             await self.give_back(uow, after, item)
@@ -77,7 +77,7 @@ class Suspense:
             now=self._clock.now(),
             suspense_item_id=item.id,
         )
-        await store.insert_refund(uow.conn, refund)
+        store.insert_refund(uow.conn, refund)
         uow.outbox.append(self._events.refund("refund.created", refund, payment))
         await uow.outbound.record(
             verb=REFUND_CALL,

@@ -24,6 +24,7 @@ from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+from servers.kernel.errors import ConcurrentUpdate
 from servers.kernel.invariant import invariant
 from servers.runtime.sql import Row, Statement, Values
 
@@ -31,7 +32,6 @@ SEARCH_PATH: Final = "public,jobs"
 PING_AFTER_SECONDS: Final = 1.0
 PREPARED_MAX: Final = 1_000
 """More than a domain has statements: with fewer, each would push out another that is needed soon."""
-_BEGIN: Final[Statement] = ("BEGIN", ())
 _COMMIT: Final[Statement] = ("COMMIT", ())
 _DIALECT: Final = PGDialect_psycopg()  # type: ignore[no-untyped-call]  # SQLAlchemy's own
 
@@ -139,18 +139,30 @@ class Result:
         return [row[0] for row in self._rows]
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """What is sent together with the next statement."""
+
+    text: LiteralString
+    values: Values = ()
+    one_of: str = ""
+    """The resource of which it must change exactly one row."""
+    writes: bool = False
+
+
 class Connection:
     """One of the pool's connections. Each statement commits by itself, unless it stands between `begin` and `commit`.
 
-    What need not wait for an answer travels with what does: BEGIN and SAVEPOINT with the statement after them, the last statements
-    with COMMIT (libpq's pipeline mode). The driver's errors leave as SQLAlchemy's. A connection that broke, or whose task was
-    cancelled in the middle of a statement, does not go back to the pool.
+    What need not wait for an answer travels with what does: BEGIN, SAVEPOINT and what is written with the statement after them, the
+    last statements with COMMIT (libpq's pipeline mode). The driver's errors leave as SQLAlchemy's. A connection that broke, or
+    whose task was cancelled in the middle of a statement, does not go back to the pool.
     """
 
     def __init__(self, pooled: AsyncConnection, driver: psycopg.AsyncConnection[Any]) -> None:
         self._pooled = pooled
         self._driver = driver
-        self._ahead: list[Statement] = []
+        self._ahead: list[_Waiting] = []
+        self._begun = False
         self._failure: BaseException | None = None
 
     @classmethod
@@ -195,15 +207,27 @@ class Connection:
 
     def begin(self) -> None:
         """Open a transaction, with the next statement."""
-        self._ahead.append(_BEGIN)
+        self._begun = True
+        self._ahead.append(_Waiting("BEGIN"))
+
+    def write(self, statement: TextClause, values: Mapping[str, Any], *, one_of: str = "") -> None:
+        """Write in a transaction, with the next statement: whatever that reads sees it. What it violates is raised there, or by the
+        commit; so is ConcurrentUpdate where it must change exactly one row, the one of the resource `one_of`, and did not:
+        somebody else had the version before."""
+        invariant(self._begun, "what waits for a commit is written in a transaction")
+        self._ahead.append(_Waiting(_as_the_driver_takes_it(statement), values, one_of, writes=True))
 
     def savepoint(self, name: LiteralString) -> None:
         """Set a savepoint, with the next statement. It ends with the transaction: releasing it would be one round trip more."""
-        self._ahead.append(("SAVEPOINT " + name, ()))
+        self._ahead.append(_Waiting("SAVEPOINT " + name))
 
     async def undo_to(self, name: LiteralString) -> None:
         """Undo what was done since a savepoint."""
-        if ("SAVEPOINT " + name, ()) not in self._ahead:  # otherwise nothing was
+        savepoint = _Waiting("SAVEPOINT " + name)
+        if savepoint in self._ahead:
+            del self._ahead[self._ahead.index(savepoint) + 1 :]
+        else:
+            self._ahead.clear()
             await self.send(("ROLLBACK TO SAVEPOINT " + name, ()))
 
     async def driver(self) -> psycopg.AsyncConnection[Any]:
@@ -215,15 +239,19 @@ class Connection:
     async def commit(self, closing: Sequence[Statement] = ()) -> None:
         """Commit, and send statements whose answers nobody reads together with the COMMIT, which is not carried out where one of
         them fails. Raises InvariantBroken where the transaction had failed before."""
-        if not closing and self._driver.pgconn.transaction_status == TransactionStatus.IDLE:
+        self._begun = False
+        if not closing and not any(waiting.writes for waiting in self._ahead) and self._idle:
             self._ahead.clear()
             return
+        if any(waiting.one_of for waiting in self._ahead):
+            await self._send(())
         *_, done = await self._send((*closing, _COMMIT))
         # The answer to COMMIT in a transaction that has failed is ROLLBACK, and no error.
         invariant(done.statusmessage == "COMMIT", "the transaction had failed before its commit")
 
     async def rollback(self) -> None:
         """Undo the transaction. Where that fails the connection is dropped when it is closed: Postgres undoes what it held."""
+        self._begun = False
         self._ahead.clear()
         if not self.usable:
             return
@@ -239,7 +267,7 @@ class Connection:
         """Give it back to the pool, or drop it where it cannot work on."""
         if self._pooled.closed:
             return
-        if self.usable and self._driver.pgconn.transaction_status == TransactionStatus.IDLE:
+        if self.usable and self._idle:
             await self._pooled.close()
         else:
             # To its end, however often the task is cancelled: the pool would count it as in use for ever.
@@ -251,6 +279,10 @@ class Connection:
         await self._pooled.invalidate(exception=self._failure if broke else None)
         await self._pooled.close()
 
+    @property
+    def _idle(self) -> bool:
+        return self._driver.pgconn.transaction_status == TransactionStatus.IDLE
+
     async def _send(
         self, statements: Sequence[Statement], row_factory: AsyncRowFactory[Any] = tuple_row
     ) -> list[psycopg.AsyncCursor[Any]]:
@@ -258,9 +290,8 @@ class Connection:
         driver = self._driver
         try:
             async with driver.pipeline():
-                for text, values in ahead:
-                    await driver.execute(text, values)
-                return [
+                before = [await driver.execute(waiting.text, waiting.values) for waiting in ahead]
+                sent = [
                     await driver.cursor(row_factory=row_factory).execute(text, values) for text, values in statements
                 ]
         except psycopg.Error as error:
@@ -268,6 +299,10 @@ class Connection:
         except BaseException as error:
             self._failure = error  # cancelled: nobody knows how far it came
             raise
+        for waiting, cursor in zip(ahead, before, strict=True):
+            if waiting.one_of and cursor.rowcount != 1:
+                raise ConcurrentUpdate(waiting.one_of)
+        return sent
 
     async def _send_one(self, text: LiteralString, values: Values) -> psycopg.AsyncCursor[Any]:
         try:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from servers.kernel.clock import Clock
-from servers.kernel.errors import ConcurrentUpdate, Refusal
+from servers.kernel.errors import Refusal
 from servers.runtime.connection import Connection, connected
 from servers.runtime.idempotency import IdempotencyStore, IdempotentRequest
 from servers.runtime.jobs import JobQueue, deferring_app
@@ -28,12 +28,6 @@ from servers.runtime.sql import Closing, Statement, text
 
 PRESENCE_SECONDS = 0.5
 PRESENCE_CLASS = 7701  # the advisory-lock class in which every live process holds the lock of its instance number
-
-
-def one_row(rowcount: int, resource: str) -> None:
-    """Raise ConcurrentUpdate unless exactly one row was changed: somebody else had the version before."""
-    if rowcount != 1:
-        raise ConcurrentUpdate(resource)
 
 
 class Database:

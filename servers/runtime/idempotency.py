@@ -259,10 +259,10 @@ class IdempotencyStore:
             parameters = {**_scope(request), "answer": answer, "refused": refused, "until": until}
             self._closing.append((_COMPLETE, parameters))
 
-    async def release(self, request: IdempotentRequest) -> None:
+    def release(self, request: IdempotentRequest) -> None:
         """End the lease at once: the call failed in a way that trying again may cure."""
         if request.key is not None:
-            await self._conn.execute(_RELEASE, {**_scope(request), "token": request.token})
+            self._conn.write(_RELEASE, {**_scope(request), "token": request.token})
 
     async def expire(self) -> int:
         """Forget keys past their time and answers with secrets past theirs, at most so many of each. Returns how many."""

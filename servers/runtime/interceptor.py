@@ -269,7 +269,7 @@ class Interceptor(grpc.GenericRpcHandler):
         try:
             async with self._db.uow() as uow:
                 for request in call.claims:
-                    await uow.idempotency.release(request)
+                    uow.idempotency.release(request)
         except (PoolTimeout, DBAPIError):
             return  # the lease ends by itself
 

@@ -262,7 +262,7 @@ class OutboundStore:
         call = await self.open_for(target, lock=True)
         if call is None or call.sends != sends:
             return Unknown(outcome.reason)
-        await self._conn.execute(text("UPDATE outbound_calls SET sends = 0 WHERE id = :id"), {"id": call.id})
+        self._conn.write(text("UPDATE outbound_calls SET sends = 0 WHERE id = :id"), {"id": call.id})
         return outcome
 
     async def may_read(self, target: str) -> bool:
@@ -279,7 +279,7 @@ class OutboundStore:
         )
         return bool(done.rowcount)
 
-    async def settle(self, target: str, outcome: Outcome[T], *, pending: bool = False) -> None:
+    def settle(self, target: str, outcome: Outcome[T], *, pending: bool = False) -> None:
         """Note what became of the open call for `target`, if there is one. `pending`: answered, but the provider itself is not done
         yet. A call that stays what it was goes on with its plan, however often it is looked into; another state begins another
         plan."""
@@ -293,14 +293,14 @@ class OutboundStore:
         now = self._clock.now()
         next_poll = now + POLLS[state][0] if state in POLLS else None
         final = isinstance(outcome, Unknown) and not outcome.resendable
-        await self._conn.execute(
+        self._conn.write(
             text(_SETTLE),
             {"target": target, "state": state, "next": next_poll, "now": now, "final": final},
         )
 
-    async def hand_over(self, call_id: str) -> None:
+    def hand_over(self, call_id: str) -> None:
         """Leave a call to a person: no look will tell more than the last one."""
-        await self._conn.execute(
+        self._conn.write(
             text(
                 """
                 UPDATE outbound_calls SET state = 'NEEDS_OPERATOR', next_poll_time = NULL, change_time = :now

@@ -52,7 +52,7 @@ class Outcomes:
         )
         crash_point("wallets.top_up.after_post")
 
-    async def apply(self, uow: UnitOfWork, top_up: TopUp, news: News, *, asked: bool) -> TopUp:
+    def apply(self, uow: UnitOfWork, top_up: TopUp, news: News, *, asked: bool) -> TopUp:
         """Apply news to a top-up whose row is locked. `asked`: it answers a question of ours, so that nothing is newer.
 
         Raises InvariantBroken where a top-up that failed was charged all the same: a person must look, and the money is in the
@@ -66,30 +66,30 @@ class Outcomes:
         step = step_of(top_up, news, asked=asked)
         if step is None:
             if top_up.state not in TOP_UP.terminal:
-                await wallet_store.note_payment(uow.conn, top_up, news.payment_version)
+                wallet_store.note_payment(uow.conn, top_up, news.payment_version)
             return top_up
-        return await self._walk(uow, top_up, step.trigger, payment_version=news.payment_version, **step.changes)
+        return self._walk(uow, top_up, step.trigger, payment_version=news.payment_version, **step.changes)
 
-    async def lost(self, uow: UnitOfWork, top_up: TopUp) -> TopUp:
+    def lost(self, uow: UnitOfWork, top_up: TopUp) -> TopUp:
         """Apply that payments' answer was lost: the card may be charged, so nothing but a look can tell."""
         if top_up.state in TOP_UP.terminal or top_up.uncertain:
             return top_up
-        return await self._walk(uow, top_up, "note", uncertain=True)
+        return self._walk(uow, top_up, "note", uncertain=True)
 
-    async def refused(self, uow: UnitOfWork, top_up: TopUp) -> TopUp:
+    def refused(self, uow: UnitOfWork, top_up: TopUp) -> TopUp:
         """Apply that payments will not charge the card, and has not."""
         if top_up.state in TOP_UP.terminal:
             return top_up
         changes = {"uncertain": False, "next_action": None, "failure_reason": "not_sent"}
-        return await self._walk(uow, top_up, "fail", **changes)
+        return self._walk(uow, top_up, "fail", **changes)
 
-    async def _walk(self, uow: UnitOfWork, top_up: TopUp, trigger: str, **changes: Any) -> TopUp:
+    def _walk(self, uow: UnitOfWork, top_up: TopUp, trigger: str, **changes: Any) -> TopUp:
         """Walk one arrow: a version and an outbox row."""
         arrow = TOP_UP.arrow(top_up.state, trigger, top_up.id)
         moved = replace(
             top_up, state=arrow.target, version=top_up.version + 1, update_time=self._clock.now(), **changes
         )
-        await wallet_store.save_top_up(uow.conn, self._sealer, moved, expected=top_up.version)
+        wallet_store.save_top_up(uow.conn, self._sealer, moved, expected=top_up.version)
         uow.outbox.append(top_up_event(arrow.event, moved))
         _log.info("top_up.moved", top_up_id=moved.id, state=moved.state.value, trigger=trigger)
         return moved

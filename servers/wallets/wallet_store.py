@@ -9,7 +9,6 @@ from datetime import datetime
 
 from servers.kernel.money import Money
 from servers.runtime.connection import Connection
-from servers.runtime.db import one_row
 from servers.runtime.sealed import Sealer
 from servers.runtime.sql import Row, text
 from servers.wallets import store
@@ -92,9 +91,9 @@ async def holdings(conn: Connection, owner_id: str, found: Sequence[Wallet]) -> 
     return {one.id: Holdings(account=accounts[one.account_id], pending_minor=pending.get(one.id, 0)) for one in found}
 
 
-async def insert_top_up(conn: Connection, top_up: TopUp) -> None:
+def insert_top_up(conn: Connection, top_up: TopUp) -> None:
     """Insert a top-up of which nothing is known yet."""
-    await conn.execute(
+    conn.write(
         text(
             """
             INSERT INTO top_ups (owner_id, id, wallet_id, amount_minor, currency, payment_method_id, return_url, state, version,
@@ -160,10 +159,10 @@ async def top_ups(conn: Connection, sealer: Sealer, found: Wallet, *, before: st
     return [_top_up(row, sealer) for row in rows]
 
 
-async def save_top_up(conn: Connection, sealer: Sealer, moved: TopUp, *, expected: int) -> None:
+def save_top_up(conn: Connection, sealer: Sealer, moved: TopUp, *, expected: int) -> None:
     """Write a top-up's new version. Raises ConcurrentUpdate."""
     action = json.dumps(asdict(moved.next_action)).encode() if moved.next_action is not None else None
-    done = await conn.execute(
+    conn.write(
         text(
             """
             UPDATE top_ups SET state = :state, uncertain = :uncertain, payment_id = :payment_id, payment_version = :payment_version,
@@ -187,13 +186,13 @@ async def save_top_up(conn: Connection, sealer: Sealer, moved: TopUp, *, expecte
             "id": moved.id,
             "expected": expected,
         },
+        one_of=moved.id,
     )
-    one_row(done.rowcount, moved.id)
 
 
-async def note_payment(conn: Connection, known: TopUp, payment_version: int) -> None:
+def note_payment(conn: Connection, known: TopUp, payment_version: int) -> None:
     """Note which version of the payment was seen: nobody is shown it, so it is no new version of the top-up."""
-    await conn.execute(
+    conn.write(
         text(
             "UPDATE top_ups SET payment_version = :seen WHERE owner_id = :owner AND id = :id AND payment_version < :seen"
         ),

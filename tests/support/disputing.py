@@ -216,10 +216,10 @@ class Desk:
         async with deps.db.uow() as uow:
             await store.insert_payment(uow.conn, payment)
             uow.outbox.append(deps.events.payment(event, payment))
-            payment = await deps.outcomes.walk(uow, payment, "send")
-            await store.insert_attempt(uow.conn, attempt)
-            attempt = await store.advance_attempt(uow.conn, attempt, "send", now=now)
-            await store.save_intent_id(uow.conn, payment, intent_id)
+            payment = deps.outcomes.walk(uow, payment, "send")
+            store.insert_attempt(uow.conn, attempt)
+            attempt = store.advance_attempt(uow.conn, attempt, "send", now=now)
+            store.save_intent_id(uow.conn, payment, intent_id)
             if captured:
                 charge = Charged(charge_id=f"ch_{payment.id}", amount=payment.amount)
                 await deps.outcomes.charge(uow, replace(payment, latest_attempt=attempt), attempt, charge)

@@ -161,7 +161,7 @@ class Desk:
             if refusal.stored:
                 return Answer(status_bytes(refusal), is_refusal=True, reason=refusal.reason)
             async with self.db.uow() as uow:
-                await uow.idempotency.release(request)
+                uow.idempotency.release(request)
             return Answer(None, is_refusal=True, reason=refusal.reason)
         except Died:
             await self.bury(request)

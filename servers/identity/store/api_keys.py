@@ -9,9 +9,9 @@ from servers.runtime.connection import Connection
 from servers.runtime.sql import Row, text
 
 
-async def insert_api_key(conn: Connection, key: ApiKey, hashed: bytes) -> None:
+def insert_api_key(conn: Connection, key: ApiKey, hashed: bytes) -> None:
     """Insert an API key."""
-    await conn.execute(
+    conn.write(
         text(
             """
             INSERT INTO api_keys (merchant_id, id, kind, publishable_key, secret_hash, secret_prefix, display_name, scopes,
@@ -64,9 +64,9 @@ async def api_keys(conn: Connection, merchant_id: str, *, before: str, limit: in
     return [_api_key(row) for row in rows]
 
 
-async def limit_api_key(conn: Connection, key: ApiKey, *, expected: int) -> None:
+def limit_api_key(conn: Connection, key: ApiKey, *, expected: int) -> None:
     """Write when a key stops working; its row is locked by the caller."""
-    await conn.execute(
+    conn.write(
         text(
             """
             UPDATE api_keys SET expire_time = :expire_time, version = :version, update_time = :now
@@ -84,9 +84,9 @@ async def limit_api_key(conn: Connection, key: ApiKey, *, expected: int) -> None
     )
 
 
-async def revoke_api_key(conn: Connection, key: ApiKey, now: datetime) -> None:
+def revoke_api_key(conn: Connection, key: ApiKey, now: datetime) -> None:
     """Write that a key is revoked; its row is locked by the caller."""
-    await conn.execute(
+    conn.write(
         text(
             """
             UPDATE api_keys SET state = 'REVOKED', version = version + 1, update_time = :now

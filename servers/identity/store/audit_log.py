@@ -9,9 +9,9 @@ from servers.runtime.connection import Connection
 from servers.runtime.sql import text
 
 
-async def insert_audit_entry(conn: Connection, entry: AuditLogEntry) -> None:
+def insert_audit_entry(conn: Connection, entry: AuditLogEntry) -> None:
     """Append what a member did, in the transaction that does it."""
-    await conn.execute(
+    conn.write(
         text(
             """
             INSERT INTO audit_log (merchant_id, id, actor_id, actor_role, action, resource_id, details, request_id, create_time)

@@ -7,7 +7,6 @@ from datetime import datetime
 from servers.identity.domain import Invitation, InvitationState, Member, MemberState
 from servers.identity.store.users import email_key
 from servers.runtime.connection import Connection
-from servers.runtime.db import one_row
 from servers.runtime.sql import Row, text
 
 _MEMBERS = """
@@ -61,10 +60,10 @@ async def owners(conn: Connection, merchant_id: str) -> list[Member]:
     return [_member(row) for row in rows]
 
 
-async def save_member(conn: Connection, member: Member) -> None:
+def save_member(conn: Connection, member: Member) -> None:
     """Insert a new member or write the next version of one; the merchant's row is locked by the caller. Raises ConcurrentUpdate."""
     statement = _INSERT_MEMBER if member.version == 1 else _UPDATE_MEMBER
-    done = await conn.execute(
+    conn.write(
         statement,
         {
             "merchant_id": member.merchant_id,
@@ -74,8 +73,8 @@ async def save_member(conn: Connection, member: Member) -> None:
             "version": member.version,
             "create_time": member.create_time,
         },
+        one_of=member.user_id,
     )
-    one_row(done.rowcount, member.user_id)
 
 
 async def insert_invitation(conn: Connection, invitation: Invitation) -> bool:
@@ -149,9 +148,9 @@ async def overdue_invitations(conn: Connection, now: datetime) -> list[Invitatio
     return [_invitation(row) for row in rows]
 
 
-async def update_invitation(conn: Connection, invitation: Invitation, *, expected: int) -> None:
+def update_invitation(conn: Connection, invitation: Invitation, *, expected: int) -> None:
     """Write the state of an invitation. Raises ConcurrentUpdate."""
-    done = await conn.execute(
+    conn.write(
         text(
             """
             UPDATE invitations SET state = :state, version = :version, update_time = :now
@@ -166,8 +165,8 @@ async def update_invitation(conn: Connection, invitation: Invitation, *, expecte
             "id": invitation.id,
             "expected": expected,
         },
+        one_of=invitation.id,
     )
-    one_row(done.rowcount, invitation.id)
 
 
 def _member(row: Row) -> Member:

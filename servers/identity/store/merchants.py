@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from servers.identity.domain import Merchant
 from servers.runtime.connection import Connection
-from servers.runtime.db import one_row
 from servers.runtime.sql import Row, text
 
 
-async def insert_merchant(conn: Connection, merchant: Merchant, owner_id: str) -> None:
+def insert_merchant(conn: Connection, merchant: Merchant, owner_id: str) -> None:
     """Insert a merchant with its owner."""
-    await conn.execute(
+    conn.write(
         text(
             """
             INSERT INTO merchants (id, display_name, country, default_currency, version, create_time, update_time)
@@ -27,7 +26,7 @@ async def insert_merchant(conn: Connection, merchant: Merchant, owner_id: str) -
             "update_time": merchant.update_time,
         },
     )
-    await conn.execute(
+    conn.write(
         text(
             "INSERT INTO members (merchant_id, user_id, role, create_time, state, version) "
             "VALUES (:merchant_id, :user_id, 'owner', :now, 'ACTIVE', 1)"
@@ -52,9 +51,9 @@ async def merchant_of_member(conn: Connection, merchant_id: str, user_id: str) -
     return _merchant(row) if row is not None else None
 
 
-async def update_merchant(conn: Connection, merchant: Merchant, *, expected: int) -> None:
+def update_merchant(conn: Connection, merchant: Merchant, *, expected: int) -> None:
     """Write what may change of a merchant. Raises ConcurrentUpdate."""
-    done = await conn.execute(
+    conn.write(
         text(
             """
             UPDATE merchants SET display_name = :name, version = :version, update_time = :now
@@ -68,8 +67,8 @@ async def update_merchant(conn: Connection, merchant: Merchant, *, expected: int
             "id": merchant.id,
             "expected": expected,
         },
+        one_of=merchant.id,
     )
-    one_row(done.rowcount, merchant.id)
 
 
 async def merchant(conn: Connection, merchant_id: str) -> Merchant | None:

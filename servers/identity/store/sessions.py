@@ -9,9 +9,9 @@ from servers.runtime.connection import Connection
 from servers.runtime.sql import Row, text
 
 
-async def insert_session(conn: Connection, session: Session) -> None:
+def insert_session(conn: Connection, session: Session) -> None:
     """Insert a session."""
-    await conn.execute(
+    conn.write(
         text(
             """
             INSERT INTO sessions (user_id, id, state, expire_time, last_used_time, user_agent, address, version, create_time,
@@ -67,17 +67,17 @@ async def active_sessions(conn: Connection, user_id: str) -> list[Session]:
     return [_session(row) for row in rows]
 
 
-async def touch_session(conn: Connection, session: Session, now: datetime) -> None:
+def touch_session(conn: Connection, session: Session, now: datetime) -> None:
     """Note that a token of the session was issued: no change of state, so no version and no event."""
-    await conn.execute(
+    conn.write(
         text("UPDATE sessions SET last_used_time = :now WHERE user_id = :user_id AND id = :id"),
         {"now": now, "user_id": session.user_id, "id": session.id},
     )
 
 
-async def revoke_session(conn: Connection, session: Session, now: datetime) -> None:
+def revoke_session(conn: Connection, session: Session, now: datetime) -> None:
     """Write that a session has ended; its row is locked by the caller."""
-    await conn.execute(
+    conn.write(
         text(
             """
             UPDATE sessions SET state = 'REVOKED', version = version + 1, update_time = :now
@@ -88,9 +88,9 @@ async def revoke_session(conn: Connection, session: Session, now: datetime) -> N
     )
 
 
-async def insert_refresh_token(conn: Connection, hashed: bytes, session: Session) -> None:
+def insert_refresh_token(conn: Connection, hashed: bytes, session: Session) -> None:
     """Store a refresh token of a session."""
-    await conn.execute(
+    conn.write(
         text(
             """
             INSERT INTO refresh_tokens (hash, user_id, session_id, expire_time)

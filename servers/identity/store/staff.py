@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from servers.identity.domain import StaffMember, StaffState
 from servers.runtime.connection import Connection
-from servers.runtime.db import one_row
 from servers.runtime.sql import Row, text
 
 _INSERT = text(
@@ -39,10 +38,10 @@ async def staff(conn: Connection, *, before: str, limit: int) -> list[StaffMembe
     return [_member(row) for row in rows]
 
 
-async def save_staff_member(conn: Connection, member: StaffMember) -> None:
+def save_staff_member(conn: Connection, member: StaffMember) -> None:
     """Insert a new staff member, or write what changed of one. Raises ConcurrentUpdate."""
     statement = _INSERT if member.version == 1 else _UPDATE
-    done = await conn.execute(
+    conn.write(
         statement,
         {
             "user_id": member.user_id,
@@ -54,8 +53,8 @@ async def save_staff_member(conn: Connection, member: StaffMember) -> None:
             "version": member.version,
             "now": member.update_time,
         },
+        one_of=member.id,
     )
-    one_row(done.rowcount, member.id)
 
 
 async def use_staff_code(conn: Connection, user_id: str, step: int) -> bool:

@@ -7,7 +7,6 @@ from datetime import datetime
 
 from servers.identity.domain import TokenPurpose, User
 from servers.runtime.connection import Connection
-from servers.runtime.db import one_row
 from servers.runtime.sql import Row, text
 
 
@@ -59,9 +58,9 @@ async def user_exists(conn: Connection, user_id: str) -> bool:
     return bool(await conn.scalar(text("SELECT 1 FROM users WHERE id = :id"), {"id": user_id}))
 
 
-async def update_user(conn: Connection, user: User, *, expected: int) -> None:
+def update_user(conn: Connection, user: User, *, expected: int) -> None:
     """Write what may change of a user. Raises ConcurrentUpdate."""
-    done = await conn.execute(
+    conn.write(
         text(
             """
             UPDATE users SET display_name = :name, email_verified = :verified, password_hash = :hash, version = :version,
@@ -78,15 +77,15 @@ async def update_user(conn: Connection, user: User, *, expected: int) -> None:
             "id": user.id,
             "expected": expected,
         },
+        one_of=user.id,
     )
-    one_row(done.rowcount, user.id)
 
 
-async def insert_email_token(
+def insert_email_token(
     conn: Connection, hashed: bytes, user_id: str, purpose: TokenPurpose, expire_time: datetime
 ) -> None:
     """Store a token of a mail, by its hash."""
-    await conn.execute(
+    conn.write(
         text(
             """
             INSERT INTO email_tokens (hash, user_id, purpose, expire_time) VALUES (:hash, :user_id, :purpose, :expire_time)
@@ -113,9 +112,9 @@ async def email_token(
     return found
 
 
-async def use_email_tokens(conn: Connection, user_id: str, purpose: TokenPurpose) -> None:
+def use_email_tokens(conn: Connection, user_id: str, purpose: TokenPurpose) -> None:
     """Use up every token of a purpose that a user has."""
-    await conn.execute(
+    conn.write(
         text("UPDATE email_tokens SET used = true WHERE user_id = :user_id AND purpose = :purpose AND NOT used"),
         {"user_id": user_id, "purpose": purpose.value},
     )

@@ -48,9 +48,9 @@ async def create_api_key(
         raise FieldInvalid.of("expire_time", "must lie in the future")
     async with deps.db.uow() as uow:
         await uow.idempotency.claim(request)
-        new = await _insert(deps, uow, principal.merchant_id, kind, display_name, scopes, expire_time)
+        new = _insert(deps, uow, principal.merchant_id, kind, display_name, scopes, expire_time)
         details = {"kind": kind.value, "scopes": " ".join(scopes)}
-        await note(deps, uow, principal.merchant_id, "api_key.created", new.key.id, **details)
+        note(deps, uow, principal.merchant_id, "api_key.created", new.key.id, **details)
         uow.idempotency.complete(request, new)
     return new
 
@@ -65,7 +65,7 @@ def _check_scopes(principal: Principal, scopes: Sequence[str]) -> None:
             )
 
 
-async def _insert(
+def _insert(
     deps: Deps,
     uow: UnitOfWork,
     merchant_id: str,
@@ -93,7 +93,7 @@ async def _insert(
         create_time=now,
         update_time=now,
     )
-    await store.insert_api_key(uow.conn, key, deps.secrets.hash(made))
+    store.insert_api_key(uow.conn, key, deps.secrets.hash(made))
     uow.outbox.append(event("api_key.created", key))
     return NewApiKey(key=key, secret="" if shown else made)
 
@@ -117,12 +117,12 @@ async def rotate_api_key(
             # Whoever may make keys may make a publishable one: its scopes open nothing without a `client_secret`.
             if old.kind is ApiKeyKind.SECRET and not principal.scopes.issuperset(old.scopes):
                 raise FieldInvalid.of("api_key_id", "carries scopes that you do not have yourself")
-            new = await _insert(deps, uow, old.merchant_id, old.kind, old.display_name, old.scopes, old.expire_time)
+            new = _insert(deps, uow, old.merchant_id, old.kind, old.display_name, old.scopes, old.expire_time)
             end = min(now + grace, old.expire_time) if old.expire_time is not None else now + grace
             ending = replace(old, expire_time=end, version=old.version + 1, update_time=now)
-            await store.limit_api_key(uow.conn, ending, expected=old.version)
+            store.limit_api_key(uow.conn, ending, expected=old.version)
             uow.outbox.append(event("api_key.updated", ending))
-            await note(deps, uow, old.merchant_id, "api_key.rotated", old.id, new_key=new.key.id)
+            note(deps, uow, old.merchant_id, "api_key.rotated", old.id, new_key=new.key.id)
             uow.idempotency.complete(request, new)
     return new
 
@@ -137,10 +137,10 @@ async def revoke_api_key(deps: Deps, request: IdempotentRequest, *, merchant_id:
                 raise ResourceNotFound(key_id)
             if API_KEY.allows(key.state, "revoke"):
                 now = deps.clock.now()
-                await store.revoke_api_key(uow.conn, key, now)
+                store.revoke_api_key(uow.conn, key, now)
                 arrow = API_KEY.arrow(key.state, "revoke", key.id)
                 key = replace(key, state=arrow.target, version=key.version + 1, update_time=now)
                 uow.outbox.append(event(arrow.event, key))
-                await note(deps, uow, merchant_id, arrow.event, key.id)
+                note(deps, uow, merchant_id, arrow.event, key.id)
             uow.idempotency.complete(request, key)
     return key

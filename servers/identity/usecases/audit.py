@@ -10,7 +10,7 @@ from servers.runtime.call import current_call
 from servers.runtime.db import UnitOfWork
 
 
-async def note(deps: Deps, uow: UnitOfWork, merchant_id: str, action: str, resource_id: str, **details: str) -> None:
+def note(deps: Deps, uow: UnitOfWork, merchant_id: str, action: str, resource_id: str, **details: str) -> None:
     """Write down that the caller did something for a merchant."""
     call = current_call()
     entry = AuditLogEntry(
@@ -24,4 +24,4 @@ async def note(deps: Deps, uow: UnitOfWork, merchant_id: str, action: str, resou
         request_id=call.request_id,
         create_time=deps.clock.now(),
     )
-    await store.insert_audit_entry(uow.conn, entry)
+    store.insert_audit_entry(uow.conn, entry)

@@ -59,7 +59,7 @@ async def invite_member(
             now = deps.clock.now()
             stale = await store.open_invitation(uow.conn, principal.merchant_id, email)
             if stale is not None and stale.expire_time <= now:
-                await _answer(deps, uow, stale, "expire")
+                _answer(deps, uow, stale, "expire")
             merchant = await store.merchant(uow.conn, principal.merchant_id)
             invitation = Invitation(
                 id=new_id("inv", clock=deps.clock, bucket=bucket_of(principal.merchant_id)),
@@ -77,15 +77,15 @@ async def invite_member(
             if not await store.insert_invitation(uow.conn, invitation):
                 raise ReferenceTaken("email")
             uow.outbox.append(event(INVITATION.arrow(None, "create").event, invitation))
-            await note(deps, uow, principal.merchant_id, "member.invited", invitation.id, role=role)
+            note(deps, uow, principal.merchant_id, "member.invited", invitation.id, role=role)
             uow.idempotency.complete(request, invitation)
     return invitation
 
 
-async def _answer(deps: Deps, uow: UnitOfWork, invitation: Invitation, trigger: str) -> Invitation:
+def _answer(deps: Deps, uow: UnitOfWork, invitation: Invitation, trigger: str) -> Invitation:
     arrow = INVITATION.arrow(invitation.state, trigger, invitation.id)
     answered = replace(invitation, state=arrow.target, version=invitation.version + 1, update_time=deps.clock.now())
-    await store.update_invitation(uow.conn, answered, expected=invitation.version)
+    store.update_invitation(uow.conn, answered, expected=invitation.version)
     uow.outbox.append(event(arrow.event, answered))
     return answered
 
@@ -100,8 +100,8 @@ async def revoke_invitation(
             invitation = await store.invitation(uow.conn, invitation_id, lock=True)
             if invitation is None or invitation.merchant_id != principal.merchant_id:
                 raise ResourceNotFound(invitation_id)
-            invitation = await _answer(deps, uow, invitation, "revoke")
-            await note(deps, uow, principal.merchant_id, "invitation.revoked", invitation_id)
+            invitation = _answer(deps, uow, invitation, "revoke")
+            note(deps, uow, principal.merchant_id, "invitation.revoked", invitation_id)
             uow.idempotency.complete(request, invitation)
     return invitation
 
@@ -129,12 +129,12 @@ async def accept_invitation(
             user = await store.user(uow.conn, principal.subject)
             invitation = await _invited(deps, uow, invitation_id, user)
             await store.lock_members(uow.conn, invitation.merchant_id)
-            await _answer(deps, uow, invitation, "accept")
+            _answer(deps, uow, invitation, "accept")
             await _join(deps, uow, invitation, user)
             merchant = await store.merchant_of_member(uow.conn, invitation.merchant_id, user.id)
             if merchant is None:
                 raise ResourceNotFound(invitation.merchant_id)
-            await note(deps, uow, merchant.id, "member.joined", user.id, role=merchant.role)
+            note(deps, uow, merchant.id, "member.joined", user.id, role=merchant.role)
             uow.idempotency.complete(request, merchant)
     return merchant
 
@@ -154,7 +154,7 @@ async def _join(deps: Deps, uow: UnitOfWork, invitation: Invitation, user: User)
         version=known.version + 1 if known is not None else 1,
         create_time=deps.clock.now(),
     )
-    await store.save_member(uow.conn, member)
+    store.save_member(uow.conn, member)
     uow.outbox.append(event(arrow.event, member))
 
 
@@ -166,7 +166,7 @@ async def decline_invitation(
         await uow.idempotency.claim(request)
         async with uow.refusals(request):
             user = await store.user(uow.conn, principal.subject)
-            invitation = await _answer(deps, uow, await _invited(deps, uow, invitation_id, user), "decline")
+            invitation = _answer(deps, uow, await _invited(deps, uow, invitation_id, user), "decline")
             uow.idempotency.complete(request, invitation)
     return invitation
 
@@ -182,7 +182,7 @@ async def update_member(
             member = await _active(uow, principal.merchant_id, user_id)
             if role != member.role:
                 await _guard_owners(uow, caller, member, becomes=role)
-                member = await _change(deps, uow, member, "change_role", role=role)
+                member = _change(deps, uow, member, "change_role", role=role)
             uow.idempotency.complete(request, member)
     return member
 
@@ -197,7 +197,7 @@ async def remove_member(deps: Deps, request: IdempotentRequest, principal: Princ
             caller = await _caller(uow, principal)
             member = await _active(uow, principal.merchant_id, user_id)
             await _guard_owners(uow, caller, member, becomes="")
-            member = await _change(deps, uow, member, "remove", role=member.role)
+            member = _change(deps, uow, member, "remove", role=member.role)
             uow.idempotency.complete(request, member)
     return member
 
@@ -211,12 +211,12 @@ async def _guard_owners(uow: UnitOfWork, caller: Member, member: Member, *, beco
         raise MemberRoleInvalid.last_owner()
 
 
-async def _change(deps: Deps, uow: UnitOfWork, member: Member, trigger: str, *, role: str) -> Member:
+def _change(deps: Deps, uow: UnitOfWork, member: Member, trigger: str, *, role: str) -> Member:
     arrow = MEMBER.arrow(member.state, trigger, member.user_id)
     changed = replace(member, role=role, state=arrow.target, version=member.version + 1)
-    await store.save_member(uow.conn, changed)
+    store.save_member(uow.conn, changed)
     uow.outbox.append(event(arrow.event, changed))
-    await note(deps, uow, member.merchant_id, arrow.event, member.user_id, role=role)
+    note(deps, uow, member.merchant_id, arrow.event, member.user_id, role=role)
     return changed
 
 
@@ -224,4 +224,4 @@ async def expire_invitations(deps: Deps) -> None:
     """End invitations past their time; a job's work."""
     async with deps.db.uow() as uow:
         for invitation in await store.overdue_invitations(uow.conn, deps.clock.now()):
-            await _answer(deps, uow, invitation, "expire")
+            _answer(deps, uow, invitation, "expire")

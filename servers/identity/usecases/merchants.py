@@ -37,9 +37,9 @@ async def create_merchant(
             create_time=now,
             update_time=now,
         )
-        await store.insert_merchant(uow.conn, merchant, owner_id)
+        store.insert_merchant(uow.conn, merchant, owner_id)
         uow.outbox.append(event("merchant.created", merchant))
-        await note(deps, uow, merchant.id, "merchant.created", merchant.id)
+        note(deps, uow, merchant.id, "merchant.created", merchant.id)
         uow.idempotency.complete(request, merchant)
     return merchant
 
@@ -57,8 +57,8 @@ async def update_merchant(
         changed = replace(
             merchant, display_name=display_name, version=merchant.version + 1, update_time=deps.clock.now()
         )
-        await store.update_merchant(uow.conn, changed, expected=merchant.version)
+        store.update_merchant(uow.conn, changed, expected=merchant.version)
         uow.outbox.append(event("merchant.updated", changed))
-        await note(deps, uow, merchant.id, "merchant.updated", merchant.id, display_name=display_name)
+        note(deps, uow, merchant.id, "merchant.updated", merchant.id, display_name=display_name)
         uow.idempotency.complete(request, changed)
     return changed

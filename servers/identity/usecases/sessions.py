@@ -57,16 +57,16 @@ async def log_in(
             user_agent=user_agent,
             address=address,
         )
-        await store.insert_session(uow.conn, session)
+        store.insert_session(uow.conn, session)
         uow.outbox.append(event("session.created", session))
-        tokens = await _issue(deps, uow, user, session)
+        tokens = _issue(deps, uow, user, session)
         uow.idempotency.complete(request, tokens)
     return tokens
 
 
-async def _issue(deps: Deps, uow: UnitOfWork, user: User, session: Session) -> Tokens:
+def _issue(deps: Deps, uow: UnitOfWork, user: User, session: Session) -> Tokens:
     refresh_token = deps.secrets.new("pm_rt_")
-    await store.insert_refresh_token(uow.conn, deps.secrets.hash(refresh_token), session)
+    store.insert_refresh_token(uow.conn, deps.secrets.hash(refresh_token), session)
     access_token = deps.signer.access_token(user_id=user.id, session_id=session.id)
     return Tokens(access_token=access_token, refresh_token=refresh_token, user=user)
 
@@ -81,13 +81,13 @@ async def refresh(deps: Deps, request: IdempotentRequest, refresh_token: str) ->
         if found is not None:
             session, first = found
             if first and session.state is SessionState.ACTIVE:
-                await store.touch_session(uow.conn, session, deps.clock.now())
-                tokens = await _issue(deps, uow, await store.user(uow.conn, session.user_id), session)
+                store.touch_session(uow.conn, session, deps.clock.now())
+                tokens = _issue(deps, uow, await store.user(uow.conn, session.user_id), session)
                 uow.idempotency.complete(request, tokens)
             elif session.state is SessionState.ACTIVE:
                 # Somebody else has the token too: nobody can tell the thief from the owner, so the session ends for both.
                 reused = True
-                await _revoke(deps, uow, session)
+                _revoke(deps, uow, session)
         if tokens is None:
             uow.idempotency.refuse(request, RefreshTokenInvalid())
     if tokens is None or reused:
@@ -95,9 +95,9 @@ async def refresh(deps: Deps, request: IdempotentRequest, refresh_token: str) ->
     return tokens
 
 
-async def _revoke(deps: Deps, uow: UnitOfWork, session: Session) -> Session:
+def _revoke(deps: Deps, uow: UnitOfWork, session: Session) -> Session:
     arrow = SESSION.arrow(session.state, "revoke", session.id)
-    await store.revoke_session(uow.conn, session, deps.clock.now())
+    store.revoke_session(uow.conn, session, deps.clock.now())
     revoked = replace(session, state=arrow.target, version=session.version + 1)
     uow.outbox.append(event(arrow.event, revoked))
     return revoked
@@ -107,7 +107,7 @@ async def end_sessions(deps: Deps, uow: UnitOfWork, user_id: str, *, but: str = 
     """End every session of a user but one."""
     for session in await store.active_sessions(uow.conn, user_id):
         if session.id != but:
-            await _revoke(deps, uow, session)
+            _revoke(deps, uow, session)
 
 
 async def revoke_session(deps: Deps, request: IdempotentRequest, principal: Principal, session_id: str) -> Session:
@@ -118,7 +118,7 @@ async def revoke_session(deps: Deps, request: IdempotentRequest, principal: Prin
             session = await store.session(uow.conn, principal.subject, session_id, lock=True)
             if session is None:
                 raise ResourceNotFound(session_id)
-            session = await _revoke(deps, uow, session)
+            session = _revoke(deps, uow, session)
             uow.idempotency.complete(request, session)
     return session
 

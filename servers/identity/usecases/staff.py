@@ -61,7 +61,7 @@ async def set_staff_role(deps: Deps, *, email: str, role: str, new_secret: bool)
         if secret:
             sealed = deps.db.sealer.seal(secret, place=member.secret_place)
             member = replace(member, sealed_secret=sealed, last_step=0)
-        await store.save_staff_member(uow.conn, member)
+        store.save_staff_member(uow.conn, member)
         uow.outbox.append(event(arrow.event, member))
     return member, totp.uri(secret, account=user.email) if secret else ""
 
@@ -75,7 +75,7 @@ async def remove_staff_role(deps: Deps, *, email: str) -> StaffMember:
             raise ResourceNotFound("staff member")
         arrow = STAFF.arrow(member.state, "remove", user.id)
         member = replace(member, state=arrow.target, version=member.version + 1, update_time=deps.clock.now())
-        await store.save_staff_member(uow.conn, member)
+        store.save_staff_member(uow.conn, member)
         uow.outbox.append(event(arrow.event, member))
     return member
 

@@ -59,14 +59,14 @@ async def update_user(
         await uow.idempotency.claim(request)
         user = await store.user(uow.conn, user_id, lock=True)
         check_etag(user.id, expected=expected, version=user.version)
-        user = await _save(deps, uow, "user.updated", user, display_name=display_name)
+        user = _save(deps, uow, "user.updated", user, display_name=display_name)
         uow.idempotency.complete(request, user)
     return user
 
 
-async def _save(deps: Deps, uow: UnitOfWork, kind: str, user: User, **changes: Any) -> User:
+def _save(deps: Deps, uow: UnitOfWork, kind: str, user: User, **changes: Any) -> User:
     saved = replace(user, version=user.version + 1, update_time=deps.clock.now(), **changes)
-    await store.update_user(uow.conn, saved, expected=user.version)
+    store.update_user(uow.conn, saved, expected=user.version)
     uow.outbox.append(event(kind, saved))
     return saved
 
@@ -81,7 +81,7 @@ async def create_email_token(deps: Deps, user_id: str, purpose: TokenPurpose) ->
     async with deps.db.uow() as uow:
         if await store.user_exists(uow.conn, user_id) is False:
             raise ResourceNotFound(user_id)
-        await store.insert_email_token(uow.conn, deps.secrets.hash(token), user_id, purpose, expire_time)
+        store.insert_email_token(uow.conn, deps.secrets.hash(token), user_id, purpose, expire_time)
     return token, expire_time
 
 
@@ -92,7 +92,7 @@ async def verify_email(deps: Deps, request: IdempotentRequest, token: str) -> Us
         async with uow.refusals(request):
             user = await _holder(deps, uow, token, TokenPurpose.VERIFY_EMAIL, unused=False)
             if not user.email_verified:
-                user = await _save(deps, uow, "user.email_verified", user, email_verified=True)
+                user = _save(deps, uow, "user.email_verified", user, email_verified=True)
             uow.idempotency.complete(request, user)
     return user
 
@@ -112,7 +112,7 @@ async def request_email_verification(deps: Deps, request: IdempotentRequest, use
         await uow.idempotency.claim(request)
         user = await store.user(uow.conn, user_id, lock=True)
         if not user.email_verified:
-            user = await _save(deps, uow, "user.email_verification_requested", user)
+            user = _save(deps, uow, "user.email_verification_requested", user)
         uow.idempotency.complete(request, user)
     return user
 
@@ -136,7 +136,7 @@ async def start_password_reset(deps: Deps, *, email: str) -> None:
         found = await store.user_by_email(uow.conn, email)
         if found is not None:
             user = await store.user(uow.conn, found.id, lock=True)
-            await _save(deps, uow, "user.password_reset_requested", user)
+            _save(deps, uow, "user.password_reset_requested", user)
 
 
 async def reset_password(deps: Deps, request: IdempotentRequest, *, token: str, new_password: str) -> User:
@@ -146,8 +146,8 @@ async def reset_password(deps: Deps, request: IdempotentRequest, *, token: str, 
         await uow.idempotency.claim(request)
         async with uow.refusals(request):
             user = await _holder(deps, uow, token, TokenPurpose.RESET_PASSWORD, unused=True)
-            await store.use_email_tokens(uow.conn, user.id, TokenPurpose.RESET_PASSWORD)
-            user = await _save(deps, uow, "user.password_changed", user, password_hash=hashed, email_verified=True)
+            store.use_email_tokens(uow.conn, user.id, TokenPurpose.RESET_PASSWORD)
+            user = _save(deps, uow, "user.password_changed", user, password_hash=hashed, email_verified=True)
             await end_sessions(deps, uow, user.id)
             uow.idempotency.complete(request, user)
     return user
@@ -171,7 +171,7 @@ async def change_password(
         user = await store.user(uow.conn, principal.subject, lock=True)
         if user.password_hash != known.password_hash:
             raise ConcurrentUpdate(user.id)
-        user = await _save(deps, uow, "user.password_changed", user, password_hash=hashed)
+        user = _save(deps, uow, "user.password_changed", user, password_hash=hashed)
         await end_sessions(deps, uow, user.id, but=principal.session_id)
         uow.idempotency.complete(request, user)
     return user

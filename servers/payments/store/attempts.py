@@ -20,13 +20,12 @@ from servers.payments.domain import (
 )
 from servers.payments.store.rows import DECLINE_COLUMNS, NOTHING_ASKED, action_in, decline_in, decline_values, manner_of
 from servers.runtime.connection import Connection
-from servers.runtime.db import one_row
 from servers.runtime.sql import Row, text
 
 
-async def insert_attempt(conn: Connection, attempt: Attempt) -> None:
+def insert_attempt(conn: Connection, attempt: Attempt) -> None:
     """Insert a new attempt. The partial unique index refuses a second open one."""
-    await conn.execute(
+    conn.write(
         text(
             """
             INSERT INTO attempts (owner_id, payment_id, id, payment_method_id, stripe_payment_method_id, wallet_id, off_session,
@@ -56,7 +55,7 @@ async def insert_attempt(conn: Connection, attempt: Attempt) -> None:
     )
 
 
-async def advance_attempt(
+def advance_attempt(
     conn: Connection,
     attempt: Attempt,
     trigger: str,
@@ -69,7 +68,7 @@ async def advance_attempt(
     is over with it."""
     target = ATTEMPT.arrow(attempt.state, trigger, attempt.payment_id).target
     moved = replace(attempt, state=target, update_time=now, next_action=next_action, **changes)
-    done = await conn.execute(
+    conn.write(
         text(
             f"""
             UPDATE attempts SET state = :state, payment_method_id = :method, charge_id = :charge_id, {DECLINE_COLUMNS},
@@ -89,8 +88,8 @@ async def advance_attempt(
             "id": attempt.id,
             "expected": attempt.state.value,
         },
+        one_of=attempt.id,
     )
-    one_row(done.rowcount, attempt.id)
     return moved
 
 
@@ -114,9 +113,9 @@ async def attempts(conn: Connection, payment: Payment, *, before: str, limit: in
     return [attempt_of(row) for row in rows]
 
 
-async def insert_capture(conn: Connection, payment: Payment, capture: Capture) -> None:
+def insert_capture(conn: Connection, payment: Payment, capture: Capture) -> None:
     """Insert a capture."""
-    await conn.execute(
+    conn.write(
         text(
             """
             INSERT INTO captures (owner_id, payment_id, id, amount_minor, currency, fee_minor, fee_due_minor, fee_plan_version,

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from servers.kernel.money import Money
 from servers.payments.domain import BalanceTransaction, ReconciliationItem
 from servers.runtime.connection import Connection
-from servers.runtime.db import one_row
 from servers.runtime.sql import Row, text
 
 
@@ -34,7 +33,7 @@ class Judged:
 
 async def reconciliation_progress(conn: Connection, *, start: datetime) -> Progress:
     """Return how far it got; from `start` where it never ran."""
-    await conn.execute(
+    conn.write(
         text(
             """
             INSERT INTO reconciliation_progress (id, pulled_until, expected_until) VALUES ('stripe', :start, :start)
@@ -47,11 +46,11 @@ async def reconciliation_progress(conn: Connection, *, start: datetime) -> Progr
     return Progress(pulled_until=row.pulled_until, expected_until=row.expected_until)
 
 
-async def advance_reconciliation(
+def advance_reconciliation(
     conn: Connection, *, pulled_until: datetime | None = None, expected_until: datetime | None = None
 ) -> None:
     """Note how far it got; never back."""
-    await conn.execute(
+    conn.write(
         text(
             """
             UPDATE reconciliation_progress SET pulled_until = greatest(pulled_until, CAST(:pulled AS timestamptz)),
@@ -157,7 +156,7 @@ async def lock_stored(conn: Connection, identifier: str) -> BalanceTransaction |
     return _transaction(row) if row is not None else None
 
 
-async def save_judgement(
+def save_judgement(
     conn: Connection,
     identifier: str,
     *,
@@ -168,7 +167,7 @@ async def save_judgement(
     booked: bool = False,
 ) -> None:
     """Note what a line means: the intent to book it so. `booked`: a fact of payments' own books it under the line's id."""
-    done = await conn.execute(
+    conn.write(
         text(
             """
             UPDATE balance_transactions
@@ -188,8 +187,8 @@ async def save_judgement(
             "explained": explained,
             "booked": booked,
         },
+        one_of=identifier,
     )
-    one_row(done.rowcount, identifier)
 
 
 async def judged_lines(conn: Connection, *, limit: int) -> list[Judged]:
@@ -209,9 +208,9 @@ async def judged_lines(conn: Connection, *, limit: int) -> list[Judged]:
     ]
 
 
-async def note_booked(conn: Connection, identifier: str) -> None:
+def note_booked(conn: Connection, identifier: str) -> None:
     """Note that a line is in the ledger."""
-    await conn.execute(
+    conn.write(
         text("UPDATE balance_transactions SET state = 'BOOKED' WHERE id = :id AND state = 'JUDGED'"),
         {"id": identifier},
     )

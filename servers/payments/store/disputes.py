@@ -9,13 +9,12 @@ from typing import Any
 from servers.kernel.money import Money
 from servers.payments.domain import Dispute, DisputeStage, DisputeState, FeePayer, FundsMovement, Payment
 from servers.runtime.connection import Connection
-from servers.runtime.db import one_row
 from servers.runtime.sql import Row, text
 
 
-async def insert_dispute(conn: Connection, dispute: Dispute) -> None:
+def insert_dispute(conn: Connection, dispute: Dispute) -> None:
     """Insert a new dispute; its payment's row is locked by the caller."""
-    await conn.execute(
+    conn.write(
         text(
             """
             INSERT INTO disputes (owner_id, payment_id, id, top_up_id, stripe_dispute_id, stripe_warning_id, stage, state,
@@ -39,9 +38,9 @@ async def insert_dispute(conn: Connection, dispute: Dispute) -> None:
     )
 
 
-async def save_dispute(conn: Connection, moved: Dispute, *, expected: int) -> None:
+def save_dispute(conn: Connection, moved: Dispute, *, expected: int) -> None:
     """Write down a dispute's next version. Raises ConcurrentUpdate where the version is not the expected one."""
-    done = await conn.execute(
+    conn.write(
         text(
             """
             UPDATE disputes SET stripe_dispute_id = :stripe_dispute_id, stage = :stage, state = :state, amount_minor = :amount,
@@ -52,13 +51,13 @@ async def save_dispute(conn: Connection, moved: Dispute, *, expected: int) -> No
             """
         ),
         {**_values(moved), "expected": expected},
+        one_of=moved.id,
     )
-    one_row(done.rowcount, moved.id)
 
 
-async def add_movement(conn: Connection, dispute: Dispute, movement: FundsMovement) -> None:
+def add_movement(conn: Connection, dispute: Dispute, movement: FundsMovement) -> None:
     """Write down one of Stripe's balance transactions for a dispute."""
-    await conn.execute(
+    conn.write(
         text(
             """
             INSERT INTO dispute_movements (owner_id, dispute_id, id, amount_minor, fee_minor, currency, create_time)

@@ -7,7 +7,6 @@ from datetime import datetime
 
 from servers.payments.domain import FeePlan, FeeRefund, MerchantFeePlan, version_name
 from servers.runtime.connection import Connection
-from servers.runtime.db import one_row
 from servers.runtime.sql import text
 
 
@@ -39,9 +38,9 @@ async def fee_plan(conn: Connection, merchant_id: str, *, at: datetime | None = 
     )
 
 
-async def insert_fee_plan(conn: Connection, own: MerchantFeePlan) -> None:
+def insert_fee_plan(conn: Connection, own: MerchantFeePlan) -> None:
     """Write the version after the one that was read. Raises ConcurrentUpdate where somebody else has written it."""
-    done = await conn.execute(
+    conn.write(
         text(
             """
             INSERT INTO fee_plans (merchant_id, number, basis_points, fixed_minor, fee_refund, settlement_delay_seconds, reason,
@@ -63,5 +62,5 @@ async def insert_fee_plan(conn: Connection, own: MerchantFeePlan) -> None:
             "effective": own.effective_time,
             "now": own.create_time,
         },
+        one_of=own.merchant_id,
     )
-    one_row(done.rowcount, own.merchant_id)

@@ -6,13 +6,12 @@ from datetime import datetime
 
 from servers.payments.domain import Mandate, MandateState, PaymentSettings, Usage
 from servers.runtime.connection import Connection
-from servers.runtime.db import one_row
 from servers.runtime.sql import Row, text
 
 
-async def insert_mandate(conn: Connection, mandate: Mandate) -> None:
+def insert_mandate(conn: Connection, mandate: Mandate) -> None:
     """Insert a mandate. The partial unique index refuses a second active one of the same card and merchant."""
-    await conn.execute(
+    conn.write(
         text(
             """
             INSERT INTO mandates (owner_id, id, merchant_id, payment_method_id, usage, state, version, create_time, update_time)
@@ -93,9 +92,9 @@ async def mandates(
     return [_mandate(row) for row in rows]
 
 
-async def update_mandate(conn: Connection, mandate: Mandate, *, expected_version: int) -> None:
+def update_mandate(conn: Connection, mandate: Mandate, *, expected_version: int) -> None:
     """Write a mandate's new state. Raises ConcurrentUpdate."""
-    done = await conn.execute(
+    conn.write(
         text(
             """
             UPDATE mandates SET state = :state, revoke_time = :revoke_time, version = :version, update_time = :update_time
@@ -111,8 +110,8 @@ async def update_mandate(conn: Connection, mandate: Mandate, *, expected_version
             "id": mandate.id,
             "expected": expected_version,
         },
+        one_of=mandate.id,
     )
-    one_row(done.rowcount, mandate.id)
 
 
 async def payment_settings(conn: Connection, merchant_id: str, *, lock: bool = False) -> PaymentSettings:
@@ -134,9 +133,9 @@ async def payment_settings(conn: Connection, merchant_id: str, *, lock: bool = F
     )
 
 
-async def save_payment_settings(conn: Connection, settings: PaymentSettings, now: datetime) -> None:
+def save_payment_settings(conn: Connection, settings: PaymentSettings, now: datetime) -> None:
     """Write a merchant's settings as the version after the one that was read. Raises ConcurrentUpdate."""
-    done = await conn.execute(
+    conn.write(
         text(
             """
             INSERT INTO payment_settings (merchant_id, return_url_origins, refunds_wait, version, update_time)
@@ -154,8 +153,8 @@ async def save_payment_settings(conn: Connection, settings: PaymentSettings, now
             "version": settings.version,
             "now": now,
         },
+        one_of=settings.merchant_id,
     )
-    one_row(done.rowcount, settings.merchant_id)
 
 
 def _mandate(row: Row) -> Mandate:

@@ -10,7 +10,6 @@ from servers.payments.domain import (
     PaymentMethod,
 )
 from servers.runtime.connection import Connection
-from servers.runtime.db import one_row
 from servers.runtime.sql import Row, text
 
 
@@ -24,16 +23,16 @@ async def stripe_customer(conn: Connection, owner_id: str) -> str | None:
 
 async def save_stripe_customer(conn: Connection, owner_id: str, stripe_id: str, now: datetime) -> str:
     """Remember the Stripe customer of a user. Returns the one that was remembered first."""
-    await conn.execute(
+    conn.write(
         text("INSERT INTO stripe_customers VALUES (:owner, :stripe_id, :now) ON CONFLICT (owner_id) DO NOTHING"),
         {"owner": owner_id, "stripe_id": stripe_id, "now": now},
     )
     return await stripe_customer(conn, owner_id) or stripe_id
 
 
-async def insert_method(conn: Connection, method: PaymentMethod) -> None:
+def insert_method(conn: Connection, method: PaymentMethod) -> None:
     """Insert a payment method that is about to be attached, or that Stripe has attached itself."""
-    await conn.execute(
+    conn.write(
         text(
             """
             INSERT INTO payment_methods (owner_id, id, stripe_id, state, brand, last4, exp_month, exp_year, funding, country,
@@ -126,9 +125,9 @@ async def method_in_use(conn: Connection, method: PaymentMethod) -> bool:
     )
 
 
-async def update_method(conn: Connection, method: PaymentMethod, *, expected_version: int) -> None:
+def update_method(conn: Connection, method: PaymentMethod, *, expected_version: int) -> None:
     """Write a payment method's new state. Raises ConcurrentUpdate."""
-    done = await conn.execute(
+    conn.write(
         text(
             """
             UPDATE payment_methods SET state = :state, stripe_id = :stripe_id, brand = :brand, last4 = :last4,
@@ -148,8 +147,8 @@ async def update_method(conn: Connection, method: PaymentMethod, *, expected_ver
             "id": method.id,
             "expected": expected_version,
         },
+        one_of=method.id,
     )
-    one_row(done.rowcount, method.id)
 
 
 def _card_columns(card: Card | None) -> dict[str, str | int | None]:

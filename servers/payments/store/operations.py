@@ -7,13 +7,12 @@ from datetime import datetime
 
 from servers.payments.domain import OPERATION, Operation, OperationKind, OperationState
 from servers.runtime.connection import Connection
-from servers.runtime.db import one_row
 from servers.runtime.sql import Row, text
 
 
-async def insert_operation(conn: Connection, operation: Operation) -> None:
+def insert_operation(conn: Connection, operation: Operation) -> None:
     """Insert a new operation. The partial unique index refuses a second open one of the payment."""
-    await conn.execute(
+    conn.write(
         text(
             """
             INSERT INTO operations (owner_id, payment_id, id, kind, amount_minor, final, captured_before_minor, reason,
@@ -44,12 +43,12 @@ async def operation_by_id(conn: Connection, operation_id: str) -> Operation:
     )
 
 
-async def advance_operation(
+def advance_operation(
     conn: Connection, operation: Operation, trigger: str, *, now: datetime, failure_code: str = ""
 ) -> Operation:
     """Walk one arrow of the operation's machine; its payment's row is locked by the caller. Raises ConcurrentUpdate."""
     target = OPERATION.arrow(operation.state, trigger, operation.payment_id).target
-    done = await conn.execute(
+    conn.write(
         text(
             """
             UPDATE operations SET state = :state, failure_code = :failure, update_time = :now
@@ -64,8 +63,8 @@ async def advance_operation(
             "id": operation.id,
             "expected": operation.state.value,
         },
+        one_of=operation.id,
     )
-    one_row(done.rowcount, operation.id)
     return replace(operation, state=target, failure_code=failure_code, update_time=now)
 
 

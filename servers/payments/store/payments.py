@@ -26,7 +26,6 @@ from servers.payments.store.operations import operation_of
 from servers.payments.store.rows import record
 from servers.payments.store.suspense import item_of
 from servers.runtime.connection import Connection
-from servers.runtime.db import one_row
 from servers.runtime.sql import Row, text
 
 
@@ -118,9 +117,9 @@ async def due_payments(conn: Connection, now: datetime, limit: int) -> list[Paym
     return await _found(conn, clauses, {"now": now, "limit": limit})
 
 
-async def postpone_payment(conn: Connection, payment: Payment, due_time: datetime) -> Payment:
+def postpone_payment(conn: Connection, payment: Payment, due_time: datetime) -> Payment:
     """Note when the sweep looks at a payment the next time: nothing that anybody sees."""
-    await conn.execute(
+    conn.write(
         text("UPDATE payments SET due_time = :due WHERE owner_id = :owner_id AND id = :id"),
         {"due": due_time, "owner_id": payment.owner_id, "id": payment.id},
     )
@@ -155,18 +154,18 @@ async def payments(
     return await _found(conn, clauses, values)
 
 
-async def advance(conn: Connection, payment: Payment, trigger: str, *, now: datetime, **changes: Any) -> Payment:
+def advance(conn: Connection, payment: Payment, trigger: str, *, now: datetime, **changes: Any) -> Payment:
     """Walk one arrow of the payment's machine. Raises PaymentStateInvalid, or ConcurrentUpdate where the version moved."""
     target = PAYMENT.arrow(payment.state, trigger, payment.id).target
     if target in PAYMENT.terminal:
         changes["due_time"] = None
-    return await _write(conn, payment, now, state=target, **changes)
+    return _write(conn, payment, now, state=target, **changes)
 
 
-async def reserve_capture(conn: Connection, payment: Payment, amount_minor: int, now: datetime) -> Payment:
+def reserve_capture(conn: Connection, payment: Payment, amount_minor: int, now: datetime) -> Payment:
     """Move a capture's amount from what is capturable to what is pending; its row is locked by the caller, and the constraints
     refuse what the caller did not check. Raises ConcurrentUpdate."""
-    return await _write(
+    return _write(
         conn,
         payment,
         now,
@@ -175,17 +174,17 @@ async def reserve_capture(conn: Connection, payment: Payment, amount_minor: int,
     )
 
 
-async def release_capture(conn: Connection, payment: Payment, amount_minor: int, now: datetime) -> Payment:
+def release_capture(conn: Connection, payment: Payment, amount_minor: int, now: datetime) -> Payment:
     """Take a reservation back: the capture did not take place. Raises ConcurrentUpdate."""
-    return await reserve_capture(conn, payment, -amount_minor, now)
+    return reserve_capture(conn, payment, -amount_minor, now)
 
 
-async def touch(conn: Connection, payment: Payment, now: datetime) -> Payment:
+def touch(conn: Connection, payment: Payment, now: datetime) -> Payment:
     """Raise the version of a payment of which something else than its row has changed. Raises ConcurrentUpdate."""
-    return await _write(conn, payment, now)
+    return _write(conn, payment, now)
 
 
-async def _write(conn: Connection, payment: Payment, now: datetime, **changes: Any) -> Payment:
+def _write(conn: Connection, payment: Payment, now: datetime, **changes: Any) -> Payment:
     moved = replace(payment, version=payment.version + 1, update_time=now, **changes)
     review = moved.review
     columns = {
@@ -202,10 +201,10 @@ async def _write(conn: Connection, payment: Payment, now: datetime, **changes: A
         "review_reasons": list(review.reasons) if review else [],
         "review_expire_time": review.expire_time if review else None,
     }
-    return await _update(conn, moved, columns)
+    return _update(conn, moved, columns)
 
 
-async def change_details(conn: Connection, payment: Payment, now: datetime, **changes: Any) -> Payment:
+def change_details(conn: Connection, payment: Payment, now: datetime, **changes: Any) -> Payment:
     """Write what a merchant may change of a payment, whatever its state. Raises ConcurrentUpdate."""
     moved = replace(payment, version=payment.version + 1, update_time=now, **changes)
     columns = {
@@ -215,13 +214,13 @@ async def change_details(conn: Connection, payment: Payment, now: datetime, **ch
         "capture_deadline": moved.capture_deadline,
         "due_time": moved.due_time,
     }
-    return await _update(conn, moved, columns)
+    return _update(conn, moved, columns)
 
 
-async def _update(conn: Connection, moved: Payment, columns: Mapping[str, object]) -> Payment:
+def _update(conn: Connection, moved: Payment, columns: Mapping[str, object]) -> Payment:
     """Write columns of the version before `moved`. Raises ConcurrentUpdate where that is not the newest any more."""
     assignments = "".join(f"{name} = :{name}, " for name in columns)
-    done = await conn.execute(
+    conn.write(
         text(
             f"""
             UPDATE payments SET {assignments} version = :version, update_time = :update_time
@@ -235,14 +234,14 @@ async def _update(conn: Connection, moved: Payment, columns: Mapping[str, object
             "owner_id": moved.owner_id,
             "id": moved.id,
         },
+        one_of=moved.id,
     )
-    one_row(done.rowcount, moved.id)
     return moved
 
 
-async def save_intent_id(conn: Connection, payment: Payment, intent_id: str) -> None:
+def save_intent_id(conn: Connection, payment: Payment, intent_id: str) -> None:
     """Remember the payment's one PaymentIntent, once. Raises ConcurrentUpdate where another one is remembered: that is the one."""
-    done = await conn.execute(
+    conn.write(
         text(
             """
             UPDATE payments SET stripe_payment_intent_id = :intent
@@ -250,8 +249,8 @@ async def save_intent_id(conn: Connection, payment: Payment, intent_id: str) -> 
             """
         ),
         {"intent": intent_id, "owner_id": payment.owner_id, "id": payment.id},
+        one_of=payment.id,
     )
-    one_row(done.rowcount, payment.id)
 
 
 async def reserve_refund(conn: Connection, payment: Payment, amount_minor: int, now: datetime) -> Payment | None:
@@ -285,7 +284,7 @@ async def reserve_refund(conn: Connection, payment: Payment, amount_minor: int, 
     )
 
 
-async def move_refund_counters(
+def move_refund_counters(
     conn: Connection, payment: Payment, *, pending_minor: int, refunded_minor: int, now: datetime
 ) -> Payment:
     """Add to the payment's refund counters. Raises ConcurrentUpdate."""
@@ -296,12 +295,12 @@ async def move_refund_counters(
         version=payment.version + 1,
         update_time=now,
     )
-    return await _update(
+    return _update(
         conn, moved, {"refund_pending_minor": moved.refund_pending_minor, "refunded_minor": moved.refunded_minor}
     )
 
 
-async def move_dispute_counters(
+def move_dispute_counters(
     conn: Connection, payment: Payment, *, disputed_minor: int, open_chargebacks: int, now: datetime
 ) -> Payment:
     """Add to the payment's dispute counters: whatever they become, it has happened outside. Raises ConcurrentUpdate."""
@@ -312,9 +311,7 @@ async def move_dispute_counters(
         version=payment.version + 1,
         update_time=now,
     )
-    return await _update(
-        conn, moved, {"disputed_minor": moved.disputed_minor, "open_chargebacks": moved.open_chargebacks}
-    )
+    return _update(conn, moved, {"disputed_minor": moved.disputed_minor, "open_chargebacks": moved.open_chargebacks})
 
 
 _OF_ATTEMPT: Final = "attempts a JOIN payments p ON p.owner_id = a.owner_id AND p.id = a.payment_id"

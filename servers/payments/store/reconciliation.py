@@ -18,7 +18,6 @@ from servers.payments.domain import (
     ReconciliationItem,
 )
 from servers.runtime.connection import Connection
-from servers.runtime.db import one_row
 from servers.runtime.sql import Row, text
 
 
@@ -150,7 +149,7 @@ async def insert_reconciliation_items(conn: Connection, items: Iterable[Reconcil
     )
 
 
-async def advance_reconciliation_item(
+def advance_reconciliation_item(
     conn: Connection, item: ReconciliationItem, trigger: str, *, now: datetime, **changes: Any
 ) -> ReconciliationItem:
     """Walk one arrow of the item's machine. Raises ItemStateInvalid, or ConcurrentUpdate where the version moved."""
@@ -161,7 +160,7 @@ async def advance_reconciliation_item(
         update_time=now,
         **changes,
     )
-    done = await conn.execute(
+    conn.write(
         text(
             """
             UPDATE reconciliation_items
@@ -174,8 +173,8 @@ async def advance_reconciliation_item(
             """
         ),
         {**_columns(moved), "before": item.version},
+        one_of=item.id,
     )
-    one_row(done.rowcount, item.id)
     return moved
 
 
@@ -234,9 +233,9 @@ async def write_offs(conn: Connection, *, limit: int) -> list[ReconciliationItem
     return [_item(row) for row in rows]
 
 
-async def note_write_off(conn: Connection, item: ReconciliationItem) -> None:
+def note_write_off(conn: Connection, item: ReconciliationItem) -> None:
     """Note that an item's write-off is in the ledger."""
-    await conn.execute(
+    conn.write(
         text("UPDATE reconciliation_items SET write_off_booked = true WHERE owner_id = :owner_id AND id = :id"),
         {"owner_id": item.owner_id, "id": item.id},
     )

@@ -14,13 +14,12 @@ from servers.payments.domain import (
     RefundState,
 )
 from servers.runtime.connection import Connection
-from servers.runtime.db import one_row
 from servers.runtime.sql import Row, text
 
 
-async def insert_refund(conn: Connection, refund: Refund) -> None:
+def insert_refund(conn: Connection, refund: Refund) -> None:
     """Insert a new refund."""
-    await conn.execute(
+    conn.write(
         text(
             """
             INSERT INTO refunds (owner_id, payment_id, id, amount_minor, currency, fee_returned_minor, reason, state, metadata,
@@ -101,7 +100,7 @@ async def refunds_of_merchant(conn: Connection, owner_id: str, *, state: str, be
     return [_refund(row) for row in rows]
 
 
-async def advance_refund(
+def advance_refund(
     conn: Connection, refund: Refund, trigger: str, *, stripe_refund_id: str = "", failure_reason: str = "",
     pending_reason: str = "", retry_time: datetime | None = None, now: datetime,
 ) -> Refund:  # fmt: skip
@@ -117,7 +116,7 @@ async def advance_refund(
         version=refund.version + 1,
         update_time=now,
     )
-    done = await conn.execute(
+    conn.write(
         text(
             """
             UPDATE refunds SET state = :state, stripe_refund_id = :stripe_id, failure_reason = :failure,
@@ -138,15 +137,15 @@ async def advance_refund(
             "id": refund.id,
             "expected": refund.version,
         },
+        one_of=refund.id,
     )
-    one_row(done.rowcount, refund.id)
     return moved
 
 
-async def note_refund(conn: Connection, refund: Refund, *, uncertain: bool, stripe_refund_id: str = "") -> Refund:
+def note_refund(conn: Connection, refund: Refund, *, uncertain: bool, stripe_refund_id: str = "") -> Refund:
     """Note what is known of a refund that stays PENDING: not a change of state, so no version and no event."""
     stripe_id = stripe_refund_id or refund.stripe_refund_id
-    await conn.execute(
+    conn.write(
         text(
             """
             UPDATE refunds SET uncertain = :uncertain, stripe_refund_id = :stripe_id
@@ -167,9 +166,9 @@ async def waiting_refunds(conn: Connection, now: datetime, limit: int) -> list[R
     return [_refund(row) for row in rows]
 
 
-async def postpone_refund(conn: Connection, refund: Refund, retry_time: datetime) -> None:
+def postpone_refund(conn: Connection, refund: Refund, retry_time: datetime) -> None:
     """Note when a refund that waits is tried the next time: nothing that anybody sees."""
-    await conn.execute(
+    conn.write(
         text("UPDATE refunds SET retry_time = :retry WHERE owner_id = :owner_id AND id = :id"),
         {"retry": retry_time, "owner_id": refund.owner_id, "id": refund.id},
     )

@@ -9,13 +9,12 @@ from typing import Any
 from servers.payments.domain import SETUP, NextAction, SetupIntent, SetupState, Usage
 from servers.payments.store.rows import DECLINE_COLUMNS, NOTHING_ASKED, action_in, decline_in, decline_values, manner_of
 from servers.runtime.connection import Connection
-from servers.runtime.db import one_row
 from servers.runtime.sql import Row, text
 
 
-async def insert_setup(conn: Connection, setup: SetupIntent) -> None:
+def insert_setup(conn: Connection, setup: SetupIntent) -> None:
     """Insert a new setup intent."""
-    await conn.execute(
+    conn.write(
         text(
             """
             INSERT INTO setup_intents (owner_id, id, merchant_id, usage, state, version, create_time, update_time)
@@ -44,7 +43,7 @@ async def setup(conn: Connection, setup_id: str, *, lock: bool = False) -> Setup
     return _setup(row) if row is not None else None
 
 
-async def advance_setup(
+def advance_setup(
     conn: Connection,
     setup: SetupIntent,
     trigger: str,
@@ -63,19 +62,19 @@ async def advance_setup(
         next_action=next_action,
         **changes,
     )
-    await _write(conn, moved, expected_version=setup.version)
+    _write(conn, moved, expected_version=setup.version)
     return moved
 
 
-async def note_setup(conn: Connection, setup: SetupIntent, **changes: Any) -> SetupIntent:
+def note_setup(conn: Connection, setup: SetupIntent, **changes: Any) -> SetupIntent:
     """Note what is known of a setup intent whose state stays: not a change, so no version and no event."""
     noted = replace(setup, **changes)
-    await _write(conn, noted, expected_version=setup.version)
+    _write(conn, noted, expected_version=setup.version)
     return noted
 
 
-async def _write(conn: Connection, setup: SetupIntent, *, expected_version: int) -> None:
-    done = await conn.execute(
+def _write(conn: Connection, setup: SetupIntent, *, expected_version: int) -> None:
+    conn.write(
         text(
             f"""
             UPDATE setup_intents SET state = :state, uncertain = :uncertain, confirms = :confirms, stripe_id = :stripe_id,
@@ -105,8 +104,8 @@ async def _write(conn: Connection, setup: SetupIntent, *, expected_version: int)
             "id": setup.id,
             "expected": expected_version,
         },
+        one_of=setup.id,
     )
-    one_row(done.rowcount, setup.id)
 
 
 def _setup(row: Row) -> SetupIntent:

@@ -126,7 +126,7 @@ async def known_stripe_events(conn: Connection, ids: Sequence[str]) -> set[str]:
 
 async def event_cursor(conn: Connection, now: datetime) -> EventCursor:
     """Return how far the list of events was looked through; a platform that starts looks from now on."""
-    await conn.execute(
+    conn.write(
         text(
             """
             INSERT INTO stripe_event_cursor (seen_time, complete_time) VALUES (:now, :now) ON CONFLICT (one) DO NOTHING

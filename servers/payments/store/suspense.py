@@ -10,9 +10,9 @@ from servers.runtime.connection import Connection
 from servers.runtime.sql import Row, text
 
 
-async def insert_suspense_item(conn: Connection, payment: Payment, item: SuspenseItem) -> None:
+def insert_suspense_item(conn: Connection, payment: Payment, item: SuspenseItem) -> None:
     """Insert a suspense item of a payment."""
-    await conn.execute(
+    conn.write(
         text(
             """
             INSERT INTO suspense_items (owner_id, payment_id, id, amount_minor, currency, cause, create_time)
@@ -48,9 +48,9 @@ async def old_suspense(conn: Connection, before: datetime) -> list[str]:
     return list(rows.scalars())
 
 
-async def insert_staff_action(conn: Connection, action: StaffAction) -> None:
+def insert_staff_action(conn: Connection, action: StaffAction) -> None:
     """Append what somebody of the staff decided, in the transaction that does it."""
-    await conn.execute(
+    conn.write(
         text(
             """
             INSERT INTO staff_actions (owner_id, id, actor_id, actor_role, action, resource_id, decision, reason, request_id,

@@ -122,7 +122,7 @@ async def _drive_wallet(
 async def _pay(deps: Deps, payment: Payment, attempt: Attempt) -> Outcome[ChargeResult]:
     async with deps.db.uow() as uow:
         if attempt.state is AttemptState.CREATED:
-            await store.advance_attempt(uow.conn, attempt, "send", now=deps.clock.now())
+            store.advance_attempt(uow.conn, attempt, "send", now=deps.clock.now())
         if not await uow.outbound.note_send(attempt.id):
             return LEARNT
         plan = await deps.fee_plans.in_force(uow.conn, payment, attempt.create_time)
@@ -163,8 +163,8 @@ async def _prepare(deps: Deps, payment: Payment, attempt: Attempt) -> Outcome[st
         intent_id = made.value
     async with deps.db.uow() as uow:
         if isinstance(intent_id, str):
-            await store.save_intent_id(uow.conn, payment, intent_id)
-        await store.advance_attempt(uow.conn, attempt, "send", now=deps.clock.now())
+            store.save_intent_id(uow.conn, payment, intent_id)
+        store.advance_attempt(uow.conn, attempt, "send", now=deps.clock.now())
         await uow.outbound.note_send(attempt.id)
     return Answered(intent_id)
 
@@ -212,7 +212,7 @@ async def give_up_attempt(deps: Deps, uow: UnitOfWork, call: OutboundCall) -> No
     """Note that every look of the plan was in vain: a person must decide, unless Stripe tells by itself."""
     payment, attempt = await store.payment_of_attempt(uow.conn, call.target, lock=True)
     if ATTEMPT.allows(attempt.state, "give_up"):
-        await deps.outcomes.give_up(uow, payment, attempt)
+        deps.outcomes.give_up(uow, payment, attempt)
 
 
 async def record_attempt(
@@ -227,13 +227,13 @@ async def record_attempt(
             case Answered():
                 payment = await deps.outcomes.charge(uow, payment, attempt, outcome.value)
             case NotSent() if attempt.state in (AttemptState.CREATED, AttemptState.SENT):
-                payment = await deps.outcomes.not_sent(uow, payment, attempt)
+                payment = deps.outcomes.not_sent(uow, payment, attempt)
             case Unknown():
-                payment = await deps.outcomes.lost(uow, payment, attempt)
+                payment = deps.outcomes.lost(uow, payment, attempt)
             case _:
                 pass
         known, pending = _of_call(payment, attempt_id, outcome)
-        await uow.outbound.settle(attempt_id, known, pending=pending)
+        uow.outbound.settle(attempt_id, known, pending=pending)
         if request is not None and not isinstance(outcome, NotSent):
             uow.idempotency.complete(request, payment)
     return payment

@@ -40,13 +40,13 @@ async def pull_lines(deps: Deps, *, back: timedelta) -> int:
             return pulled
         pulled, start = pulled + new, start + WINDOW
         async with deps.db.uow() as uow:
-            await store.advance_reconciliation(uow.conn, pulled_until=start)
+            store.advance_reconciliation(uow.conn, pulled_until=start)
     # The last one has no end: the balance may have moved since `now`, and Stripe's clock is not ours.
     new = await _pull_window(deps, start, None)
     if new is None:
         return pulled
     async with deps.db.uow() as uow:
-        await store.advance_reconciliation(uow.conn, pulled_until=now)
+        store.advance_reconciliation(uow.conn, pulled_until=now)
     after = await deps.balance_outbound.execute("stripe.balance", deps.gateway.balance)
     since = await _pull_window(deps, now - NEAR, None)
     pulled += new + (since or 0)

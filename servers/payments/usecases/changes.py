@@ -50,7 +50,7 @@ async def update_payment(deps: Deps, request: IdempotentRequest, command: Update
             check_etag(payment.id, expected=command.expected, version=payment.version)
             changes = _changes(deps, payment, command)
             if changes:
-                payment = await store.change_details(uow.conn, payment, deps.clock.now(), **changes)
+                payment = store.change_details(uow.conn, payment, deps.clock.now(), **changes)
                 uow.outbox.append(deps.events.payment("payment.updated", payment))
         uow.idempotency.complete(request, payment)
     return payment

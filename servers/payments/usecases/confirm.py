@@ -260,14 +260,14 @@ async def begin_attempt(
         create_time=now,
         update_time=now,
     )
-    await store.insert_attempt(uow.conn, attempt)
+    store.insert_attempt(uow.conn, attempt)
     payment = replace(payment, latest_attempt=attempt)
     if review:
         ends = now + deps.review_timeout
         opened = Review(state=ReviewState.OPEN, reasons=assessment.reasons, expire_time=ends)
-        await deps.outcomes.walk(uow, payment, *triggers, review=opened, due_time=ends)
+        deps.outcomes.walk(uow, payment, *triggers, review=opened, due_time=ends)
         return attempt
-    await deps.outcomes.walk(uow, payment, *triggers)
+    deps.outcomes.walk(uow, payment, *triggers)
     await promise_attempt(uow, payment, attempt)
     return attempt
 

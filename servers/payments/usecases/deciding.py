@@ -21,7 +21,7 @@ class Decider:
     request_id: str
 
 
-async def note_decision(
+def note_decision(
     deps: Deps, uow: UnitOfWork, owner_id: str, action: str, resource_id: str, decision: str, decider: Decider
 ) -> None:
     """Append a decision about something of an owner's."""
@@ -37,4 +37,4 @@ async def note_decision(
         request_id=decider.request_id,
         create_time=deps.clock.now(),
     )
-    await store.insert_staff_action(uow.conn, entry)
+    store.insert_staff_action(uow.conn, entry)

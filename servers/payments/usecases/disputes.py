@@ -155,7 +155,7 @@ async def _begin(deps: Deps, uow: UnitOfWork, dispute_id: str, merchant_id: str)
         raise OperationInProgress(dispute.id)
     if dispute.stage is DisputeStage.INQUIRY or not DISPUTE.allows(dispute.state, "concede"):
         raise DisputeNotAcceptable(dispute.id, dispute.state.name, dispute.stage.name)
-    dispute = await deps.disputing.concede(uow, payment, dispute)
+    dispute = deps.disputing.concede(uow, payment, dispute)
     await uow.outbound.record(
         verb=ACCEPT,
         target=dispute.id,
@@ -222,16 +222,16 @@ async def _record(deps: Deps, seen: Dispute, outcome: Outcome[_Answer]) -> tuple
             return dispute, outcome  # somebody else has learnt how it ended
         match outcome:
             case Answered(value=OperationRefused()) | NotSent():
-                dispute = await deps.disputing.let_go(uow, payment, dispute)
-                await uow.outbound.settle(dispute.id, outcome)
+                dispute = deps.disputing.let_go(uow, payment, dispute)
+                uow.outbound.settle(dispute.id, outcome)
                 return dispute, outcome
             case Answered(value=DisputeNews() as news):
                 applied = await _apply(deps, uow, payment, news, seen.version)
                 if applied is not None:
-                    await uow.outbound.settle(dispute.id, outcome, pending=applied.accepting)
+                    uow.outbound.settle(dispute.id, outcome, pending=applied.accepting)
                     return applied, outcome
             case _:
-                await uow.outbound.settle(dispute.id, outcome)
+                uow.outbound.settle(dispute.id, outcome)
                 return dispute, outcome
     return await learn_dispute(deps, seen.stripe_dispute_id) or seen, outcome
 

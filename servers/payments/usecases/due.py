@@ -41,7 +41,7 @@ async def _act(deps: Deps, payment: Payment) -> None:
         current = await store.payment(uow.conn, payment.id, owner_id=payment.owner_id, lock=True)
         if current is None or current.due_time is None or current.due_time > now:
             return
-        await store.postpone_payment(uow.conn, current, _next_look(current, now))
+        store.postpone_payment(uow.conn, current, _next_look(current, now))
     if current.state in AUTHORIZED:
         await _capture(deps, current)
     elif current.state is PaymentState.REQUIRES_REVIEW:

@@ -32,7 +32,7 @@ async def replace_fee_plan(deps: Deps, request: IdempotentRequest, command: Repl
             own = newest.followed_by(
                 command.terms, reason=command.reason, set_by=command.set_by, now=deps.clock.now(), lead=PLAN_LEAD
             )
-            await store.insert_fee_plan(uow.conn, own)
+            store.insert_fee_plan(uow.conn, own)
             uow.outbox.append(deps.events.fee_plan(own))
             uow.idempotency.complete(request, own)
     return own

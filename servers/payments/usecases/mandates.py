@@ -20,7 +20,7 @@ async def revoke_mandate(deps: Deps, request: IdempotentRequest, owner_id: str, 
             if mandate is None:
                 raise ResourceNotFound(mandate_id)
             if mandate.state is MandateState.ACTIVE:
-                mandate = await deps.saving.revoke(uow, mandate)
+                mandate = deps.saving.revoke(uow, mandate)
             uow.idempotency.complete(request, mandate)
     return mandate
 
@@ -48,6 +48,6 @@ async def replace_settings(
                 version=current.version + 1,
                 update_time=now,
             )
-            await store.save_payment_settings(uow.conn, settings, now)
+            store.save_payment_settings(uow.conn, settings, now)
             uow.idempotency.complete(request, settings)
     return settings

@@ -170,7 +170,7 @@ async def begin_capture(deps: Deps, uow: UnitOfWork, command: CapturePayment) ->
         final=command.final or amount.amount_minor == left.amount_minor,
     )
     if amount.amount_minor:
-        reserved = await store.reserve_capture(uow.conn, payment, amount.amount_minor, deps.clock.now())
+        reserved = store.reserve_capture(uow.conn, payment, amount.amount_minor, deps.clock.now())
         uow.outbox.append(deps.events.payment("payment.updated", reserved))
     return operation
 
@@ -201,7 +201,7 @@ async def begin_operation(
         create_time=now,
         update_time=now,
     )
-    await store.insert_operation(uow.conn, operation)
+    store.insert_operation(uow.conn, operation)
     await uow.outbound.record(
         verb=wallet_rail.WALLET_OPERATION if _from_wallet(payment) else VERBS[kind],
         target=operation.id,
@@ -315,21 +315,19 @@ async def record_operation(
         if operation.state not in OPERATION.terminal:
             match outcome:
                 case Answered() if never:
-                    payment = await deps.outcomes.operation_failed(uow, payment, operation, never)
+                    payment = deps.outcomes.operation_failed(uow, payment, operation, never)
                 case Answered():
                     payment = await deps.outcomes.operation(uow, payment, operation, outcome.value)
                 case NotSent() if operation.state is OperationState.CREATED:
-                    payment = await deps.outcomes.operation_failed(
-                        uow, payment, operation, "not_sent", trigger="not_sent"
-                    )
+                    payment = deps.outcomes.operation_failed(uow, payment, operation, "not_sent", trigger="not_sent")
                 case Unknown() if operation.state is OperationState.CREATED:
-                    await store.advance_operation(uow.conn, operation, "lose", now=deps.clock.now())
+                    store.advance_operation(uow.conn, operation, "lose", now=deps.clock.now())
                 case _:
                     pass
         operation = await store.operation_by_id(uow.conn, operation_id)
         open_still = operation.state not in OPERATION.terminal and isinstance(outcome, Answered)
         known = Unknown("not carried out, or not yet") if open_still else outcome
-        await uow.outbound.settle(operation_id, known)
+        uow.outbound.settle(operation_id, known)
     return operation, payment
 
 
@@ -356,7 +354,7 @@ async def give_up_operation(deps: Deps, uow: UnitOfWork, call: OutboundCall) -> 
     await store.payment(uow.conn, operation.payment_id, owner_id=operation.owner_id, lock=True)
     operation = await store.operation_by_id(uow.conn, call.target)
     if OPERATION.allows(operation.state, "give_up"):
-        await store.advance_operation(uow.conn, operation, "give_up", now=deps.clock.now())
+        store.advance_operation(uow.conn, operation, "give_up", now=deps.clock.now())
 
 
 async def learn_payment(deps: Deps, payment: Payment, *, insist: bool = False) -> Payment:

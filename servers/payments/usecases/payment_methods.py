@@ -36,13 +36,13 @@ async def create_payment_method(deps: Deps, request: IdempotentRequest, owner_id
             method = await store.method_by_id(uow.conn, claim.resource_id)
             await _promise(uow, method)
         else:
-            method = await _insert_method(deps, uow, owner_id, stripe_id)
+            method = _insert_method(deps, uow, owner_id, stripe_id)
             await _promise(uow, method)
             await uow.idempotency.advance(request, "attaching", method.id)
     return await attach_method(deps, method, request)
 
 
-async def _insert_method(deps: Deps, uow: UnitOfWork, owner_id: str, stripe_id: str) -> PaymentMethod:
+def _insert_method(deps: Deps, uow: UnitOfWork, owner_id: str, stripe_id: str) -> PaymentMethod:
     now = deps.clock.now()
     method = PaymentMethod(
         id=new_id("pm", clock=deps.clock, bucket=bucket_of(owner_id)),
@@ -55,7 +55,7 @@ async def _insert_method(deps: Deps, uow: UnitOfWork, owner_id: str, stripe_id: 
         create_time=now,
         update_time=now,
     )
-    await store.insert_method(uow.conn, method)
+    store.insert_method(uow.conn, method)
     return method
 
 
@@ -76,12 +76,12 @@ async def attach_method(deps: Deps, method: PaymentMethod, request: IdempotentRe
             invariant(current is not None, "a payment method vanished", method_id=method.id)
             assert current is not None
             outcome = await uow.outbound.known(method.id, outcome)
-            await uow.outbound.settle(method.id, outcome)
+            uow.outbound.settle(method.id, outcome)
             match outcome:
                 case Answered(value=Attached() as attached) if current.state is MethodState.ATTACHING:
-                    current = await _save_method(deps, uow, current, "attach", attached)
+                    current = _save_method(deps, uow, current, "attach", attached)
                 case Answered(value=PaymentMethodRejected() as refusal) if current.state is MethodState.ATTACHING:
-                    current = await _save_method(deps, uow, current, "reject", None)
+                    current = _save_method(deps, uow, current, "reject", None)
                 case _:
                     pass
             method = current
@@ -108,7 +108,7 @@ async def _attach(deps: Deps, method: PaymentMethod) -> Attached | PaymentMethod
         return refusal
 
 
-async def _save_method(
+def _save_method(
     deps: Deps, uow: UnitOfWork, method: PaymentMethod, trigger: str, attached: Attached | None
 ) -> PaymentMethod:
     arrow = METHOD.arrow(method.state, trigger, method.id)
@@ -120,13 +120,13 @@ async def _save_method(
         stripe_id=attached.stripe_id if attached else method.stripe_id,
         card=attached.card if attached else None,
     )
-    await store.update_method(uow.conn, moved, expected_version=method.version)
+    store.update_method(uow.conn, moved, expected_version=method.version)
     if arrow.event:
         uow.outbox.append(deps.events.method(arrow.event, moved))
     return moved
 
 
-async def _move(deps: Deps, uow: UnitOfWork, method: PaymentMethod, trigger: str, *, is_default: bool) -> PaymentMethod:
+def _move(deps: Deps, uow: UnitOfWork, method: PaymentMethod, trigger: str, *, is_default: bool) -> PaymentMethod:
     arrow = METHOD.arrow(method.state, trigger, method.id)
     moved = replace(
         method,
@@ -135,7 +135,7 @@ async def _move(deps: Deps, uow: UnitOfWork, method: PaymentMethod, trigger: str
         version=method.version + 1,
         update_time=deps.clock.now(),
     )
-    await store.update_method(uow.conn, moved, expected_version=method.version)
+    store.update_method(uow.conn, moved, expected_version=method.version)
     uow.outbox.append(deps.events.method(arrow.event, moved))
     return moved
 
@@ -152,8 +152,8 @@ async def set_default_method(deps: Deps, request: IdempotentRequest, owner_id: s
                 raise ResourceNotFound(method_id)
             if not method.is_default:
                 if former is not None:
-                    await _move(deps, uow, former, "set_default", is_default=False)
-                method = await _move(deps, uow, method, "set_default", is_default=True)
+                    _move(deps, uow, former, "set_default", is_default=False)
+                method = _move(deps, uow, method, "set_default", is_default=True)
             uow.idempotency.complete(request, method)
     return method
 
@@ -171,8 +171,8 @@ async def detach_payment_method(deps: Deps, request: IdempotentRequest, owner_id
                 if await store.method_in_use(uow.conn, method):
                     raise OperationInProgress(method_id)
                 for mandate in await store.active_mandates(uow.conn, owner_id=owner_id, method_id=method_id, lock=True):
-                    await deps.saving.revoke(uow, mandate)
-                method = await _move(deps, uow, method, "remove", is_default=False)
+                    deps.saving.revoke(uow, mandate)
+                method = _move(deps, uow, method, "remove", is_default=False)
                 await uow.outbound.record(
                     verb=DETACH, target=method.id, key=method.id, request_digest=digest(method.stripe_id)
                 )
@@ -188,10 +188,10 @@ async def finish_detach(deps: Deps, method: PaymentMethod, request: IdempotentRe
             current = await store.method(uow.conn, method.owner_id, method.id, lock=True)
             assert current is not None
             if isinstance(outcome, Answered) and current.state is MethodState.DETACHING:
-                current = await _move(deps, uow, current, "detach", is_default=False)
+                current = _move(deps, uow, current, "detach", is_default=False)
             # A card that Stripe was not told of stays promised: the janitor tells it.
             kept = Unknown(outcome.reason) if isinstance(outcome, NotSent) else outcome
-            await uow.outbound.settle(method.id, kept)
+            uow.outbound.settle(method.id, kept)
             method = current
     if request is not None:
         async with deps.db.uow() as uow:

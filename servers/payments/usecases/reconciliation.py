@@ -116,7 +116,7 @@ async def expect_records(deps: Deps, timing: Timing, *, back: timedelta) -> int:
                 await store.insert_reconciliation_items(uow.conn, fresh)
                 uow.outbox.append(*(deps.events.reconciliation("reconciliation_item.expected", item) for item in fresh))
             if len(new) < BATCH:
-                await store.advance_reconciliation(uow.conn, expected_until=now)
+                store.advance_reconciliation(uow.conn, expected_until=now)
         made += len(new)
         if len(new) < BATCH:
             return made
@@ -127,7 +127,7 @@ async def _explain(deps: Deps, uow: UnitOfWork, expectation: store.Expectation) 
     for item in await store.items_of_source(uow.conn, expectation.stripe_source_id, expectation.kind):
         if item.state is not ItemState.UNEXPECTED or item.actual != expectation.amount:
             continue
-        moved = await _walk(
+        moved = _walk(
             deps,
             uow,
             item,
@@ -141,7 +141,7 @@ async def _explain(deps: Deps, uow: UnitOfWork, expectation: store.Expectation) 
         if expectation.kind is ItemKind.DISPUTE:
             return True  # its own fact books it
         for line in await store.lines_of_item(uow.conn, moved):
-            await store.save_judgement(
+            store.save_judgement(
                 uow.conn,
                 line.id,
                 matched=expectation.amount,
@@ -194,9 +194,7 @@ async def _judge(deps: Deps, uow: UnitOfWork, line: BalanceTransaction, timing: 
     kind = ItemKind.DISPUTE if _is_dispute(line) else _KINDS.get(line.type, ItemKind.OTHER)
     if line.type in _OWN_ACCORD:
         _lines.labels(line.type, "booked").inc()
-        await store.save_judgement(
-            uow.conn, line.id, matched=line.amount, counterpart=_OWN_ACCORD[line.type], item=None
-        )
+        store.save_judgement(uow.conn, line.id, matched=line.amount, counterpart=_OWN_ACCORD[line.type], item=None)
         return True
     found = judge(await _items_for(deps, uow, line, kind, timing), line)
     nothing = Money.zero(line.amount.currency)
@@ -211,14 +209,12 @@ async def _judge(deps: Deps, uow: UnitOfWork, line: BalanceTransaction, timing: 
         if kind is ItemKind.DISPUTE:
             # Booked by the dispute's own fact or by nobody: until it is learnt, the audit shows that the ledger lacks it.
             matched, counterpart = line.amount, _COUNTERPARTS[kind]
-            await store.save_judgement(
-                uow.conn, line.id, matched=matched, counterpart=counterpart, item=item, booked=True
-            )
+            store.save_judgement(uow.conn, line.id, matched=matched, counterpart=counterpart, item=item, booked=True)
         else:
-            await store.save_judgement(uow.conn, line.id, matched=nothing, counterpart="", item=item)
+            store.save_judgement(uow.conn, line.id, matched=nothing, counterpart="", item=item)
         return True
-    item = await _apply(deps, uow, found, line)
-    await store.save_judgement(
+    item = _apply(deps, uow, found, line)
+    store.save_judgement(
         uow.conn,
         line.id,
         matched=found.matched,
@@ -259,13 +255,13 @@ async def _items_for(
     return [*held, *fresh]
 
 
-async def _apply(deps: Deps, uow: UnitOfWork, found: Judgement, line: BalanceTransaction) -> ReconciliationItem:
+def _apply(deps: Deps, uow: UnitOfWork, found: Judgement, line: BalanceTransaction) -> ReconciliationItem:
     item, trigger = found.item, found.trigger
     same = item.actual is not None and item.actual.currency == line.amount.currency
     actual = item.actual + line.amount if item.actual is not None and same else line.amount
     mode = MatchMode.AUTO if trigger == "match" else MatchMode.NONE
     _lines.labels(item.kind.value, trigger).inc()
-    return await _walk(deps, uow, item, trigger, actual=actual, break_type=found.break_type, match_mode=mode)
+    return _walk(deps, uow, item, trigger, actual=actual, break_type=found.break_type, match_mode=mode)
 
 
 async def _unexpected(
@@ -330,11 +326,9 @@ def _item_id(deps: Deps, owner_id: str) -> str:
     return new_id("rec", clock=deps.clock, bucket=bucket)
 
 
-async def _walk(
-    deps: Deps, uow: UnitOfWork, item: ReconciliationItem, trigger: str, **changes: object
-) -> ReconciliationItem:
+def _walk(deps: Deps, uow: UnitOfWork, item: ReconciliationItem, trigger: str, **changes: object) -> ReconciliationItem:
     arrow = RECONCILIATION_ITEM.arrow(item.state, trigger, item.id)
-    moved = await store.advance_reconciliation_item(uow.conn, item, trigger, now=deps.clock.now(), **changes)
+    moved = store.advance_reconciliation_item(uow.conn, item, trigger, now=deps.clock.now(), **changes)
     uow.outbox.append(deps.events.reconciliation(arrow.event, moved))
     if moved.state in BREAKS:
         alert(
@@ -359,7 +353,7 @@ async def book_lines(deps: Deps) -> int:
             )
             crash_point("payments.reconcile.after_book")
             async with deps.db.uow() as uow:
-                await store.note_booked(uow.conn, line.transaction.id)
+                store.note_booked(uow.conn, line.transaction.id)
         count += len(waiting)
         if len(waiting) < BATCH:
             return count
@@ -376,7 +370,7 @@ async def age_items(deps: Deps) -> int:
             for item in late:
                 trigger = "differ" if item.state is ItemState.PARTIAL else "miss"
                 kind = Break.AMOUNT_UNDER if item.state is ItemState.PARTIAL else Break.NONE
-                await _walk(deps, uow, item, trigger, break_type=kind)
+                _walk(deps, uow, item, trigger, break_type=kind)
         count += len(late)
         if len(late) < BATCH:
             return count
@@ -421,7 +415,7 @@ async def resolve_item(
             if command.write_off and amount is None:
                 raise FieldInvalid.of("write_off", "must be false: this item left nothing in suspense")
             mode = (MatchMode.FORCED if amount is not None else MatchMode.MANUAL) if is_accepted else MatchMode.NONE
-            item = await _walk(
+            item = _walk(
                 deps,
                 uow,
                 item,
@@ -431,7 +425,7 @@ async def resolve_item(
                 resolved_by=decider.actor_id,
                 write_off=amount,
             )
-            await note_decision(
+            note_decision(
                 deps,
                 uow,
                 item.owner_id,
@@ -452,5 +446,5 @@ async def book_write_offs(deps: Deps) -> int:
     for item in waiting:
         await deps.ledger.book_write_off(item)
         async with deps.db.uow() as uow:
-            await store.note_write_off(uow.conn, item)
+            store.note_write_off(uow.conn, item)
     return len(waiting)

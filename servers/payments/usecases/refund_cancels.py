@@ -70,7 +70,7 @@ async def _unsent(uow: UnitOfWork, refund: Refund) -> bool:
     if call is not None and call.sends:
         raise OperationInProgress(refund.payment_id)
     if call is not None:
-        await uow.outbound.settle(refund.id, NotSent("canceled"))
+        uow.outbound.settle(refund.id, NotSent("canceled"))
     return True
 
 
@@ -116,9 +116,9 @@ async def _record(
         if isinstance(outcome, Answered):
             refund = await deps.outcomes.refund(uow, payment, refund, outcome.value)
         elif isinstance(outcome, Unknown) and refund.state in OPEN_REFUNDS:
-            refund = await store.note_refund(uow.conn, refund, uncertain=True)
+            refund = store.note_refund(uow.conn, refund, uncertain=True)
         if outcome is not None:
-            await uow.outbound.settle(refund_id + _SUFFIX, outcome)
+            uow.outbound.settle(refund_id + _SUFFIX, outcome)
         if isinstance(outcome, Answered | None) and refund.state is not RefundState.CANCELED:
             refusal = _not_any_more(refund)
         if request is not None and not isinstance(outcome, NotSent):

@@ -119,7 +119,7 @@ async def _begin_refund(deps: Deps, uow: UnitOfWork, command: CreateRefund) -> R
         metadata=command.metadata,
         now=now,
     )
-    await store.insert_refund(uow.conn, refund)
+    store.insert_refund(uow.conn, refund)
     uow.outbox.append(
         deps.events.payment("payment.updated", reserved), deps.events.refund("refund.created", refund, reserved)
     )
@@ -281,16 +281,16 @@ async def record_refund(
         elif isinstance(outcome, ShortOfBalance) and refund.state is RefundState.PENDING:
             refund = await deps.outcomes.refund_waits(uow, payment, refund, deps.clock.now() + RETRY_AFTER)
         elif isinstance(outcome, Unknown) and refund.state is RefundState.PENDING:
-            refund = await store.note_refund(uow.conn, refund, uncertain=True)
+            refund = store.note_refund(uow.conn, refund, uncertain=True)
         if outcome is not None:
             # A refund that was not sent stays promised: the janitor sends it, whether or not its merchant asks again. One that
             # waits for money is the sweep's.
             kept = Unknown(outcome.reason) if isinstance(outcome, NotSent) and not waiting else outcome
-            await uow.outbound.settle(refund_id, kept, pending=refund.state in OPEN_REFUNDS)
+            uow.outbound.settle(refund_id, kept, pending=refund.state in OPEN_REFUNDS)
             intent_id = payment.stripe_payment_intent_id
             differs = isinstance(outcome, Answered) and refund_differences(refund, intent_id, outcome.value)
             if differs and (call := await uow.outbound.open_for(refund_id)) is not None:
-                await uow.outbound.hand_over(call.id)
+                uow.outbound.hand_over(call.id)
         unsent = isinstance(outcome, NotSent) and not waiting
         if request is not None and not unsent:
             uow.idempotency.complete(request, refund)
@@ -319,7 +319,7 @@ async def _take_up(deps: Deps, refund_id: str) -> bool:
         now = deps.clock.now()
         if refund.retry_time is None or refund.retry_time > now:
             return False
-        await store.postpone_refund(uow.conn, refund, now + RETRY_AFTER)
+        store.postpone_refund(uow.conn, refund, now + RETRY_AFTER)
         await _promise(uow, payment, refund)
     return True
 

@@ -87,7 +87,7 @@ async def resolve_conflict(
     async with deps.db.uow() as uow:
         async with uow.refusals(request):
             payment = await _in_conflict(uow, payment_id)
-            await note_decision(deps, uow, payment.owner_id, "resolve_conflict", payment.id, verdict.value, decider)
+            note_decision(deps, uow, payment.owner_id, "resolve_conflict", payment.id, verdict.value, decider)
             foreign = "id" in differences(payment, found.value)
             if not foreign:
                 # What was taken since, too, is what is decided about.
@@ -151,7 +151,7 @@ async def resolve_payment(
             # A same-key call goes on with what the first one has noted: by now nothing may be open any more.
             if claim.resource_id is None:
                 _check_open(payment, verdict)
-                await note_decision(deps, uow, payment.owner_id, "resolve_payment", payment.id, verdict.value, decider)
+                note_decision(deps, uow, payment.owner_id, "resolve_payment", payment.id, verdict.value, decider)
         await uow.idempotency.advance(
             request, "resolving", payment.id, shows=partial(store.payment, uow.conn, payment.id)
         )
@@ -219,7 +219,7 @@ async def resolve_refund(
                 if refund.state is not RefundState.PENDING or (verdict is Verdict.FAIL and not waits):
                     rule = "Only a refund in PENDING is looked into, and failed only where every look was in vain."
                     raise RefundStateInvalid(rule, refund.id, refund.state.name)
-                await note_decision(deps, uow, refund.owner_id, "resolve_refund", refund.id, verdict.value, decider)
+                note_decision(deps, uow, refund.owner_id, "resolve_refund", refund.id, verdict.value, decider)
         await uow.idempotency.advance(request, "resolving", refund.id, shows=partial(store.refund, uow.conn, refund.id))
     if to_wallet(payment, refund):
         # The ledger knows it by its id: sending once more is reading.

@@ -56,8 +56,8 @@ async def _approve(deps: Deps, uow: UnitOfWork, payment: Payment) -> Attempt:
         raise PaymentStateInvalid(
             f"A payment in {payment.state.name} is not in review.", payment.id, payment.state.name
         )
-    attempt = await store.advance_attempt(uow.conn, attempt, "approve", now=deps.clock.now())
+    attempt = store.advance_attempt(uow.conn, attempt, "approve", now=deps.clock.now())
     approved = replace(review, state=ReviewState.APPROVED)
-    await deps.outcomes.walk(uow, replace(payment, latest_attempt=attempt), "approve", review=approved, due_time=None)
+    deps.outcomes.walk(uow, replace(payment, latest_attempt=attempt), "approve", review=approved, due_time=None)
     await promise_attempt(uow, payment, attempt)
     return attempt

@@ -67,7 +67,7 @@ async def create_setup(
             create_time=now,
             update_time=now,
         )
-        await store.insert_setup(uow.conn, setup)
+        store.insert_setup(uow.conn, setup)
         uow.outbox.append(deps.events.setup(arrow.event, setup))
         uow.idempotency.complete(request, setup)
     return setup
@@ -119,7 +119,7 @@ async def _begin(
             f"A setup intent in {setup.state.name} cannot be confirmed.", setup_id, setup.state.name
         )
     await check_return_url(deps, uow, setup.merchant_id, manner.return_url)
-    setup = await _walk(
+    setup = _walk(
         deps,
         uow,
         setup,
@@ -136,12 +136,12 @@ async def _begin(
     return setup
 
 
-async def _walk(deps: Deps, uow: UnitOfWork, setup: SetupIntent, *triggers: str, **changes: Any) -> SetupIntent:
+def _walk(deps: Deps, uow: UnitOfWork, setup: SetupIntent, *triggers: str, **changes: Any) -> SetupIntent:
     """Walk arrows in order: a version and an outbox row each. `changes` come with the last one."""
     for trigger in triggers:
         event = SETUP.arrow(setup.state, trigger, setup.id).event
         with_it = changes if trigger == triggers[-1] else {}
-        setup = await store.advance_setup(uow.conn, setup, trigger, now=deps.clock.now(), **with_it)
+        setup = store.advance_setup(uow.conn, setup, trigger, now=deps.clock.now(), **with_it)
         uow.outbox.append(deps.events.setup(event, setup))
     return setup
 
@@ -235,12 +235,12 @@ async def _learn(deps: Deps, uow: UnitOfWork, setup: SetupIntent, outcome: Outco
         case Answered():
             setup = await _apply(deps, uow, setup, *outcome.value)
         case NotSent() if setup.state is SetupState.PROCESSING:
-            setup = await _walk(deps, uow, setup, "not_sent")
+            setup = _walk(deps, uow, setup, "not_sent")
         case Unknown() if setup.state is SetupState.PROCESSING:
-            setup = await store.note_setup(uow.conn, setup, uncertain=True)
+            setup = store.note_setup(uow.conn, setup, uncertain=True)
         case _:
             pass
-    await uow.outbound.settle(setup.id, outcome, pending=setup.state in OPEN_SETUPS)
+    uow.outbound.settle(setup.id, outcome, pending=setup.state in OPEN_SETUPS)
     return setup
 
 
@@ -258,16 +258,16 @@ async def _apply(deps: Deps, uow: UnitOfWork, setup: SetupIntent, stripe_id: str
         case CardSaved():
             return await _save(deps, uow, setup, result, known)
         case CardDeclined():
-            return await _walk(deps, uow, setup, "decline", last_decline=result.decline, **known)
+            return _walk(deps, uow, setup, "decline", last_decline=result.decline, **known)
         case SetupCanceled():
-            return await _walk(deps, uow, setup, "cancel", **known)
+            return _walk(deps, uow, setup, "cancel", **known)
         case ActionRequired() if not asked:
             action = deps.outcomes.sealed(setup.id, result)
-            return await _walk(deps, uow, setup, "require_action", next_action=action, **known)
+            return _walk(deps, uow, setup, "require_action", next_action=action, **known)
         case StillProcessing() if asked:
-            return await _walk(deps, uow, setup, "return", **known)
+            return _walk(deps, uow, setup, "return", **known)
         case _:
-            return setup if asked else await store.note_setup(uow.conn, setup, **known)
+            return setup if asked else store.note_setup(uow.conn, setup, **known)
 
 
 async def _save(
@@ -281,7 +281,7 @@ async def _save(
         )
         mandate_id = mandate.id
     steps = ("return", "succeed") if setup.state is SetupState.REQUIRES_ACTION else ("succeed",)
-    return await _walk(
+    return _walk(
         deps,
         uow,
         setup,

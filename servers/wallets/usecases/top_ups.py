@@ -89,7 +89,7 @@ async def _begin(deps: Deps, uow: UnitOfWork, command: CreateTopUp) -> TopUp:
         create_time=now,
         update_time=now,
     )
-    await wallet_store.insert_top_up(uow.conn, top_up)
+    wallet_store.insert_top_up(uow.conn, top_up)
     uow.outbox.append(top_up_event(arrow.event, top_up))
     await uow.outbound.record(
         verb=CHARGE,
@@ -146,17 +146,17 @@ async def _record(
         outcome = await uow.outbound.known(top_up.id, outcome) if outcome is not None else None
         match outcome:
             case Answered():
-                top_up = await deps.outcomes.apply(uow, top_up, outcome.value, asked=True)
+                top_up = deps.outcomes.apply(uow, top_up, outcome.value, asked=True)
             case Unknown():
-                top_up = await deps.outcomes.lost(uow, top_up)
+                top_up = deps.outcomes.lost(uow, top_up)
             case _:
                 pass
         if top_up.state in TOP_UP.terminal:
-            await _close_call(uow, top_up)
+            _close_call(uow, top_up)
         elif outcome is not None:
             # One that was not sent may be sent by the same key; where nobody asks again, the janitor ends it.
             known = Unknown(outcome.reason) if isinstance(outcome, NotSent) else outcome
-            await uow.outbound.settle(top_up.id, known, pending=True)
+            uow.outbound.settle(top_up.id, known, pending=True)
         if request is not None and not isinstance(outcome, NotSent):
             uow.idempotency.complete(request, top_up)
     return top_up, outcome
@@ -165,15 +165,15 @@ async def _record(
 async def _refuse(deps: Deps, top_up: TopUp, refusal: Refusal, request: IdempotentRequest | None) -> None:
     """Write down that payments will not charge this card; the caller is told why, now and under the same key."""
     async with deps.db.uow() as uow:
-        top_up = await deps.outcomes.refused(uow, await _locked(deps, uow, top_up))
-        await _close_call(uow, top_up)
+        top_up = deps.outcomes.refused(uow, await _locked(deps, uow, top_up))
+        _close_call(uow, top_up)
         if request is not None:
             uow.idempotency.refuse(request, refusal)
 
 
-async def _close_call(uow: UnitOfWork, top_up: TopUp) -> None:
+def _close_call(uow: UnitOfWork, top_up: TopUp) -> None:
     """Note that there is nothing to look into any more: the top-up is at its end."""
-    await uow.outbound.settle(top_up.id, Answered(None))
+    uow.outbound.settle(top_up.id, Answered(None))
 
 
 async def _locked(deps: Deps, uow: UnitOfWork, top_up: TopUp) -> TopUp:
@@ -188,9 +188,9 @@ async def hear_of_payment(deps: Deps, uow: UnitOfWork, news: News) -> None:
     top_up = await wallet_store.top_up(uow.conn, deps.db.sealer, news.owner_id, news.top_up_id, lock=True)
     invariant(top_up is not None, "a payment for a top-up that is not there", payment_id=news.payment_id)
     assert top_up is not None
-    top_up = await deps.outcomes.apply(uow, top_up, news, asked=False)
+    top_up = deps.outcomes.apply(uow, top_up, news, asked=False)
     if top_up.state in TOP_UP.terminal:
-        await _close_call(uow, top_up)
+        _close_call(uow, top_up)
 
 
 async def refresh_top_up(deps: Deps, top_up: TopUp) -> TopUp:

@@ -126,7 +126,7 @@ async def test_a_released_key_is_resumed_by_the_next_call(make_database: MakeDat
         await uow.idempotency.claim(first)
         await uow.idempotency.advance(first, "sent", "att_1")
     async with db.uow() as uow:
-        await uow.idempotency.release(first)
+        uow.idempotency.release(first)
     resumed = await claim(db, request_of(token="second"))
     assert (resumed.recovery_point, resumed.resource_id) == ("sent", "att_1")
 

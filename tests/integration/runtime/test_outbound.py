@@ -119,7 +119,7 @@ async def test_a_settled_call_is_not_sent_and_one_that_was_not_sent_is_taken_up_
             call = await uow.outbound.open_for("x")
             assert call is not None
             assert call.sends == 1
-            await uow.outbound.settle("x", await uow.outbound.known("x", outcome))
+            uow.outbound.settle("x", await uow.outbound.known("x", outcome))
         assert await send(db, "x", partial(_done, outcome)) is LEARNT
     async with db.uow() as uow:
         assert (await uow.outbound.record(verb="v", target="x", key="x", request_digest="")).state == "DONE"
@@ -135,7 +135,7 @@ async def test_a_call_is_sent_again_only_while_its_key_is_good(make_database: Ma
         target = f"x{number}"
         async with db.uow() as uow:
             await uow.outbound.record(verb="v", target=target, key=target, request_digest="")
-            await uow.outbound.settle(target, outcome)
+            uow.outbound.settle(target, outcome)
         clock.advance(timedelta(hours=hours))
         assert isinstance(await send_again(db, target, partial(_done, Answered("ok"))), Answered) is goes
 
@@ -146,7 +146,7 @@ async def test_the_janitor_looks_by_plan_and_hands_over_to_a_person(make_databas
     db.clock = clock
     async with db.uow() as uow:
         await uow.outbound.record(verb="v", target="x", key="x", request_digest="")
-        await uow.outbound.settle("x", Unknown("lost"))
+        uow.outbound.settle("x", Unknown("lost"))
     looks: list[OutboundCall] = []
 
     async def look(found: OutboundCall) -> None:
@@ -172,7 +172,7 @@ async def test_a_call_that_a_crash_left_behind_is_looked_into(make_database: Mak
 
     async def resolve(found: OutboundCall) -> None:
         async with db.uow() as uow:
-            await uow.outbound.settle(found.target, Answered("done"))
+            uow.outbound.settle(found.target, Answered("done"))
 
     clock.advance(timedelta(minutes=1))
     assert await Janitor(db, {"v": Resolver(look=resolve)}).round() == 1
@@ -194,7 +194,7 @@ async def test_what_a_provider_is_not_done_with_is_looked_into_twice_and_then_le
     db.clock = clock = ManualClock(SystemClock().now())
     async with db.uow() as uow:
         await uow.outbound.record(verb="v", target="x", key="x", request_digest="")
-        await uow.outbound.settle("x", Answered("not yet"), pending=True)
+        uow.outbound.settle("x", Answered("not yet"), pending=True)
     looks: list[datetime] = []
 
     async def look(_: OutboundCall) -> None:
@@ -208,7 +208,7 @@ async def test_what_a_provider_is_not_done_with_is_looked_into_twice_and_then_le
     assert await plan_of(db) == ("PENDING", 2, None)
     async with db.uow() as uow:
         assert await uow.outbound.may_read("x")
-        await uow.outbound.settle("x", Answered("done"))
+        uow.outbound.settle("x", Answered("done"))
     assert (await plan_of(db))[0] == "DONE"
 
 
@@ -217,12 +217,12 @@ async def test_reads_between_the_looks_do_not_shift_the_plan(make_database: Make
     db.clock = clock = ManualClock(SystemClock().now())
     async with db.uow() as uow:
         await uow.outbound.record(verb="v", target="x", key="x", request_digest="")
-        await uow.outbound.settle("x", Unknown("lost"))
+        uow.outbound.settle("x", Unknown("lost"))
     planned = await plan_of(db)
     for _ in range(20):
         clock.advance(timedelta(seconds=10))
         async with db.uow() as uow:
-            await uow.outbound.settle("x", Unknown("still lost"))
+            uow.outbound.settle("x", Unknown("still lost"))
     assert await plan_of(db) == planned
 
 
@@ -231,11 +231,11 @@ async def test_another_state_begins_another_plan_also_in_the_middle_of_a_look(ma
     db.clock = clock = ManualClock(SystemClock().now())
     async with db.uow() as uow:
         await uow.outbound.record(verb="v", target="x", key="x", request_digest="")
-        await uow.outbound.settle("x", Unknown("lost"))
+        uow.outbound.settle("x", Unknown("lost"))
 
     async def tell(found: OutboundCall) -> None:
         async with db.uow() as uow:
-            await uow.outbound.settle(found.target, Answered("not yet"), pending=True)
+            uow.outbound.settle(found.target, Answered("not yet"), pending=True)
 
     janitor = Janitor(db, {"v": Resolver(look=tell)})
     clock.advance(timedelta(minutes=6))
@@ -275,6 +275,6 @@ async def test_what_is_handed_over_to_a_person_is_looked_into_no_more(make_datab
     db = await make_database("payments")
     async with db.uow() as uow:
         call = await uow.outbound.record(verb="v", target="x", key="x", request_digest="")
-        await uow.outbound.hand_over(call.id)
-        await uow.outbound.settle("x", Unknown("still lost"))
+        uow.outbound.hand_over(call.id)
+        uow.outbound.settle("x", Unknown("still lost"))
     assert await plan_of(db) == ("NEEDS_OPERATOR", 0, None)
