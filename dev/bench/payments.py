@@ -30,6 +30,7 @@ from dev.bench.platform import Bench, free_port, running
 from dev.paths import ROOT
 from servers.kernel.clock import SystemClock
 from servers.kernel.ids import new_id
+from servers.runtime.interceptor import DEADLINE_SECONDS
 
 PER_SECOND: Final = 50
 SECONDS: Final = 6.0
@@ -173,8 +174,8 @@ def sandbox_of_its_own() -> Iterator[int]:
 
 
 class Till:
-    """A merchant who creates payments, and shoppers who confirm them in its checkout, as the edge passes them on: guests, so that
-    what is measured is the payment and not the receipt's mail."""
+    """A merchant who creates payments, shoppers who confirm them in its checkout, as the edge passes them on, with its deadline;
+    they are guests, so that what is measured is the payment and not the receipt's mail."""
 
     def __init__(self, bench: Bench) -> None:
         self._stub = payments_pb2_grpc.PaymentServiceStub(bench.channel("payments", peer="edge"))
@@ -192,17 +193,21 @@ class Till:
         """Create, confirm, and capture later."""
         payment = await self._confirmed(payments_pb2.Payment.MANUAL)
         await self._stub.CapturePayment(
-            payments_pb2.CapturePaymentRequest(payment_id=payment.id), metadata=(*self._as_merchant, _key())
+            payments_pb2.CapturePaymentRequest(payment_id=payment.id),
+            metadata=(*self._as_merchant, _key()),
+            timeout=DEADLINE_SECONDS,
         )
 
     async def _confirmed(self, method: payments_pb2.Payment.CaptureMethod.ValueType) -> payments_pb2.Payment:
         amount = money_pb2.Money(amount_minor=2500, currency="USD")
         order = payments_pb2.CreatePaymentRequest(amount=amount, capture_method=method)
-        payment = await self._stub.CreatePayment(order, metadata=(*self._as_merchant, _key()))
+        payment = await self._stub.CreatePayment(order, metadata=(*self._as_merchant, _key()), timeout=DEADLINE_SECONDS)
         confirm = payments_pb2.ConfirmPaymentRequest(
             payment_id=payment.id, stripe_payment_method_id="pm_card_visa", client_secret=payment.client_secret
         )
-        answer: payments_pb2.Payment = await self._stub.ConfirmPayment(confirm, metadata=(*self._as_shopper, _key()))
+        answer: payments_pb2.Payment = await self._stub.ConfirmPayment(
+            confirm, metadata=(*self._as_shopper, _key()), timeout=DEADLINE_SECONDS
+        )
         return answer
 
 
