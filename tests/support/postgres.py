@@ -19,7 +19,7 @@ from servers.runtime.connection import DatabaseOptions, engine_for
 from servers.runtime.db import Database
 from servers.runtime.migrate import Plan, migrate
 from servers.runtime.sealed import Sealer
-from tests.support import broken_builds
+from tests.support import broken_builds, plans
 from tests.support.ports import free_port
 
 PASSWORD: Final = "test-only"
@@ -97,15 +97,21 @@ MakeDatabase = Callable[[str], Awaitable[Database]]
 @pytest.fixture
 async def make_database(postgres: TestPostgres) -> AsyncIterator[MakeDatabase]:
     """Return a function that makes a domain's database, of its own, with its server's own rights."""
-    made: list[Database] = []
+    made: dict[str, Database] = {}
+    scanned: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        plans.watch(patch)
 
-    async def make(domain: str) -> Database:
-        made.append(await opened(postgres.url(postgres.copy(domain), domain), domain))
-        return made[-1]
+        async def make(domain: str) -> Database:
+            database = postgres.copy(domain)
+            made[database] = await opened(postgres.url(database, domain), domain)
+            return made[database]
 
-    yield make
-    for db in made:
-        await db.dispose()
+        yield make
+        for name, db in made.items():
+            scanned += await plans.scans(postgres.url(name, db.domain), name)
+            await db.dispose()
+    assert not scanned, "\n".join(scanned)
 
 
 def _psycopg(url: str) -> str:

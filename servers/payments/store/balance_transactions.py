@@ -241,7 +241,7 @@ async def payment_of_line(conn: Connection, line: BalanceTransaction) -> tuple[s
 async def lines_of_item(conn: Connection, item: ReconciliationItem) -> list[BalanceTransaction]:
     """Return the balance transactions of an item, oldest first."""
     rows = await conn.execute(
-        text("SELECT * FROM balance_transactions WHERE item_id = :item ORDER BY create_time, id"), {"item": item.id}
+        text("SELECT * FROM balance_transactions WHERE item_id = :item AND item_id <> '' ORDER BY create_time, id"), {"item": item.id}
     )
     return [_transaction(row) for row in rows]
 
@@ -254,7 +254,7 @@ async def in_suspense(conn: Connection, item: ReconciliationItem) -> Money | Non
                 """
                 SELECT currency, sum(amount_minor - CASE WHEN matched_currency = currency THEN matched_minor ELSE 0 END) AS minor
                 FROM balance_transactions
-                WHERE item_id = :item AND state <> 'STORED' AND (matched_currency = currency OR matched_minor = 0)
+                WHERE item_id = :item AND item_id <> '' AND state <> 'STORED' AND (matched_currency = currency OR matched_minor = 0)
                 GROUP BY currency
                 """
             ),

@@ -86,12 +86,12 @@ async def dispute(
 
 async def dispute_by_stripe_id(conn: Connection, stripe_dispute_id: str, *, lock: bool = False) -> Dispute | None:
     """Return what we have of a dispute of Stripe's."""
-    return await _one(conn, "stripe_dispute_id = :id", {"id": stripe_dispute_id}, lock=lock)
+    return await _one(conn, "stripe_dispute_id = :id AND stripe_dispute_id <> ''", {"id": stripe_dispute_id}, lock=lock)
 
 
 async def dispute_by_warning(conn: Connection, stripe_warning_id: str) -> Dispute | None:
     """Return what we have of an early fraud warning of Stripe's."""
-    return await _one(conn, "stripe_warning_id = :id", {"id": stripe_warning_id}, lock=False)
+    return await _one(conn, "stripe_warning_id = :id AND stripe_warning_id <> ''", {"id": stripe_warning_id}, lock=False)
 
 
 async def open_warnings(conn: Connection, payment: Payment) -> list[Dispute]:

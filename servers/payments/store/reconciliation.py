@@ -73,7 +73,8 @@ async def unexpected_yet(conn: Connection, *, since: datetime, limit: int) -> li
                            UNION ALL
                            {_MOVEMENTS} WHERE m.create_time >= :since) e
             WHERE NOT EXISTS (SELECT 1 FROM reconciliation_items i
-                              WHERE i.owner_id = e.owner_id AND i.kind = e.kind AND i.source_id = e.source_id)
+                              WHERE i.owner_id = e.owner_id AND i.kind = e.kind AND i.source_id = e.source_id
+                                AND i.source_id <> '')
             ORDER BY time LIMIT :limit
             """
         ),
@@ -88,7 +89,7 @@ async def expectations_of_charge(conn: Connection, line: BalanceTransaction) -> 
         text(
             """
             SELECT owner_id, id FROM payments WHERE stripe_payment_intent_id = :intent AND :intent <> ''
-            UNION SELECT owner_id, payment_id FROM attempts WHERE charge_id = :charge AND :charge <> ''
+            UNION SELECT owner_id, payment_id FROM attempts WHERE charge_id = :charge AND charge_id <> ''
             """
         ),
         {"intent": line.payment_intent_id, "charge": line.source_id},
@@ -108,7 +109,7 @@ async def expectations_of_charge(conn: Connection, line: BalanceTransaction) -> 
 async def expectation_of_refund(conn: Connection, stripe_refund_id: str) -> Expectation | None:
     """Return our refund that has this id at Stripe."""
     row = (
-        await conn.execute(text(f"{_REFUNDS} WHERE r.stripe_refund_id = :refund"), {"refund": stripe_refund_id})
+        await conn.execute(text(f"{_REFUNDS} WHERE r.stripe_refund_id = :refund AND r.stripe_refund_id <> ''"), {"refund": stripe_refund_id})
     ).one_or_none()
     return _expectation(row) if row is not None else None
 

@@ -37,8 +37,8 @@ async def old_suspense(conn: Connection, before: datetime) -> list[str]:
         text(
             """
             SELECT i.id FROM suspense_items i
-            LEFT JOIN captures c ON c.owner_id = i.owner_id AND c.suspense_item_id = i.id
-            LEFT JOIN refunds r ON r.owner_id = i.owner_id AND r.suspense_item_id = i.id
+            LEFT JOIN captures c ON c.owner_id = i.owner_id AND c.suspense_item_id = i.id AND c.suspense_item_id <> ''
+            LEFT JOIN refunds r ON r.owner_id = i.owner_id AND r.suspense_item_id = i.id AND r.suspense_item_id <> ''
             WHERE i.create_time < :before AND c.id IS NULL AND (r.id IS NULL OR r.state IN ('FAILED', 'CANCELED'))
             ORDER BY i.create_time LIMIT 100
             """
