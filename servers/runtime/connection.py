@@ -53,6 +53,7 @@ def engine_for(url: str, options: DatabaseOptions) -> AsyncEngine:
     session = (
         f"-c lock_timeout={options.lock_timeout_ms} -c statement_timeout={options.statement_timeout_ms}"
         f" -c idle_in_transaction_session_timeout=30000 -c TimeZone=UTC -c search_path={SEARCH_PATH}"
+        " -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c jit=off"
     )
     engine = create_async_engine(
         url.replace("postgresql://", "postgresql+psycopg://", 1),

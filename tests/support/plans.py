@@ -62,7 +62,9 @@ async def scans(url: str, database: str) -> list[str]:
     """Return the statements of a database, carried out since the last look, that do not go by an index."""
     found = []
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as conn:
-        await conn.execute("SET enable_seqscan = off; SET enable_mergejoin = off; SET enable_hashjoin = off; SET search_path = public, jobs")
+        await conn.execute(
+            "SET enable_seqscan = off; SET enable_mergejoin = off; SET enable_hashjoin = off; SET search_path = public, jobs"
+        )
         for text in _seen.pop(database, set()):
             if not re.match(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b", text) or text.strip().startswith(WHOLE):
                 continue

@@ -240,9 +240,8 @@ async def payment_of_line(conn: Connection, line: BalanceTransaction) -> tuple[s
 
 async def lines_of_item(conn: Connection, item: ReconciliationItem) -> list[BalanceTransaction]:
     """Return the balance transactions of an item, oldest first."""
-    rows = await conn.execute(
-        text("SELECT * FROM balance_transactions WHERE item_id = :item AND item_id <> '' ORDER BY create_time, id"), {"item": item.id}
-    )
+    mine = text("SELECT * FROM balance_transactions WHERE item_id = :item AND item_id <> '' ORDER BY create_time, id")
+    rows = await conn.execute(mine, {"item": item.id})
     return [_transaction(row) for row in rows]
 
 

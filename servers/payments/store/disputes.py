@@ -91,7 +91,9 @@ async def dispute_by_stripe_id(conn: Connection, stripe_dispute_id: str, *, lock
 
 async def dispute_by_warning(conn: Connection, stripe_warning_id: str) -> Dispute | None:
     """Return what we have of an early fraud warning of Stripe's."""
-    return await _one(conn, "stripe_warning_id = :id AND stripe_warning_id <> ''", {"id": stripe_warning_id}, lock=False)
+    return await _one(
+        conn, "stripe_warning_id = :id AND stripe_warning_id <> ''", {"id": stripe_warning_id}, lock=False
+    )
 
 
 async def open_warnings(conn: Connection, payment: Payment) -> list[Dispute]:

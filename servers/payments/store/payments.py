@@ -100,7 +100,9 @@ async def payment_by_intent(conn: Connection, intent_id: str, *, lock: bool = Fa
 
 async def payment_by_charge(conn: Connection, charge_id: str) -> Payment | None:
     """Return the payment that a charge of Stripe's belongs to."""
-    return _one(await _found(conn, f"{_OF_ATTEMPT} WHERE a.charge_id = :charge AND a.charge_id <> ''", {"charge": charge_id}))
+    return _one(
+        await _found(conn, f"{_OF_ATTEMPT} WHERE a.charge_id = :charge AND a.charge_id <> ''", {"charge": charge_id})
+    )
 
 
 async def ended_windows(conn: Connection, now: datetime, limit: int) -> list[Payment]:

@@ -108,9 +108,8 @@ async def expectations_of_charge(conn: Connection, line: BalanceTransaction) -> 
 
 async def expectation_of_refund(conn: Connection, stripe_refund_id: str) -> Expectation | None:
     """Return our refund that has this id at Stripe."""
-    row = (
-        await conn.execute(text(f"{_REFUNDS} WHERE r.stripe_refund_id = :refund AND r.stripe_refund_id <> ''"), {"refund": stripe_refund_id})
-    ).one_or_none()
+    named = text(f"{_REFUNDS} WHERE r.stripe_refund_id = :refund AND r.stripe_refund_id <> ''")
+    row = (await conn.execute(named, {"refund": stripe_refund_id})).one_or_none()
     return _expectation(row) if row is not None else None
 
 
