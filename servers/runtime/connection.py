@@ -33,6 +33,7 @@ PING_AFTER_SECONDS: Final = 1.0
 PREPARED_MAX: Final = 1_000
 """More than a domain has statements: with fewer, each would push out another that is needed soon."""
 _COMMIT: Final[Statement] = ("COMMIT", ())
+_dropping: Final[set[asyncio.Future[None]]] = set()
 _DIALECT: Final = PGDialect_psycopg()  # type: ignore[no-untyped-call]  # SQLAlchemy's own
 
 
@@ -272,7 +273,10 @@ class Connection:
             await self._pooled.close()
         else:
             # To its end, however often the task is cancelled: the pool would count it as in use for ever.
-            await asyncio.shield(asyncio.ensure_future(self.drop()))
+            dropping = asyncio.ensure_future(self.drop())
+            _dropping.add(dropping)
+            dropping.add_done_callback(_dropping.discard)
+            await asyncio.shield(dropping)
 
     async def drop(self) -> None:
         """Close it for good, and with it whatever its session holds."""
