@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, LiteralString
@@ -165,7 +165,8 @@ class Connection:
         self._driver = driver
         self._ahead: list[_Waiting] = []
         self._begun = False
-        self._failure: BaseException | None = None
+        self._is_settled = True
+        """Whether what was sent last has ended: it has not where its task was cancelled, and nobody knows how far it came."""
 
     @classmethod
     async def of(cls, engine: AsyncEngine) -> Connection:
@@ -178,7 +179,7 @@ class Connection:
     @property
     def usable(self) -> bool:
         """Whether it may still be used."""
-        return self._failure is None and not self._driver.closed
+        return self._is_settled and not self._driver.closed
 
     async def execute(self, statement: TextClause, values: Mapping[str, Any] | None = None) -> Result:
         """Carry out a statement and return what it returned."""
@@ -255,21 +256,24 @@ class Connection:
         """Undo the transaction. Where that fails the connection is dropped when it is closed: Postgres undoes what it held."""
         self._begun = False
         self._ahead.clear()
-        if not self.usable:
+        if not self.usable or self._idle:
             return
-        try:
+        self._is_settled = False
+        with suppress(psycopg.Error):
             await self._driver.rollback()
-        except psycopg.Error as error:
-            self._failure = error
-        except BaseException as error:
-            self._failure = error
-            raise
+            self._is_settled = True
 
     async def close(self) -> None:
-        """Give it back to the pool, or drop it where it cannot work on."""
+        """Undo what was not committed, and give it back to the pool, or drop it where it cannot work on."""
         if self._pooled.closed:
             return
-        if self.usable and self._idle:
+        try:
+            await self.rollback()
+        finally:
+            await self._give_back()
+
+    async def _give_back(self) -> None:
+        if self.usable:
             await self._pooled.close()
         else:
             # To its end, however often the task is cancelled: the pool would count it as in use for ever.
@@ -280,8 +284,7 @@ class Connection:
 
     async def drop(self) -> None:
         """Close it for good, and with it whatever its session holds."""
-        broke = self._driver.broken or isinstance(self._failure, psycopg.Error)
-        await self._pooled.invalidate(exception=self._failure if broke else None)
+        await self._pooled.invalidate(exception=ConnectionError() if self._driver.broken else None)
         await self._pooled.close()
 
     @property
@@ -293,6 +296,7 @@ class Connection:
     ) -> list[psycopg.AsyncCursor[Any]]:
         ahead, self._ahead = self._ahead, []
         driver = self._driver
+        self._is_settled = False
         try:
             async with driver.pipeline():
                 before = [await driver.execute(waiting.text, waiting.values) for waiting in ahead]
@@ -301,26 +305,23 @@ class Connection:
                 ]
         except psycopg.Error as error:
             raise self._failed(error) from error
-        except BaseException as error:
-            self._failure = error  # cancelled: nobody knows how far it came
-            raise
+        self._is_settled = True
         for waiting, cursor in zip(ahead, before, strict=True):
             if waiting.one_of and cursor.rowcount != 1:
                 raise ConcurrentUpdate(waiting.one_of)
         return sent
 
     async def _send_one(self, text: LiteralString, values: Values) -> psycopg.AsyncCursor[Any]:
+        self._is_settled = False
         try:
-            return await self._driver.cursor(row_factory=namedtuple_row).execute(text, values)
+            cursor = await self._driver.cursor(row_factory=namedtuple_row).execute(text, values)
         except psycopg.Error as error:
             raise self._failed(error) from error
-        except BaseException as error:
-            self._failure = error
-            raise
+        self._is_settled = True
+        return cursor
 
     def _failed(self, error: psycopg.Error) -> Exception:
-        if self._driver.broken:
-            self._failure = error
+        self._is_settled = True
         return DBAPIError.instance("", None, error, psycopg.Error, connection_invalidated=self._driver.broken)
 
 
@@ -354,9 +355,5 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[Connection]:
     """Yield a connection in a transaction: commits on a clean exit, rolls back on an exception."""
     async with connected(engine) as conn:
         conn.begin()
-        try:
-            yield conn
-            await conn.commit()
-        except BaseException:
-            await conn.rollback()
-            raise
+        yield conn
+        await conn.commit()

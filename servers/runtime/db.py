@@ -117,9 +117,8 @@ class Lane:
         try:
             yield self
             await conn.commit(self._closing)
-        except BaseException:
-            await conn.rollback()
-            raise
+        finally:
+            await conn.rollback()  # nothing, after a commit
 
     def close_with(self, *statements: Statement) -> None:
         """Send statements whose answers nobody reads together with the COMMIT: it is not carried out where one of them fails."""
@@ -163,21 +162,12 @@ class UnitOfWork:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if self.idempotency.rehearsing or not (error is None or error is self._kept):
-                await self.conn.rollback()
-            else:
-                await self._commit()
+            if not self.idempotency.rehearsing and (error is None or error is self._kept):
+                await self.conn.commit(self._closing)
+                if self.outbox.written:
+                    self._db.on_outbox()
         finally:
             await self.conn.close()
-
-    async def _commit(self) -> None:
-        try:
-            await self.conn.commit(self._closing)
-        except BaseException:
-            await self.conn.rollback()
-            raise
-        if self.outbox.written:
-            self._db.on_outbox()
 
     def rehearse(self) -> None:
         """Make sure that nothing of this transaction is written, however it ends."""

@@ -1,6 +1,5 @@
 """Background jobs: procrastinate, in the domain's own database, enqueued in the business transaction.
 
-from servers.runtime.connection import Connection
 A job exists if and only if the transaction that deferred it committed. It runs at least once: what it does must be safe to
 repeat. Business due dates never live here, because the scheduler goes by the database's clock; they are columns, swept with
 `Clock`.
