@@ -1,0 +1,6 @@
+"""The gRPC face of wallets and of the ledger: proto in, use case, proto out."""
+
+from servers.wallets.service.ledger import LedgerService
+from servers.wallets.service.wallets import WalletService
+
+__all__ = ["LedgerService", "WalletService"]
