@@ -15,7 +15,7 @@ from dev.paths import ROOT, StackRefused, data_dir
 from dev.postgres import leave_shelter
 
 MADE_BY_STACK: Final = (
-    *("crash", "logs", "mail", "postgres", "private", "run", "stripe-sandbox", "tls", "valkey"),
+    *("crash", "logs", "mail", "objects", "postgres", "private", "run", "stripe-sandbox", "tls", "valkey"),
     *("edge-ca.crt", "up.json", ".up.json.new", "lock"),
 )
 CACHES: Final = (

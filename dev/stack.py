@@ -67,6 +67,11 @@ class Stack:
         """Return the folder with a mesh certificate."""
         return self.folder / "tls" / name
 
+    @property
+    def objects_dir(self) -> Path:
+        """Return the folder that stands in for object storage."""
+        return self.folder / "objects"
+
     def admin_url(self) -> str:
         """Return the address of the database server for migrations."""
         return os.environ["DATABASE_URL"] if self.postgres is None else self.postgres.url()
@@ -97,7 +102,7 @@ def make_stack(folder: Path, ports: Ports) -> Stack:
     for name in ("private", "tls", "stripe-sandbox", "mail"):
         (folder / name).mkdir(exist_ok=True)
         (folder / name).chmod(0o700)
-    for name in ("crash", "run"):
+    for name in ("crash", "run", "objects"):
         (folder / name).mkdir(exist_ok=True)
     private = folder / "private"
     secrets = SecretFolder(private / "made")
@@ -309,6 +314,7 @@ def _server(stack: Stack, domain: str, *, uses: tuple[str, ...], started: set[st
     own: dict[str, Callable[[Stack, SecretFolder], Mapping[str, str]]] = {
         "identity": _identity,
         "payments": _payments,
+        "wallets": _wallets,
         "notifications": _notifications,
     }
     if domain in own:
@@ -327,6 +333,12 @@ def _identity(stack: Stack, folder: SecretFolder) -> Mapping[str, str]:
     folder.put("paymesh_password_pepper", stack.secrets.key("password_pepper"))
     folder.put("paymesh_api_key_pepper", stack.secrets.key("api_key_pepper"))
     return {"PAYMESH_JWT_ISSUER": stack.edge_url, "PAYMESH_JWT_KEYS_DIR": str(stack.folder / "private" / "jwt")}
+
+
+def _wallets(stack: Stack, folder: SecretFolder) -> Mapping[str, str]:
+    folder.put("paymesh_ledger_chain_keys", stack.secrets.key("ledger_chain"))
+    # A root every minute instead of every day: so that whoever tries it out need not wait.
+    return {"PAYMESH_OBJECT_STORE_URL": stack.objects_dir.as_uri(), "PAYMESH_ROOT_PERIOD_SECONDS": "60"}
 
 
 def _payments(stack: Stack, folder: SecretFolder) -> Mapping[str, str]:

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from paymesh.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from paymesh.notifications.v1.notifications_pb2_grpc import NotificationServiceStub
 from paymesh.payments.v1.payments_pb2_grpc import PaymentServiceStub
+from paymesh.wallets.v1.proofs_pb2_grpc import ProofServiceStub
 from paymesh.wallets.v1.wallets_pb2_grpc import WalletServiceStub
 
 from paymesh_client.calls import AsyncCall, Call, Metadata, Wire
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from paymesh.identity.v1.identity_pb2_grpc import IdentityServiceAsyncStub
     from paymesh.notifications.v1.notifications_pb2_grpc import NotificationServiceAsyncStub
     from paymesh.payments.v1.payments_pb2_grpc import PaymentServiceAsyncStub
+    from paymesh.wallets.v1.proofs_pb2_grpc import ProofServiceAsyncStub
     from paymesh.wallets.v1.wallets_pb2_grpc import WalletServiceAsyncStub
 
 Q = TypeVar("Q", bound=Message)
@@ -55,6 +57,7 @@ class Paymesh:
         self.identity = IdentityServiceStub(self._wire)
         self.payments = PaymentServiceStub(self._wire)
         self.wallets = WalletServiceStub(self._wire)
+        self.proofs = ProofServiceStub(self._wire)
         self.notifications = NotificationServiceStub(self._wire)
 
     @classmethod
@@ -108,6 +111,7 @@ class AsyncPaymesh:
     identity: IdentityServiceAsyncStub
     payments: PaymentServiceAsyncStub
     wallets: WalletServiceAsyncStub
+    proofs: ProofServiceAsyncStub
     notifications: NotificationServiceAsyncStub
 
     def __init__(self, channel: Any, metadata: Metadata, retries: Retries) -> None:
@@ -117,6 +121,7 @@ class AsyncPaymesh:
         self.identity = IdentityServiceStub(wire)
         self.payments = PaymentServiceStub(wire)
         self.wallets = WalletServiceStub(wire)
+        self.proofs = ProofServiceStub(wire)
         self.notifications = NotificationServiceStub(wire)
 
     @classmethod

@@ -28,6 +28,7 @@ from servers.runtime.db import Database
 from servers.runtime.migrate import Plan, migrate
 from servers.runtime.sealed import Sealer
 from servers.wallets import store
+from servers.wallets.chain import ChainKeys
 from servers.wallets.domain import PLATFORM, AccountKind, Transfer, TransferKind, account_id
 from servers.wallets.writer import Writer
 
@@ -92,7 +93,7 @@ async def bench(url: str) -> dict[str, Any]:
         async with db.uow() as uow:
             await uow.conn.execute(text("INSERT INTO inbox VALUES ('bench', :id, now())"), {"id": secrets.token_hex(8)})
 
-    writer = Writer(db, queue_max=10_000, batch_max=500)
+    writer = Writer(db, keys=ChainKeys([bytes(32)]), queue_max=10_000, batch_max=500)
     task = asyncio.create_task(writer.run())
 
     async def post() -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final, LiteralString
 from servers.kernel.ids import bucket_of
 from servers.runtime.db import Lane
 from servers.runtime.sql import Statement
+from servers.wallets.chain import Batch, Head
 from servers.wallets.domain import Account, AccountKind, Lot, Pending, Sheet, Transfer, TransferKind
 
 _LOCK: Final = """
@@ -51,6 +52,11 @@ _SAVE: Final = """
          AS n(bucket, id, dp, cp, dh, ch, version)
     WHERE a.bucket = n.bucket AND a.id = n.id
 """
+_HEAD: Final = "SELECT number, link, not_before FROM chains WHERE shard = %s FOR NO KEY UPDATE"
+_CHAIN: Final = """
+    WITH new_head AS (UPDATE chains SET number = %s, link = %s, not_before = %s WHERE shard = %s)
+    INSERT INTO batches (shard, number, id, record_time, leaves, root, key_id, link) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+"""
 _SAVE_PENDINGS: Final = """
     INSERT INTO pendings (bucket, id, remaining_minor, closed, expire_time)
     SELECT * FROM unnest(%s::smallint[], %s::text[], %s::bigint[], %s::boolean[], %s::timestamptz[])
@@ -65,23 +71,25 @@ _SAVE_LOTS: Final = """
         SET returned_minor = excluded.returned_minor, taken_minor = excluded.taken_minor, settled = excluded.settled
 """
 _BURN: Final = """
-    INSERT INTO burnt (bucket, id, record_time)
-    SELECT k.bucket, k.id, %s::timestamptz FROM unnest(%s::smallint[], %s::text[]) AS k(bucket, id)
+    INSERT INTO burnt (bucket, id, record_time, batch_id)
+    SELECT k.bucket, k.id, %s::timestamptz, %s FROM unnest(%s::smallint[], %s::text[]) AS k(bucket, id)
     ON CONFLICT DO NOTHING
 """
 
 
 async def read(
-    lane: Lane, account_ids: Iterable[str], transfer_ids: Iterable[str]
-) -> tuple[dict[str, Account], dict[str, Transfer], set[str]]:
-    """Lock accounts, then look up ids. Returns the accounts, those ids that are written, and those that are burnt.
+    lane: Lane, shard: str, account_ids: Iterable[str], transfer_ids: Iterable[str]
+) -> tuple[Head, dict[str, Account], dict[str, Transfer], set[str]]:
+    """Lock accounts, look up ids, and lock the end of the chain. Returns this end, the accounts, those ids that are written, and
+    those that are burnt.
 
     The accounts are locked in the order of their ids, so that two writers never wait for each other in a circle. The look-up is
     a statement of its own behind the locks: its snapshot is taken when they are held, so nothing it finds missing is being written.
     """
-    locked, found = await lane.conn.send(
-        _of_ids(_LOCK, sorted(set(account_ids))), _of_ids(_LOOK_UP, list(set(transfer_ids)))
+    locked, found, head = await lane.conn.send(
+        _of_ids(_LOCK, sorted(set(account_ids))), _of_ids(_LOOK_UP, list(set(transfer_ids))), (_HEAD, (shard,))
     )
+    ((number, link, not_before),) = head
     accounts = {
         row[0]: Account(
             id=row[0],
@@ -114,7 +122,8 @@ async def read(
         for row in found
         if row[2]
     }
-    return accounts, known, {row[0] for row in found if row[1]}
+    end = Head(number=number, link=bytes(link), not_before=not_before)
+    return end, accounts, known, {row[0] for row in found if row[1]}
 
 
 def _of_ids(statement: LiteralString, ids: Sequence[str]) -> Statement:
@@ -139,14 +148,21 @@ def save(sheet: Sheet, batch_id: str, event: dict[str, Any]) -> Statement:
     )
 
 
-def save_rest(sheet: Sheet) -> Iterator[Statement]:
+def chain(batch: Batch) -> Statement:
+    """Return the statement that puts a batch at the end of its chain."""
+    head = (batch.number, batch.link, batch.record_time, batch.shard)
+    row = (batch.id, batch.record_time, batch.leaves, batch.root, batch.key_id, batch.link)
+    return _CHAIN, (*head, batch.shard, batch.number, *row)
+
+
+def save_rest(sheet: Sheet, batch_id: str) -> Iterator[Statement]:
     """Yield the statements for what only some batches have: holds, lots, burnt ids. New holds' transfers must be written before."""
     if sheet.touched_pendings:
         yield _SAVE_PENDINGS, _pendings([sheet.pendings[identifier] for identifier in sorted(sheet.touched_pendings)])
     if sheet.touched_lots:
         yield _SAVE_LOTS, _lots([sheet.lots[capture_id] for capture_id in sorted(sheet.touched_lots)])
     if sheet.burns:
-        yield _BURN, (sheet.now, _buckets(sheet.burns), _texts(sheet.burns))
+        yield _BURN, (sheet.now, batch_id, _buckets(sheet.burns), _texts(sheet.burns))
 
 
 def _transfers(written: Sequence[Transfer]) -> tuple[str, ...]:

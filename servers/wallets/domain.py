@@ -259,11 +259,17 @@ class Sheet:
                 chain = []
         return verdicts + [(Verdict.LINKED_OPEN, "")] * len(chain)
 
+    def burn(self, transfer_id: str) -> None:
+        """Let an id never work again."""
+        if transfer_id not in self.burnt:
+            self.burnt.add(transfer_id)
+            self.burns.append(transfer_id)
+
     def _post_chain(self, chain: list[Transfer]) -> list[tuple[Verdict, str]]:
         if len(chain) == 1:
             verdict, name = self._post_one(chain[0])
             if verdict in BURNING:
-                self._burn(chain[0].id)
+                self.burn(chain[0].id)
             return [(verdict, name)]
         existing = [t.id in self.known for t in chain]
         if any(existing) and not all(existing):
@@ -276,7 +282,7 @@ class Sheet:
                 self._restore(before)
                 if outcome[0] in BURNING:
                     for member in chain:
-                        self._burn(member.id)
+                        self.burn(member.id)
                 rest = [(Verdict.LINKED_FAILED, "")]
                 return rest * len(verdicts) + [outcome] + rest * (len(chain) - len(verdicts) - 1)
             verdicts.append(outcome)
@@ -379,10 +385,6 @@ class Sheet:
     def _write(self, transfer: Transfer) -> None:
         self.known[transfer.id] = transfer
         self.written.append(transfer)
-
-    def _burn(self, transfer_id: str) -> None:
-        self.burnt.add(transfer_id)
-        self.burns.append(transfer_id)
 
     def _snapshot(self) -> Sheet:
         return replace(  # which copies the accounts

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from paymesh.wallets.v1 import wallets_events_pb2
 
 from servers.runtime.outbox import OutboxEvent, event_of
@@ -13,14 +11,14 @@ from servers.wallets.render_wallets import render_top_up, render_wallet
 from servers.wallets.resources import TopUp, Wallet
 
 
-def batch_posted(batch_id: str, shard: str, sheet: Sheet, now: datetime) -> OutboxEvent:
+def batch_posted(batch_id: str, shard: str, sheet: Sheet) -> OutboxEvent:
     """Return the event that tells what one commit wrote."""
     entries = {(e.transfer_id, e.amount_minor > 0): e for e in sheet.entries}
     # Filled in place: a message that is given to another one is copied.
     message = wallets_events_pb2.WalletEvent()
     batch = message.ledger_batch
     for transfer in sheet.written:
-        posted = batch.transfers.add(transfer=render_transfer(transfer, record_time=now))
+        posted = batch.transfers.add(transfer=render_transfer(transfer, record_time=sheet.now))
         for is_credit, target in ((False, posted.debit), (True, posted.credit)):
             entry = entries.get((transfer.id, is_credit))
             if entry is not None:

@@ -434,9 +434,8 @@ def _refunded_account(fact: RefundCreatedFact) -> str:
 def _refund_failed(sheet: Sheet, fact: RefundFailedFact, taken: list[Transfer]) -> list[Transfer]:
     """Give back what the refund took, each part to where it came from."""
     if not taken:
-        for tombstone in tombstones_of(fact) - sheet.burnt:
-            sheet.burnt.add(tombstone)
-            sheet.burns.append(tombstone)
+        for tombstone in tombstones_of(fact):
+            sheet.burn(tombstone)
         return []
     invariant(all(t.code != REFUND for t in taken), "a refund to a wallet failed", refund_id=fact.refund_id)
     transit = (PLATFORM, AccountKind.REFUNDS_IN_TRANSIT)

@@ -24,7 +24,7 @@ from servers.wallets.domain import (
 
 _ACCOUNT_COLUMNS = """a.id, a.owner_id, a.kind, a.currency, a.debits_posted, a.credits_posted, a.debits_pending,
     a.credits_pending, a.version"""
-_TRANSFER_COLUMNS = """t.id, t.debit_account_id, t.credit_account_id, t.amount_minor, t.currency, t.code, t.kind, t.pending_id,
+TRANSFER_COLUMNS = """t.id, t.debit_account_id, t.credit_account_id, t.amount_minor, t.currency, t.code, t.kind, t.pending_id,
     t.fact_id, t.forced, t.expire_time, t.effective_time"""
 _KEYS = "unnest(CAST(:buckets AS smallint[]), CAST(:ids AS text[])) AS k(bucket, id)"
 
@@ -93,10 +93,10 @@ async def accounts_of_owner(conn: Connection, owner_id: str) -> list[Account]:
 async def transfers(conn: Connection, ids: Iterable[str]) -> dict[str, Transfer]:
     """Return transfers by their ids."""
     rows = await conn.execute(
-        text(f"SELECT {_TRANSFER_COLUMNS} FROM {_KEYS} JOIN transfers t ON t.bucket = k.bucket AND t.id = k.id"),
+        text(f"SELECT {TRANSFER_COLUMNS} FROM {_KEYS} JOIN transfers t ON t.bucket = k.bucket AND t.id = k.id"),
         _keys(ids),
     )
-    return {row.id: _transfer(row) for row in rows}
+    return {row.id: transfer_of(row) for row in rows}
 
 
 async def transfers_of_facts(conn: Connection, facts: Iterable[tuple[str, str]]) -> list[Transfer]:
@@ -107,13 +107,13 @@ async def transfers_of_facts(conn: Connection, facts: Iterable[tuple[str, str]])
     rows = await conn.execute(
         text(
             f"""
-            SELECT {_TRANSFER_COLUMNS} FROM {_KEYS}
+            SELECT {TRANSFER_COLUMNS} FROM {_KEYS}
             JOIN transfers t ON t.bucket = k.bucket AND t.fact_id = k.id ORDER BY t.id
             """
         ),
         {"buckets": [owner_bucket(owner) for _, owner in pairs], "ids": [fact for fact, _ in pairs]},
     )
-    return [_transfer(row) for row in rows]
+    return [transfer_of(row) for row in rows]
 
 
 async def lock_pendings(conn: Connection, ids: Iterable[str]) -> dict[str, Pending]:
@@ -121,7 +121,7 @@ async def lock_pendings(conn: Connection, ids: Iterable[str]) -> dict[str, Pendi
     rows = await conn.execute(
         text(
             f"""
-            SELECT {_TRANSFER_COLUMNS}, p.remaining_minor, p.closed FROM {_KEYS}
+            SELECT {TRANSFER_COLUMNS}, p.remaining_minor, p.closed FROM {_KEYS}
             JOIN transfers t ON t.bucket = k.bucket AND t.id = k.id
             JOIN pendings p ON p.bucket = k.bucket AND p.id = k.id
             ORDER BY p.bucket, p.id FOR NO KEY UPDATE OF p
@@ -130,7 +130,8 @@ async def lock_pendings(conn: Connection, ids: Iterable[str]) -> dict[str, Pendi
         _keys(ids),
     )
     return {
-        row.id: Pending(transfer=_transfer(row), remaining_minor=row.remaining_minor, closed=row.closed) for row in rows
+        row.id: Pending(transfer=transfer_of(row), remaining_minor=row.remaining_minor, closed=row.closed)
+        for row in rows
     }
 
 
@@ -222,7 +223,8 @@ def _account(row: Row) -> Account:
     )
 
 
-def _transfer(row: Row) -> Transfer:
+def transfer_of(row: Row) -> Transfer:
+    """Return the transfer of a row with TRANSFER_COLUMNS."""
     return Transfer(
         id=row.id,
         debit_account_id=row.debit_account_id,

@@ -102,8 +102,7 @@ def post_void(sheet: Sheet, fact: WalletVoidFact) -> tuple[Verdict, list[Transfe
     if hold not in sheet.known:
         if hold in sheet.burnt:
             return Verdict.EXISTS, []
-        sheet.burnt.add(hold)
-        sheet.burns.append(hold)
+        sheet.burn(hold)
         return Verdict.CREATED, []
     if sheet.pendings[hold].closed:
         return Verdict.EXISTS, []

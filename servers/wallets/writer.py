@@ -23,6 +23,7 @@ from servers.kernel.invariant import InvariantBroken
 from servers.runtime.db import Database
 from servers.runtime.outbox import outbox_rows, topic_of
 from servers.wallets import bulk, events, store
+from servers.wallets.chain import ChainKeys, Head, next_batch
 from servers.wallets.domain import AccountKind, Sheet, Transfer, Verdict, account_id
 from servers.wallets.facts import (
     Fact,
@@ -84,10 +85,17 @@ class Writer:
     """The one way into the ledger."""
 
     def __init__(
-        self, db: Database, *, queue_max: int, batch_max: int, settlement_delay: timedelta = timedelta(days=2)
+        self,
+        db: Database,
+        *,
+        keys: ChainKeys,
+        queue_max: int,
+        batch_max: int,
+        settlement_delay: timedelta = timedelta(days=2),
     ) -> None:
         self._db = db
         self._lane = db.lane()
+        self._keys = keys
         self._queue: asyncio.Queue[Job] = asyncio.Queue()
         self._waiting = 0
         self._queue_max = queue_max
@@ -162,21 +170,26 @@ class Writer:
 
     async def _commit(self, batch: list[Job]) -> list[Posted]:
         async with self._lane.transaction():
-            now = self._db.clock.now()
-            sheet, stored = await self._load(batch)
+            head, sheet, stored = await self._load(batch)
             results = [_apply(sheet, job, stored) for job in batch]
-            if sheet.written:
-                batch_id = new_id("jnl", clock=self._db.clock)
-                told = [events.batch_posted(batch_id, SHARD, sheet, now)]
-                (event,) = outbox_rows(told, topic=topic_of(self._db.domain), clock=self._db.clock)
-                self._lane.close_with(bulk.save(sheet, batch_id, event))
-            self._lane.close_with(*bulk.save_rest(sheet))
+            self._save(head, sheet)
         if sheet.written:
             self._db.on_outbox()
             _batch_size.observe(len(sheet.written))
         return results
 
-    async def _load(self, batch: list[Job]) -> tuple[Sheet, list[Transfer]]:
+    def _save(self, head: Head, sheet: Sheet) -> None:
+        batch_id = new_id("jnl", clock=self._db.clock)
+        if sheet.written:
+            told = [events.batch_posted(batch_id, SHARD, sheet)]
+            (event,) = outbox_rows(told, topic=topic_of(self._db.domain), clock=self._db.clock)
+            self._lane.close_with(bulk.save(sheet, batch_id, event))
+        self._lane.close_with(*bulk.save_rest(sheet, batch_id))
+        if sheet.written or sheet.burns:
+            batch = next_batch(self._keys, head, sheet, shard=SHARD, batch_id=batch_id)
+            self._lane.close_with(bulk.chain(batch))
+
+    async def _load(self, batch: list[Job]) -> tuple[Head, Sheet, list[Transfer]]:
         """Read what the batch touches. Accounts are locked before anything else is read, so nothing read here can be stale."""
         facts = [job.fact for job in batch if job.fact is not None]
         asked = [transfer for job in batch for transfer in job.transfers]
@@ -193,11 +206,11 @@ class Writer:
         ids |= {account for fact in facts for account in wallet_accounts_of(fact)}
         # Under the locks: a fact or an id may have been written while this batch waited for them.
         looked_for = [*(t.id for t in asked), *holds, *tombstones]
-        locked, known, burnt = await bulk.read(self._lane, ids - {""}, looked_for)
+        head, locked, known, burnt = await bulk.read(self._lane, SHARD, ids - {""}, looked_for)
         stored = await store.transfers_of_facts(self._lane.conn, keys) if keys else []
         captures = _captures(facts, keys, stored)
         sheet = Sheet(
-            now=self._db.clock.now(),
+            now=max(self._db.clock.now(), head.not_before),
             accounts=locked,
             known=known | {t.id: t for t in stored},
             burnt=burnt,
@@ -205,7 +218,7 @@ class Writer:
             lots=await store.lock_lots(self._lane.conn, captures),
             settlement_delay=self._settlement_delay,
         )
-        return sheet, stored
+        return head, sheet, stored
 
     async def _open_accounts(
         self, facts: list[Fact]

@@ -14,7 +14,7 @@ from paymesh.identity.v1 import identity_pb2, identity_pb2_grpc
 from paymesh.notifications.v1 import notifications_pb2
 from paymesh.payments.v1 import payments_pb2
 from paymesh.type.v1 import money_pb2
-from paymesh.wallets.v1 import ledger_pb2, ledger_pb2_grpc, wallets_pb2
+from paymesh.wallets.v1 import ledger_pb2, ledger_pb2_grpc, proofs_pb2, wallets_pb2
 from paymesh_client import (
     AsyncPaymesh,
     AuthenticationFailed,
@@ -224,6 +224,7 @@ PUBLIC = {
     "identity": identity_pb2.DESCRIPTOR.services_by_name["IdentityService"],
     "payments": payments_pb2.DESCRIPTOR.services_by_name["PaymentService"],
     "wallets": wallets_pb2.DESCRIPTOR.services_by_name["WalletService"],
+    "proofs": proofs_pb2.DESCRIPTOR.services_by_name["ProofService"],
     "notifications": notifications_pb2.DESCRIPTOR.services_by_name["NotificationService"],
 }
 METHODS = [(name, method) for name, service in PUBLIC.items() for method in service.methods]

@@ -18,7 +18,7 @@ PAYMENT = """
 OWNERS = {"payments": ("merchant_id", "owner_id"), "wallets": ("bucket", "owner_id")}
 HOUSE = {
     *("outbox", "outbox_archive", "inbox", "dead_letters", "idempotency_keys", "outbound_calls", "state_arrows"),
-    *("balance_transactions", "reconciliation_progress"),
+    *("balance_transactions", "reconciliation_progress", "batches", "chains", "chain_roots"),
     *("alembic_version", "alembic_version_runtime", "stripe_events", "stripe_event_cursor"),
 }
 

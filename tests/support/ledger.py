@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Final
 
 import pytest
 
 from servers.runtime.db import Database
 from servers.wallets import store
+from servers.wallets.chain import ChainKeys
 from servers.wallets.domain import Account, AccountKind, Verdict, account_id
 from servers.wallets.facts import Fact
 from servers.wallets.writer import Posted, Writer
 from tests.support.postgres import MakeDatabase
+
+CHAIN_KEYS: Final = ChainKeys([bytes(range(32))])
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,10 @@ class TwoWriters:
 async def two_writers(make_database: MakeDatabase) -> AsyncIterator[TwoWriters]:
     """Return a ledger with two writers at work."""
     db = await make_database("wallets")
-    writers = (Writer(db, queue_max=2000, batch_max=100), Writer(db, queue_max=2000, batch_max=100))
+    writers = (
+        Writer(db, keys=CHAIN_KEYS, queue_max=2000, batch_max=100),
+        Writer(db, keys=CHAIN_KEYS, queue_max=2000, batch_max=100),
+    )
     tasks = [asyncio.create_task(writer.run()) for writer in writers]
     yield TwoWriters(db, writers)
     for task in tasks:

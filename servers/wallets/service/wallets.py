@@ -26,7 +26,7 @@ from servers.wallets.usecases import (
     refresh_top_up,
 )
 
-_BALANCES: Final = {
+_BALANCES: Final[dict[int, AccountKind]] = {
     wallets_pb2.PENDING_SETTLEMENT: AccountKind.MERCHANT_PENDING,
     wallets_pb2.DISPUTED: AccountKind.MERCHANT_DISPUTED,
 }
@@ -51,7 +51,7 @@ class WalletService(wallets_pb2_grpc.WalletServiceServicer):
     ) -> wallets_pb2.ListBalanceTransactionsResponse:
         """List the lines of one of the merchant's balances."""
         page = self._pages.read(request)
-        kind = _BALANCES.get(request.balance, AccountKind.MERCHANT_AVAILABLE)
+        kind = balance_kind(request.balance)
         account = account_id(current_call().principal.merchant_id, kind, request.currency)
         # An account's lines are numbered: the page token carries the number.
         before = None if page.before == START else int(page.before)
@@ -71,7 +71,7 @@ class WalletService(wallets_pb2_grpc.WalletServiceServicer):
     async def GetWallet(self, request: wallets_pb2.GetWalletRequest, context: Any) -> wallets_pb2.Wallet:
         """Return one of the user's wallets."""
         async with self._db.read() as conn:
-            wallet = await _own_wallet(conn, request.wallet_id)
+            wallet = await own_wallet(conn, request.wallet_id)
             held = await wallet_store.holdings(conn, wallet.owner_id, [wallet])
         return render_wallet(wallet, held[wallet.id])
 
@@ -101,7 +101,7 @@ class WalletService(wallets_pb2_grpc.WalletServiceServicer):
         before = None if page.before == START else int(page.before)
         as_of = instant(request.as_of) if request.HasField("as_of") else None
         async with self._db.read() as conn:
-            account = (await _own_wallet(conn, request.wallet_id)).account_id
+            account = (await own_wallet(conn, request.wallet_id)).account_id
             lines = await store.statement(conn, account, before=before, limit=page.size + 1, as_of=as_of)
         return wallets_pb2.ListStatementLinesResponse(
             lines=[render_statement_line(line) for line in lines[: page.size]],
@@ -134,12 +134,17 @@ class WalletService(wallets_pb2_grpc.WalletServiceServicer):
         """List the wallet's top-ups."""
         page = self._pages.read(request)
         async with self._db.read() as conn:
-            wallet = await _own_wallet(conn, request.wallet_id)
+            wallet = await own_wallet(conn, request.wallet_id)
             found = await wallet_store.top_ups(conn, self._db.sealer, wallet, before=page.before, limit=page.size + 1)
         return wallets_pb2.ListTopUpsResponse(
             top_ups=[render_top_up(top_up) for top_up in found[: page.size]],
             next_page_token=self._pages.token(request, [top_up.id for top_up in found], page.size),
         )
+
+
+def balance_kind(asked: int) -> AccountKind:
+    """Return the account behind one of a merchant's balances."""
+    return _BALANCES.get(asked, AccountKind.MERCHANT_AVAILABLE)
 
 
 def _new_wallet(wallet: Wallet) -> wallets_pb2.Wallet:
@@ -150,7 +155,7 @@ def _new_wallet(wallet: Wallet) -> wallets_pb2.Wallet:
     return render_wallet(wallet, Holdings(account=empty, pending_minor=0))
 
 
-async def _own_wallet(conn: Connection, wallet_id: str) -> Wallet:
+async def own_wallet(conn: Connection, wallet_id: str) -> Wallet:
     """Return one of the calling user's wallets. Raises ResourceNotFound, for somebody else's too."""
     wallet = await wallet_store.wallet(conn, current_call().principal.subject, wallet_id)
     if wallet is None:

@@ -19,6 +19,7 @@ from servers.wallets import store
 from servers.wallets.domain import PLATFORM, AccountKind, Verdict
 from servers.wallets.facts import CaptureFact, RefundCreatedFact, RefundFailedFact, SettlementFact
 from servers.wallets.writer import Writer
+from tests.support.ledger import CHAIN_KEYS
 from tests.support.postgres import TestPostgres, opened
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -57,7 +58,7 @@ async def ledger(postgres: TestPostgres) -> AsyncIterator[Ledger]:
     """Return a ledger; at its end the books are right."""
     clock = ManualClock(NOW)
     db = await opened(postgres.url(postgres.copy("wallets"), "wallets"), "wallets", clock)
-    writers = [Writer(db, queue_max=2000, batch_max=100) for _ in range(2)]
+    writers = [Writer(db, keys=CHAIN_KEYS, queue_max=2000, batch_max=100) for _ in range(2)]
     tasks = [asyncio.create_task(writer.run()) for writer in writers]
     yield Ledger(db, clock, *writers)
     async with db.read() as conn:

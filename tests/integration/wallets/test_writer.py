@@ -18,6 +18,7 @@ from servers.wallets import store
 from servers.wallets.domain import PLATFORM, AccountKind, Transfer, TransferKind, Verdict, account_id
 from servers.wallets.facts import CaptureFact, RefundCreatedFact, RefundFailedFact, SettlementFact
 from servers.wallets.writer import LedgerOverloaded, Writer
+from tests.support.ledger import CHAIN_KEYS
 from tests.support.postgres import MakeDatabase
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -28,7 +29,7 @@ CLOCK = SystemClock()
 async def ledger(make_database: MakeDatabase) -> AsyncIterator[tuple[Database, Writer, Writer]]:
     """Return a database with two writers at work on it."""
     db = await make_database("wallets")
-    writers = [Writer(db, queue_max=2000, batch_max=100) for _ in range(2)]
+    writers = [Writer(db, keys=CHAIN_KEYS, queue_max=2000, batch_max=100) for _ in range(2)]
     tasks = [asyncio.create_task(writer.run()) for writer in writers]
     yield db, writers[0], writers[1]
     for task in tasks:
@@ -150,7 +151,7 @@ async def test_an_expired_hold_gives_its_money_back_by_itself(ledger: tuple[Data
 
 
 async def test_a_full_queue_sheds_at_once(make_database: MakeDatabase) -> None:
-    writer = Writer(await make_database("wallets"), queue_max=10, batch_max=10)
+    writer = Writer(await make_database("wallets"), keys=CHAIN_KEYS, queue_max=10, batch_max=10)
     wallet, clearing = (account_id(PLATFORM, kind, "USD") for kind in (AccountKind.SUSPENSE, AccountKind.PLATFORM_FEES))
     # Nobody drains this writer's queue, so these wait in it until they are cancelled.
     async with asyncio.TaskGroup() as group:
@@ -182,7 +183,7 @@ async def test_the_ledgers_role_always_takes_the_keys(make_database: MakeDatabas
 async def test_what_a_transfer_says_is_kept_to_the_letter(ledger: tuple[Database, Writer, Writer]) -> None:
     db, writer, _ = ledger
     wallet, clearing = await funded_wallet(db, writer, 100)
-    odd = ["", "NULL", "null", 'a"b', "a\\b", "{a,b}", "a','b", "é\n\t ", '\\"']
+    odd = ["", "NULL", "null", 'a"b', "a\\b", "{a,b}", "a','b", "é\r\t ", '\\"']
     moves = [move(clearing, wallet, 1, code=f"c{n}", fact_id=text) for n, text in enumerate(odd)]
     assert {verdict for verdict, _ in await writer.post(moves)} == {Verdict.CREATED}
     assert {verdict for verdict, _ in await writer.post(moves)} == {Verdict.EXISTS}

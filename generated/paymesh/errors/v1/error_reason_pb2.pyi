@@ -122,6 +122,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION, 400. The dispute's state or stage does not allow the verb, or Stripe does not. Metadata: `dispute_id`,
     `state`. Optional metadata: `stage`, `code`.
     """
+    ROOT_NOT_PUBLISHED: _ErrorReason.ValueType  # 70
+    """FAILED_PRECONDITION, 400. The period's root is not published yet; proofs can be had once it is over. Metadata: `end_time`."""
     RATE_LIMITED: _ErrorReason.ValueType  # 60
     """RESOURCE_EXHAUSTED, 429. Too many requests; `google.rpc.RetryInfo` says when to ask again.
     Optional metadata: `limit`.
@@ -243,6 +245,8 @@ DISPUTE_STATE_INVALID: ErrorReason.ValueType  # 58
 """FAILED_PRECONDITION, 400. The dispute's state or stage does not allow the verb, or Stripe does not. Metadata: `dispute_id`,
 `state`. Optional metadata: `stage`, `code`.
 """
+ROOT_NOT_PUBLISHED: ErrorReason.ValueType  # 70
+"""FAILED_PRECONDITION, 400. The period's root is not published yet; proofs can be had once it is over. Metadata: `end_time`."""
 RATE_LIMITED: ErrorReason.ValueType  # 60
 """RESOURCE_EXHAUSTED, 429. Too many requests; `google.rpc.RetryInfo` says when to ask again.
 Optional metadata: `limit`.
